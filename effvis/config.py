@@ -1,0 +1,123 @@
+"""Frozen, validated configurations. An unknown key or a wrong type is an error that names the key.
+
+Everything that changes a trained weight is in ``ModelConfig`` or ``TrainConfig``; everything that changes only what is
+read from a trained weight is in ``InferenceConfig``. Settings that the paper leaves open say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from effvis.errors import UserError
+
+
+class Config(BaseModel):
+    """Base of all configurations: immutable, strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Config):
+    """The network of Sec. 3.1-3.2. Names as in the paper where it has one."""
+
+    num_classes: int = Field(ge=1)
+    clip_length: int = Field(ge=1, description="T, frames per clip")
+    queries: int = Field(10, ge=1, description="N, tracklet queries")
+    iterations: int = Field(6, ge=1, description="M, query-video interactions")
+    hidden_dim: int = Field(256, ge=8, description="C")
+    backbone: Literal["tiny"] = "tiny"
+    attention_heads: int = Field(8, ge=1)
+    ffn_dim: int = Field(2048, ge=1)
+    dynamic_dim: int = Field(64, ge=1, description="inner width of the dynamic convolution")
+    roi_size: int = Field(7, ge=1, description="left open by the paper; 7 in Sparse R-CNN")
+    mask_roi_size: int = Field(14, ge=1, description="left open by the paper; 14 in QueryInst; masks are twice as wide")
+    mask_convs: int = Field(4, ge=0)
+    similarity_temperature: float = Field(1.0, gt=0, description="of the softmax in Eq. 3; left open by the paper")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        if self.hidden_dim % self.attention_heads:
+            raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of attention_heads {self.attention_heads}")
+        return self
+
+    @property
+    def mask_size(self) -> int:
+        """Side of a predicted mask in its box, in mask pixels."""
+        return 2 * self.mask_roi_size
+
+
+class LossWeights(Config):
+    """Weights of Eq. 5. The paper leaves the mask BCE weight open."""
+
+    focal: float = Field(2.0, ge=0)
+    l1: float = Field(5.0, ge=0)
+    giou: float = Field(2.0, ge=0)
+    dice: float = Field(8.0, ge=0)
+    bce: float = Field(2.0, ge=0)
+
+
+class TrainConfig(Config):
+    """Optimisation (Sec. 4.1) and correspondence learning (Sec. 3.3)."""
+
+    epochs: float = Field(33, gt=0, description="passes over the videos, one clip pair of each per pass")
+    batch_size: int = Field(16, ge=1, description="clip pairs per step over all workers; left open by the paper")
+    lr: float = Field(2.5e-5, gt=0)
+    lr_drop_epoch: float = Field(27, gt=0, description="the learning rate is divided by 10 here")
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up; left open by the paper")
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    correspondence: bool = Field(True, description="CL: the second clip starts from the first clip's output queries")
+    horizontal_flip: bool = Field(False, description="flip both clips of a pair with probability one half")
+    loss: LossWeights = LossWeights()
+
+
+class HandcraftConfig(Config):
+    """Costs of the partially end-to-end linking (table 1d); the weights are left open by the paper."""
+
+    box_iou: float = Field(1.0, ge=0)
+    box_l1: float = Field(1.0, ge=0)
+    mask_iou: float = Field(1.0, ge=0)
+    category: float = Field(1.0, ge=0)
+    thresholds: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.3), description="score thresholds; the best one is reported")
+
+
+class InferenceConfig(Config):
+    """Sec. 3.4: how tracklets of clips become tracklets of the video."""
+
+    linking: Literal["end-to-end", "hand-craft"] = "end-to-end"
+    test_fps: float | None = Field(None, gt=0, description="None: the video's own frame rate")
+    scored_frames: Literal["kept", "all"] = Field(
+        "kept", description="with test_fps: score the kept frames only, or propagate each kept mask to the dropped frames "
+        "after it; left open by the paper")
+    presence_threshold: float = Field(0.1, ge=0, le=1, description="below this score a query is background in a frame")
+    mask_threshold: float = Field(0.5, gt=0, lt=1)
+    reinit_after: int = Field(2, ge=1, description="a query is re-initialised after so many background clips in a row")
+    max_tracklets: int = Field(10, ge=1, description="(tracklet, category) pairs kept per video, best scores first")
+    handcraft: HandcraftConfig = HandcraftConfig()
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def build(kind: type[ConfigT], values: Mapping[str, Any], *, where: object, prefix: str = "") -> ConfigT:
+    """Validates ``values`` into ``kind``.
+
+    Args:
+        where: the file that the values came from, for the error message.
+        prefix: the section inside that file, e.g. ``train``.
+
+    Raises:
+        UserError: names the file, the first wrong key (dotted, with its section) and the remedy.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in ((prefix,) if prefix else ()) + tuple(first["loc"])) or "(top)"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(sorted(kind.model_fields)) if len(first["loc"]) == 1 else "those of that section"
+            raise UserError(where, key, "unknown key", f"Remove or correct it; known keys are {known}") from None
+        raise UserError(where, key, first["msg"], f"It was {first.get('input')!r}; correct the value") from None
