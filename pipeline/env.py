@@ -1,0 +1,58 @@
+"""What a result was made with: package versions, the state of the checkout, the machine.
+
+Recorded in a run's ``done.json`` and shown as MLflow tags. None of it is in a key: the same configuration is the same
+run wherever it was trained.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("torch", "numpy", "scipy", "pycocotools", "pillow", "ray", "mlflow", "dvc")
+
+
+def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Installed versions by package name; what is not installed is left out. Imports none of them."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> dict[str, object]:
+    """``{"commit": hash, "dirty": bool}`` of the checkout that holds ``folder``; empty where there is none."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def host() -> dict[str, object]:
+    """Name, processor count, system and Python of this machine."""
+    return {
+        "name": platform.node(),
+        "cpus": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+@cache
+def environment() -> dict[str, object]:
+    """All of the above, computed once per process: ``{"packages": …, "git": …, "host": …}``."""
+    return {"packages": package_versions(), "git": git_state(Path(__file__).resolve().parent), "host": host()}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
