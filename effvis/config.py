@@ -81,6 +81,7 @@ class HandcraftConfig(Config):
     box_l1: float = Field(1.0, ge=0)
     mask_iou: float = Field(1.0, ge=0)
     category: float = Field(1.0, ge=0)
+    new_tracklet_below: float = Field(0.3, description="a pair of less similarity is not linked")
     thresholds: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.3), description="score thresholds; the best one is reported")
 
 

@@ -1,0 +1,115 @@
+"""From a split on disk to YouTube-VIS results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from effvis.config import InferenceConfig
+from effvis.data.clips import FrameReader, clip_frames
+from effvis.data.youtube_vis import DatasetIndex, Video
+from effvis.inference import end_to_end, handcraft
+from effvis.inference.clip import predict_clip
+from effvis.inference.tracklets import VideoTracklet, best_results
+from effvis.model.efficientvis import EfficientVIS
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Results of a split.
+
+    Attributes:
+        results: as the YouTube-VIS evaluator takes them; ``segmentations`` has one entry per frame of ``kept``.
+        kept: video id to the frames that are to be scored.
+    """
+
+    results: list[dict]
+    kept: dict[int, list[int]]
+
+
+def kept_frames(video: Video, test_fps: float | None) -> list[int]:
+    """The frames that are left of a video at a lower frame rate: the first, then one every ``fps / test_fps``."""
+    stride = 1.0 if test_fps is None else max(1.0, video.fps / test_fps)
+    return [math.floor(i * stride) for i in range(math.ceil(video.length / stride))]
+
+
+def predict_split(
+    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, *, input_size: tuple[int, int],
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Fully end-to-end results of every video of a split.
+
+    Args:
+        progress: called with (videos done, videos).
+    """
+    model.eval()
+    reader = FrameReader(index, input_size)
+
+    def tracklets(v: int, frames: list[int]) -> list[VideoTracklet]:
+        video = index.videos[v]
+        return end_to_end.track(model, _clips(reader, v, frames, model.config.clip_length), (video.height, video.width), config)
+
+    return _collect(index, config, tracklets, progress)
+
+
+def predict_sweep(
+    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, *, input_size: tuple[int, int],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[float, Predictions]:
+    """Results by hand-crafted linking for each score threshold; the network runs once."""
+    model.eval()
+    reader = FrameReader(index, input_size)
+    clips = []
+    for v, video in enumerate(index.videos):
+        frames = kept_frames(video, config.test_fps)
+        size = (video.height, video.width)
+        clips.append([(numbers, predict_clip(model, pixels, None, size, config)[0])
+                      for numbers, pixels in _clips(reader, v, frames, model.config.clip_length)])
+        if progress is not None:
+            progress(v + 1, len(index.videos))
+
+    def linker(threshold: float) -> Callable[[int, list[int]], list[VideoTracklet]]:
+        return lambda v, frames: handcraft.link(
+            clips[v], (index.videos[v].height, index.videos[v].width), config.handcraft, threshold)
+
+    return {threshold: _collect(index, config, linker(threshold), None) for threshold in config.handcraft.thresholds}
+
+
+def _clips(reader: FrameReader, v: int, frames: list[int], clip_length: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Successive clips of the kept frames, numbered within them; the last is padded by its last frame."""
+    for start in range(0, len(frames), clip_length):
+        chosen = clip_frames(start, clip_length, len(frames))
+        numbers = list(range(start, min(start + clip_length, len(frames))))
+        yield numbers, reader.clip(v, [frames[i] for i in chosen])
+
+
+def _collect(
+    index: DatasetIndex, config: InferenceConfig, tracklets_of: Callable[[int, list[int]], list[VideoTracklet]],
+    progress: Callable[[int, int], None] | None,
+) -> Predictions:
+    category_ids = [category.id for category in index.categories]
+    results, scored = [], {}
+    for v, video in enumerate(index.videos):
+        frames = kept_frames(video, config.test_fps)
+        found = best_results(tracklets_of(v, frames), video_id=video.id, category_ids=category_ids, length=len(frames),
+                             most=config.max_tracklets)
+        if config.scored_frames == "all":
+            found = [result | {"segmentations": _propagate(result["segmentations"], frames, video.length)} for result in found]
+            frames = list(range(video.length))
+        results += found
+        scored[video.id] = frames
+        if progress is not None:
+            progress(v + 1, len(index.videos))
+    return Predictions(results, scored)
+
+
+def _propagate(segmentations: list, frames: list[int], length: int) -> list:
+    """Gives each dropped frame the mask of the kept frame before it."""
+    spread: list = [None] * length
+    for i, frame in enumerate(frames):
+        following = frames[i + 1] if i + 1 < len(frames) else length
+        spread[frame:following] = [segmentations[i]] * (following - frame)
+    return spread

@@ -1,0 +1,53 @@
+"""Tracklets of a whole video, put together clip by clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from effvis.inference.clip import ClipPrediction
+
+
+@dataclass
+class VideoTracklet:
+    """One identity over a video.
+
+    Attributes:
+        probabilities: class probabilities (K,) of each frame in which it is present.
+        rles: frame number to mask.
+        boxes: frame number to box (4,), xyxy in pixels of the video.
+    """
+
+    probabilities: list[np.ndarray] = field(default_factory=list)
+    rles: dict[int, dict] = field(default_factory=dict)
+    boxes: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def add(self, clip: ClipPrediction, n: int, frames: list[int]) -> None:
+        """Takes tracklet ``n`` of a clip whose first frames are the given ones (the rest is padding)."""
+        for t, frame in enumerate(frames):
+            if clip.present_NT[n, t]:
+                self.probabilities.append(clip.probabilities_NTK[n, t])
+                self.rles[frame] = clip.rles[n][t]
+                self.boxes[frame] = clip.boxes_NT4[n, t]
+
+    def score_K(self) -> np.ndarray:
+        """Mean over the frames where it is present; how scores are aggregated is left open by the paper."""
+        return np.mean(self.probabilities, axis=0)
+
+
+def best_results(
+    tracklets: list[VideoTracklet], *, video_id: int, category_ids: list[int], length: int, most: int
+) -> list[dict]:
+    """The best (tracklet, category) pairs of a video as YouTube-VIS results.
+
+    Each has one entry per frame in ``segmentations``, None where the tracklet is absent.
+    """
+    pairs = [(float(score), x, label) for x, tracklet in enumerate(tracklets) if tracklet.rles
+             for label, score in enumerate(tracklet.score_K())]
+    pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
+    return [
+        {"video_id": video_id, "category_id": category_ids[label], "score": score,
+         "segmentations": [tracklets[x].rles.get(frame) for frame in range(length)]}
+        for score, x, label in pairs[:most]
+    ]

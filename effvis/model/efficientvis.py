@@ -1,0 +1,156 @@
+"""EfficientVIS (Sec. 3): tracklet queries and proposals that interact M times with a clip.
+
+Reading order: ``EfficientVIS.forward`` here, then heads.py (one interaction), attention.py (Eq. 1-2), dynamic_conv.py
+(Eq. 3), roi_align.py, backbone.py.
+
+Dimensions in names: B clips, N tracklet queries, T frames of a clip, C channels, K classes, P locations of a region,
+S side of a mask. Boxes are xyxy in input pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from effvis.config import ModelConfig
+from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
+from effvis.model.boxes import apply_deltas, cxcywh_to_xyxy
+from effvis.model.heads import Interaction, MaskHead, gather_tracklets
+from effvis.model.roi_align import multilevel_roi_align
+
+
+@dataclass(frozen=True)
+class BaseFeatures:
+    """What the backbone says of B clips of T frames: per level (B*T, C, H_l, W_l)."""
+
+    pyramid: list[Tensor]
+    clips: int
+    frames: int
+    height: int
+    width: int
+
+    def select(self, clips: slice) -> BaseFeatures:
+        """The features of some of the clips."""
+        chosen = range(self.clips)[clips]
+        rows = slice(chosen.start * self.frames, chosen.stop * self.frames)
+        return BaseFeatures([level[rows] for level in self.pyramid], len(chosen), self.frames, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class ClipOutput:
+    """Predictions after one of the M interactions.
+
+    Attributes:
+        stage: which interaction, from 0.
+        logits_BNTK: class logits of every tracklet in every frame; all low means background (absent).
+        boxes_BNT4: refined tracklet proposals.
+        query_BNTC: refined tracklet queries.
+    """
+
+    stage: int
+    logits_BNTK: Tensor
+    boxes_BNT4: Tensor
+    query_BNTC: Tensor
+
+
+class EfficientVIS(nn.Module):
+    """Segments, classifies and tracks the objects of a clip.
+
+    The clips of a video are given one after the other, each with the output queries of the one before (Sec. 3.3).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone, config.hidden_dim)
+        # Time-disentangled: one embedding per tracklet and frame.
+        self.query_NTC = nn.Parameter(torch.empty(config.queries, config.clip_length, config.hidden_dim))
+        # Centre and size as shares of the frame; every first proposal is the whole frame.
+        self.proposal_NT4 = nn.Parameter(torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(config.queries, config.clip_length, 1))
+        self.interactions = nn.ModuleList(Interaction(config) for _ in range(config.iterations))
+        self.mask_heads = nn.ModuleList(MaskHead(config) for _ in range(config.iterations))
+        # All T embeddings of a tracklet start alike.
+        nn.init.normal_(self.query_NTC[:, :1].data)
+        self.query_NTC.data.copy_(self.query_NTC.data[:, :1].expand_as(self.query_NTC))
+        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1) * 255, persistent=False)
+
+    def features(self, frames_BTCHW: Tensor) -> BaseFeatures:
+        """Base features of clips (B, T, 3, H, W) of RGB frames in 0..255, uint8 or float."""
+        clips, frames, _, height, width = frames_BTCHW.shape
+        pixels = (frames_BTCHW.flatten(0, 1).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        pyramid = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
+        return BaseFeatures(pyramid, clips, frames, height, width)
+
+    def initial_query(self, clips: int) -> Tensor:
+        """The learned tracklet queries, for each of B clips: (B, N, T, C)."""
+        return self.query_NTC.expand(clips, -1, -1, -1)
+
+    def forward(self, features: BaseFeatures, query_BNTC: Tensor | None = None) -> list[ClipOutput]:
+        """M query-video interactions.
+
+        Args:
+            features: of the clips.
+            query_BNTC: what the tracklets are known by so far; by default the learned initial queries.
+
+        Returns:
+            The predictions of every interaction, the last one best.
+        """
+        query = self.initial_query(features.clips) if query_BNTC is None else query_BNTC
+        size = query.new_tensor([features.width, features.height] * 2)
+        boxes = (cxcywh_to_xyxy(self.proposal_NT4) * size).expand(features.clips, -1, -1, -1)
+        outputs = []
+        for stage, interaction in enumerate(self.interactions):
+            regions = self._regions(features, boxes, self.config.roi_size)
+            query, logits, deltas = interaction(query, regions)
+            # Boxes are detached between interactions, queries are not (Sparse R-CNN).
+            boxes = apply_deltas(boxes.detach() if stage else boxes, deltas)
+            outputs.append(ClipOutput(stage, logits, boxes, query))
+        return outputs
+
+    def mask_logits(self, features: BaseFeatures, output: ClipOutput, select_BK: Tensor | None = None) -> Tensor:
+        """Masks inside the boxes of an output: (B, N, T, S, S), or of K selected tracklets per clip (B, K, T, S, S)."""
+        boxes, query = output.boxes_BNT4.detach(), output.query_BNTC
+        if select_BK is not None:
+            boxes, query = gather_tracklets(boxes, select_BK), gather_tracklets(query, select_BK)
+        return self.mask_heads[output.stage](query, self._regions(features, boxes, self.config.mask_roi_size))
+
+    def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """Starts from the weights of the same network at another T, or with other classes.
+
+        Queries and proposals learned at T=1 are repeated in time. Class layers of another number of classes stay as
+        initialised.
+
+        Returns:
+            The names of the parameters that were not loaded.
+
+        Raises:
+            ValueError: a weight is missing or has another shape, so that it is not the same network.
+        """
+        own = self.state_dict()
+        dropped = []
+        adapted = {}
+        for name, value in own.items():
+            if name not in weights:
+                raise ValueError(f"{name} is not among the weights")
+            given = weights[name]
+            if name in ("query_NTC", "proposal_NT4") and given.shape[1] == 1:
+                given = given.expand_as(value)
+            if ".class_logits." in name and given.shape[0] != value.shape[0]:
+                dropped.append(name)
+                given = value
+            if given.shape != value.shape:
+                raise ValueError(f"{name} has shape {tuple(given.shape)}, this network's is {tuple(value.shape)}")
+            adapted[name] = given
+        self.load_state_dict(adapted)
+        return dropped
+
+    def _regions(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
+        """Base features inside boxes: (B, N, T, P, C)."""
+        clips, queries, frames = boxes_BNT4.shape[:3]
+        by_frame = boxes_BNT4.transpose(1, 2).reshape(clips * frames, queries, 4)
+        pooled = multilevel_roi_align(features.pyramid, self.backbone.strides, by_frame, size)
+        return pooled.view(clips, frames, queries, size * size, -1).transpose(1, 2)

@@ -1,0 +1,87 @@
+"""One query-video interaction (Sec. 3.1): attention, temporal dynamic convolution, then class, box and mask."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effvis.config import ModelConfig
+from effvis.model.attention import FactorisedTemporoSpatialAttention
+from effvis.model.dynamic_conv import DynamicConv, aggregate_neighbours
+
+# The share of positives that a fresh classifier predicts, so that the focal loss starts small.
+PRIOR = 0.01
+
+
+class Interaction(nn.Module):
+    """Refines queries by the regions that their proposals crop, and predicts from the refined queries."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width, self.temperature = config.hidden_dim, config.similarity_temperature
+        self.attention = FactorisedTemporoSpatialAttention(width, config.attention_heads)
+        self.dynamic_conv = DynamicConv(width, config.dynamic_dim)
+        self.gather = nn.Linear(config.roi_size**2 * width, width)
+        self.gather_norm = nn.LayerNorm(width)
+        self.interaction_norm = nn.LayerNorm(width)
+        self.ffn = nn.Sequential(nn.Linear(width, config.ffn_dim), nn.ReLU(), nn.Linear(config.ffn_dim, width))
+        self.ffn_norm = nn.LayerNorm(width)
+        self.class_tower = _tower(width, 1)
+        self.class_logits = nn.Linear(width, config.num_classes)
+        self.box_tower = _tower(width, 3)
+        self.box_deltas = nn.Linear(width, 4)
+        nn.init.constant_(self.class_logits.bias, -math.log((1 - PRIOR) / PRIOR))
+        # A fresh network leaves its proposals nearly where they are.
+        nn.init.normal_(self.box_deltas.weight, std=0.01)
+        nn.init.zeros_(self.box_deltas.bias)
+
+    def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the refined query (B, N, T, C), class logits (B, N, T, K) and box deltas (B, N, T, 4)."""
+        shape = query_BNTC.shape
+        query = self.attention(query_BNTC)
+        regions = aggregate_neighbours(regions_BNTPC, self.temperature)
+        filtered = self.dynamic_conv(query.reshape(-1, shape[-1]), regions.flatten(0, 2))
+        target = F.relu(self.gather_norm(self.gather(filtered.flatten(1)))).view(shape)
+        query = self.interaction_norm(query + target)
+        query = self.ffn_norm(query + self.ffn(query))
+        return query, self.class_logits(self.class_tower(query)), self.box_deltas(self.box_tower(query))
+
+
+class MaskHead(nn.Module):
+    """Class-agnostic masks inside the refined boxes (QueryInst's dynamic mask head).
+
+    Class-agnostic or specific is left open by the paper; agnostic masks share what they learn over classes.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width, self.temperature, self.roi_size = config.hidden_dim, config.similarity_temperature, config.mask_roi_size
+        self.dynamic_conv = DynamicConv(width, config.dynamic_dim)
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, 1, 1) for _ in range(config.mask_convs))
+        self.upsample = nn.ConvTranspose2d(width, width, 2, 2)
+        self.logits = nn.Conv2d(width, 1, 1)
+
+    def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> Tensor:
+        """Mask logits (B, N, T, S, S), S twice the side of the regions."""
+        batch, queries, frames, locations, width = regions_BNTPC.shape
+        regions = aggregate_neighbours(regions_BNTPC, self.temperature)
+        x = self.dynamic_conv(query_BNTC.reshape(-1, width), regions.flatten(0, 2))
+        x = x.transpose(1, 2).reshape(-1, width, self.roi_size, self.roi_size)
+        for conv in self.convs:
+            x = F.relu(conv(x))
+        x = self.logits(F.relu(self.upsample(x)))
+        return x.view(batch, queries, frames, *x.shape[-2:])
+
+
+def _tower(width: int, layers: int) -> nn.Sequential:
+    return nn.Sequential(*(
+        module for _ in range(layers) for module in (nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU())
+    ))
+
+
+def gather_tracklets(x_BN: Tensor, select_BK: Tensor) -> Tensor:
+    """Picks K tracklets of each clip: (B, N, ...) to (B, K, ...)."""
+    return x_BN[torch.arange(len(x_BN), device=x_BN.device)[:, None], select_BK]

@@ -1,0 +1,88 @@
+"""The training loop: a generator that yields progress. Whoever drives it decides what to log, save or report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from effvis.config import TrainConfig
+from effvis.data.clips import ClipPairs
+from effvis.model.efficientvis import EfficientVIS
+from effvis.training.correspondence import pair_losses
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands after a step.
+
+    Attributes:
+        step: steps done, from 1.
+        videos_seen: clip pairs seen, one per video and epoch.
+        losses: weighted losses of this step, and their sum as ``total``.
+        state: takes a snapshot from which ``train`` goes on bitwise as if it had never stopped.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    videos_seen: int
+    lr: float
+    losses: dict[str, float]
+    state: Callable[[], dict[str, Any]]
+
+
+def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+    return max(1, math.ceil(config.epochs * steps_per_epoch))
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Of the step that follows ``step`` finished ones: linear warm-up, then constant, a tenth after the drop."""
+    warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    return config.lr * warm * (0.1 if step >= config.lr_drop_epoch * steps_per_epoch else 1.0)
+
+
+def train(
+    model: EfficientVIS, pairs: ClipPairs, config: TrainConfig, *, resume: dict[str, Any] | None = None
+) -> Iterator[Progress]:
+    """Trains in place, yielding after every step.
+
+    The same model, pairs and config give bitwise the same weights on one machine, resumed or not: a step's clips follow
+    from the seed of ``pairs`` and its number alone.
+
+    Args:
+        resume: what ``Progress.state()`` gave.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    done = 0
+    if resume is not None:
+        model.load_state_dict(resume["model"])
+        optimizer.load_state_dict(resume["optimizer"])
+        done = resume["step"]
+    steps = total_steps(config, len(pairs))
+    model.train()
+    for step in range(done, steps):
+        lr = learning_rate(config, step, len(pairs))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        losses = pair_losses(model, pairs.batch(step), config.loss, config.correspondence)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            raise FloatingPointError(f"the loss is {total.item()} at step {step + 1}: lower train.lr")
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+
+        def state(step: int = step) -> dict[str, Any]:
+            return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+
+        yield Progress(
+            step=step + 1, total_steps=steps, epoch=(step + 1) / len(pairs), videos_seen=(step + 1) * pairs.batch_size,
+            lr=lr, losses={name: value.item() for name, value in losses.items()} | {"total": total.item()}, state=state)

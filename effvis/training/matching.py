@@ -1,0 +1,69 @@
+"""One-to-one assignment of tracklets to instances over a whole clip (Eq. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from effvis.config import LossWeights
+from effvis.model.boxes import generalized_iou
+from effvis.training.targets import ClipTargets
+
+FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
+
+
+@torch.no_grad()
+def matching_cost(
+    logits_NTK: Tensor, boxes_NT4: Tensor, targets: ClipTargets, size_4: Tensor, weights: LossWeights
+) -> Tensor:
+    """Cost of giving each tracklet to each instance: (N, instances), summed over the frames of the clip.
+
+    Where the instance is present, a frame adds the focal class cost, the L1 distance of the boxes as shares of the frame
+    and their GIoU; where it is absent, the cost of not being background.
+
+    Args:
+        size_4: (width, height, width, height) of the input.
+    """
+    positive, negative = _focal_terms(logits_NTK[..., targets.labels_K])  # (N, T, instances)
+    present = targets.present_KT.T.to(positive.dtype)  # (T, instances)
+    cost = weights.focal * (present * (positive - negative) + (1 - present) * negative)
+    own, true = boxes_NT4.unsqueeze(2), targets.boxes_KT4.transpose(0, 1)  # (N, T, 1, 4), (T, instances, 4)
+    l1 = ((own - true) / size_4).abs().sum(dim=-1)
+    cost = cost + present * (weights.l1 * l1 - weights.giou * generalized_iou(own, true))
+    return cost.sum(dim=1)
+
+
+def match(cost: Tensor, fixed: Sequence[int] | None = None, blocked: Sequence[int] = ()) -> np.ndarray:
+    """The assignment of least total cost.
+
+    Args:
+        cost: (N, instances).
+        fixed: per instance, the tracklet that it belongs to already, or -1 (correspondence learning).
+        blocked: tracklets that may not be given to an instance that is not fixed.
+
+    Returns:
+        Per instance its tracklet, or -1: of more instances than free tracklets, those that fit worst stay without one.
+    """
+    tracklets, instances = cost.shape
+    assignment = np.full(instances, -1, dtype=np.int64) if fixed is None else np.array(fixed, dtype=np.int64)
+    taken = set(assignment[assignment >= 0].tolist()) | set(blocked)
+    free = [n for n in range(tracklets) if n not in taken]
+    unmatched = np.flatnonzero(assignment < 0)
+    if free and len(unmatched):
+        # Diverged training must stop at the loss with a clear message, not here.
+        values = np.nan_to_num(cost.detach().float().cpu().numpy(), nan=1e6, posinf=1e6, neginf=-1e6)
+        rows, columns = linear_sum_assignment(values[np.ix_(free, unmatched)])
+        assignment[unmatched[columns]] = np.array(free)[rows]
+    return assignment
+
+
+def _focal_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
+    probability = logits.sigmoid()
+    log_p, log_not_p = torch.nn.functional.logsigmoid(logits), torch.nn.functional.logsigmoid(-logits)
+    positive = -FOCAL_ALPHA * (1 - probability) ** FOCAL_GAMMA * log_p
+    negative = -(1 - FOCAL_ALPHA) * probability**FOCAL_GAMMA * log_not_p
+    return positive, negative

@@ -1,0 +1,48 @@
+"""What a clip's ground truth is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClipTargets:
+    """The K instances that are present in at least one of a clip's T frames.
+
+    Attributes:
+        track_ids_K: identities, the same in every clip of a video.
+        labels_K: category indices.
+        present_KT: whether the instance is visible in the frame.
+        boxes_KT4: xyxy in input pixels; zeros where absent.
+        masks_KTHW: bool at input size; empty where absent.
+    """
+
+    track_ids_K: Tensor
+    labels_K: Tensor
+    present_KT: Tensor
+    boxes_KT4: Tensor
+    masks_KTHW: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels_K)
+
+    def to(self, device: torch.device | str) -> ClipTargets:
+        return ClipTargets(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class ClipPairBatch:
+    """B pairs of clips, the two of a pair from one video, in the (random) order in which the network sees them.
+
+    Attributes:
+        frames: two tensors (B, T, 3, H, W) uint8.
+        targets: two lists of B ``ClipTargets``.
+        videos: index of the video of each pair.
+    """
+
+    frames: tuple[Tensor, Tensor]
+    targets: tuple[list[ClipTargets], list[ClipTargets]]
+    videos: list[int]
