@@ -1,0 +1,98 @@
+"""Shows a running pool: a table that is redrawn on a terminal, one line per event elsewhere (logs, CI)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipeline.schedule import Status
+
+_LINE_SECONDS = 30.0  # how often a running job says where it is when nothing is redrawn
+_STYLES = {"waiting": "dim", "running": "bold", "done": "green", "failed": "red", "skipped": "yellow"}
+
+
+class Board:
+    """``with Board() as board: run_pool(…, on_change=board.update)``. Writes to stderr."""
+
+    def __init__(self):
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(stderr=True)
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._told: dict[str, tuple[str, float]] = {}  # key: the state last told, and when
+
+    def __enter__(self) -> Board:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, statuses: list[Status]) -> None:
+        if self._live:
+            self._live.update(_table(statuses), refresh=True)
+        else:
+            self._tell_news(statuses)
+
+    def _tell_news(self, statuses: list[Status]) -> None:
+        now = time.monotonic()
+        ended = sum(status.state in ("done", "failed", "skipped") for status in statuses)
+        for status in statuses:
+            state, told_at = self._told.get(status.job.key, ("waiting", now))
+            due = status.state == "running" and now - told_at >= _LINE_SECONDS
+            if status.state != state or due:
+                self._told[status.job.key] = (status.state, now)
+                print(f"[{ended}/{len(statuses)}] {_line(status)}", file=sys.stderr, flush=True)
+
+
+def _line(status: Status) -> str:
+    parts = [f"{status.job.kind} {status.job.label} ({status.job.key})", status.state]
+    if status.state == "running":
+        parts += [text for text in _columns(status.progress) if text]
+    elif status.state in ("done", "failed"):
+        parts.append(clock(status.seconds))
+    if status.message:
+        parts.append(status.message)
+    return "  ".join(parts)
+
+
+def _table(statuses: list[Status]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    counts = Counter(status.state for status in statuses)
+    caption = ", ".join(f"{counts[state]} {state}" for state in _STYLES if counts[state])
+    table = Table("", "run", "key", "state", "step", "loss", "left", caption=caption)
+    for status in statuses:
+        progress = status.progress if status.state == "running" else {}
+        seconds = clock(status.seconds) if status.state in ("done", "failed") else ""
+        step, loss, left = _columns(progress)
+        state = f"[{_STYLES[status.state]}]{status.state}[/]"
+        row = (status.job.kind, status.job.label, status.job.key)
+        table.add_row(*map(escape, row), state, step, loss, left or seconds)
+        if status.state == "failed":
+            table.add_row("", f"[red]{escape(status.message)}[/]\nlog: {escape(str(status.job.log))}")
+    return table
+
+
+def _columns(progress: dict[str, Any]) -> tuple[str, str, str]:
+    """Step, loss and time left of a report; empty where it does not say."""
+    step = f"{progress['step']}/{progress['total']}" if progress.get("total") else ""
+    loss = f"loss {progress['loss']:.3f}" if progress.get("loss") is not None else ""
+    left = f"{clock(progress['eta'])} left" if progress.get("eta") is not None else ""
+    return step, loss, left
+
+
+def clock(seconds: float) -> str:
+    """``75 -> 1:15``, ``4000 -> 1:06:40``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

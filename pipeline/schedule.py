@@ -1,0 +1,215 @@
+"""One pool for everything that a grid still misses: each job a plain Ray task, ``slots`` of them side by side.
+
+The pool knows nothing of tables. A job has a key, the keys it needs and a function; what it needs runs first, what
+needs something that failed is skipped, everything else goes on. Jobs are idempotent (the store's lock per key sees to
+that), so a job that is run twice, by Ray after a worker died or by a second grid beside this one, does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from effvis.errors import UserError
+
+Kind = Literal["pretrain", "train", "evaluate"]
+Report = Callable[[Mapping[str, Any]], None]
+
+# A finished training's evaluations come first: they are short, and a table cell that is there is worth more than a
+# training that is further along. Pretrainings are what everything else waits for.
+_ORDER: dict[Kind, int] = {"evaluate": 0, "pretrain": 1, "train": 2}
+_POLL_SECONDS = 0.5
+_WORKER_DEATHS_ALLOWED = 2  # Ray starts a task again whose worker died; training resumes from its checkpoint
+_OBJECT_STORE_BYTES = 100 * 2**20  # jobs exchange files, not objects; Ray's default takes 30 % of the memory
+
+
+@dataclass(frozen=True)
+class Job:
+    """One key to be worked out.
+
+    Args:
+        key: unique among the jobs of a pool.
+        kind: decides the order among jobs that are ready.
+        label: what a person calls it, e.g. ``table1e: w/ CL, seed 0``.
+        work: called as ``work(report=report)`` in another process, so picklable; ``report`` takes a mapping with
+            ``step``, ``total``, ``loss``, ``eta`` (seconds), each optional.
+        needs: keys of jobs that must be done before; those that are not in the pool count as done.
+        cost: any unit; of the jobs of one kind the most costly starts first.
+        log: file that receives what the job prints, and its traceback.
+    """
+
+    key: str
+    kind: Kind
+    label: str
+    work: Callable[..., object]
+    log: Path
+    needs: tuple[str, ...] = ()
+    cost: float = 0.0
+
+
+@dataclass
+class Status:
+    """Where a job stands, for whoever shows it."""
+
+    job: Job
+    state: Literal["waiting", "running", "done", "failed", "skipped"] = "waiting"
+    started: float = 0.0
+    seconds: float = 0.0
+    message: str = ""
+    progress_file: Path | None = None
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """The job's latest report; empty before the first."""
+        try:
+            return json.loads(self.progress_file.read_text()) if self.progress_file else {}
+        except (OSError, ValueError):
+            return {}
+
+
+def run_pool(
+    jobs: Iterable[Job],
+    *,
+    slots: int,
+    threads: int,
+    progress_folder: Path,
+    on_change: Callable[[list[Status]], None] = lambda statuses: None,
+    on_done: Callable[[Job], None] = lambda job: None,
+) -> list[Status]:
+    """Runs all jobs and returns where each ended, in the order given. No job, no Ray.
+
+    Args:
+        slots: jobs side by side.
+        threads: processors that each job takes.
+        progress_folder: for the jobs' latest reports, ``<key>.json``; shared by grids that run at the same time.
+        on_change: called with all statuses about twice a second, in this thread.
+        on_done: called with each job that ended well, in this thread, before jobs that need it start.
+
+    Raises:
+        UserError: two jobs have one key, or jobs need each other in a circle.
+    """
+    jobs = list(jobs)
+    statuses = {job.key: Status(job, progress_file=progress_folder / f"{job.key}.json") for job in jobs}
+    if len(statuses) < len(jobs):
+        raise UserError("schedule", "jobs", "two jobs have one key", "Plan each key once")
+    if not statuses:
+        return []
+    _check_no_circle(statuses)
+    progress_folder.mkdir(parents=True, exist_ok=True)
+    with _ray(slots * threads) as ray:
+        execute = ray.remote(_execute).options(num_cpus=threads, max_retries=_WORKER_DEATHS_ALLOWED)
+        running: dict[Any, Status] = {}
+        while True:
+            _skip_what_cannot_run(statuses)
+            for status in _ready(statuses)[: slots - len(running)]:
+                status.state, status.started = "running", time.monotonic()
+                running[execute.remote(status.job, status.progress_file)] = status
+            on_change(list(statuses.values()))
+            if not running:
+                break
+            finished, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
+            for reference in finished:
+                status = running.pop(reference)
+                status.message = _outcome(ray, reference, status.job)
+                status.state = "failed" if status.message else "done"
+                status.seconds = time.monotonic() - status.started
+                if status.state == "done":
+                    on_done(status.job)
+    return list(statuses.values())
+
+
+def _check_no_circle(statuses: Mapping[str, Status]) -> None:
+    unsettled = set(statuses)
+    while unsettled:
+        free = {key for key in unsettled if not unsettled.intersection(statuses[key].job.needs)}
+        if not free:
+            raise UserError("schedule", ", ".join(sorted(unsettled)), "these jobs need each other", "Break the circle")
+        unsettled -= free
+
+
+def _skip_what_cannot_run(statuses: Mapping[str, Status]) -> None:
+    changed = True
+    while changed:  # a skipped job may itself be needed
+        changed = False
+        for status in statuses.values():
+            if status.state != "waiting":
+                continue
+            lost = [key for key in status.job.needs if key in statuses and statuses[key].state in ("failed", "skipped")]
+            if lost:
+                status.state, status.message, changed = "skipped", f"needs {statuses[lost[0]].job.label}", True
+
+
+def _ready(statuses: Mapping[str, Status]) -> list[Status]:
+    """Jobs that can start now, the one to start first first."""
+    ready = [
+        status
+        for status in statuses.values()
+        if status.state == "waiting"
+        and all(statuses[key].state == "done" for key in status.job.needs if key in statuses)
+    ]
+    return sorted(ready, key=lambda status: (_ORDER[status.job.kind], -status.job.cost))
+
+
+def _outcome(ray, reference, job: Job) -> str:
+    """Empty for a job that ended well, else one line on what happened."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:  # the process died (killed, out of memory): it could not say so itself
+        message = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        _append(job.log, f"{message}\n")
+        return message
+
+
+def _execute(job: Job, progress_file: Path) -> str:
+    """Runs in a Ray worker: the job with its output in its log. Returns "" or one line on what went wrong."""
+    progress_file.unlink(missing_ok=True)  # of an earlier attempt
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log, "a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            job.work(report=lambda progress: _write_progress(progress_file, progress))
+            return ""
+        except UserError as error:
+            print(f"error: {error}")
+            return str(error)
+        except Exception as error:  # whatever it is, the other jobs go on
+            traceback.print_exc()
+            return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        finally:
+            progress_file.unlink(missing_ok=True)
+
+
+def _write_progress(progress_file: Path, progress: Mapping[str, Any]) -> None:
+    temporary = progress_file.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(dict(progress)))
+    os.replace(temporary, progress_file)
+
+
+def _append(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a") as log:
+        log.write(text)
+
+
+@contextlib.contextmanager
+def _ray(processors: int) -> Iterator[Any]:
+    """Ray, started for this pool alone, or the cluster that ``RAY_ADDRESS`` names. Takes 5-6 s."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # no warning on machines without a GPU
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    own = {} if address else {"num_cpus": processors, "object_store_memory": _OBJECT_STORE_BYTES}
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init(address=address or "local", **quiet, **own)  # "local": never join somebody else's that happens to run here
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
