@@ -7,13 +7,16 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cli import seconds_text
+
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from pipeline.schedule import Status
 
 _LINE_SECONDS = 30.0  # how often a running job says where it is when nothing is redrawn
-_STYLES = {"waiting": "dim", "running": "bold", "done": "green", "failed": "red", "skipped": "yellow"}
+# Shown in this order, so that a small terminal cuts off what waits.
+_STYLES = {"running": "bold", "failed": "red", "skipped": "yellow", "done": "green", "waiting": "dim"}
 
 
 class Board:
@@ -58,41 +61,37 @@ def _line(status: Status) -> str:
     if status.state == "running":
         parts += [text for text in _columns(status.progress) if text]
     elif status.state in ("done", "failed"):
-        parts.append(clock(status.seconds))
+        parts.append(seconds_text(status.seconds))
     if status.message:
         parts.append(status.message)
     return "  ".join(parts)
 
 
-def _table(statuses: list[Status]) -> Table:
+def _table(statuses: list[Status]) -> Group:
+    from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
 
     counts = Counter(status.state for status in statuses)
     caption = ", ".join(f"{counts[state]} {state}" for state in _STYLES if counts[state])
     table = Table("", "run", "key", "state", "step", "loss", "left", caption=caption)
-    for status in statuses:
+    failures = []
+    for status in sorted(statuses, key=lambda status: list(_STYLES).index(status.state)):
         progress = status.progress if status.state == "running" else {}
-        seconds = clock(status.seconds) if status.state in ("done", "failed") else ""
+        seconds = seconds_text(status.seconds) if status.state in ("done", "failed") else ""
         step, loss, left = _columns(progress)
         state = f"[{_STYLES[status.state]}]{status.state}[/]"
         row = (status.job.kind, status.job.label, status.job.key)
         table.add_row(*map(escape, row), state, step, loss, left or seconds)
         if status.state == "failed":
-            table.add_row("", f"[red]{escape(status.message)}[/]\nlog: {escape(str(status.job.log))}")
-    return table
+            failures.append(f"[red]{escape(f'{status.job.label}: {status.message}')}[/]")
+    return Group(table, *failures)
 
 
 def _columns(progress: dict[str, Any]) -> tuple[str, str, str]:
     """Step, loss and time left of a report; empty where it does not say."""
     step = f"{progress['step']}/{progress['total']}" if progress.get("total") else ""
     loss = f"loss {progress['loss']:.3f}" if progress.get("loss") is not None else ""
-    left = f"{clock(progress['eta'])} left" if progress.get("eta") is not None else ""
+    left = f"{seconds_text(progress['eta'])} left" if progress.get("eta") is not None else ""
     return step, loss, left
 
-
-def clock(seconds: float) -> str:
-    """``75 -> 1:15``, ``4000 -> 1:06:40``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

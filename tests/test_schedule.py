@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from effvis.errors import UserError
-from pipeline.board import Board, clock
+from pipeline.board import Board
 from pipeline.schedule import Job, Status, run_pool
 
 JOBS = '''
@@ -206,6 +206,3 @@ def test_off_a_terminal_each_change_is_one_line(tmp_path, capsys):
         "[1/2] evaluate job k2 (k2)  failed  0:03  ValueError: no",
     ]
 
-
-def test_clock():
-    assert [clock(seconds) for seconds in (0.4, 75, 3599.6, 4000)] == ["0:00", "1:15", "1:00:00", "1:06:40"]
