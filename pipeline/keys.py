@@ -1,0 +1,152 @@
+"""Keys: what a result follows from, and nothing else, as 16 hex digits.
+
+A training's key is made of the data, the model, the training configuration, the seed, the starting weights and the code
+that trains. Paths, worker counts and logging are not in it. The code enters by its syntax trees: a comment or a
+docstring changes no key, a changed line always does.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+KEY_DIGITS = 16
+# What decides a weight. The function after the colon is taken alone: the rest of its module only stores and reports.
+TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "effvis.model.efficientvis", "pipeline.train:start")
+# What decides a number that is read from a weight.
+EVALUATION_CODE = ("effvis.inference.predictor", "effvis.evaluation.video_ap", "pipeline.evaluate:predict",
+                   "pipeline.evaluate:score")
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def key(facts: Mapping[str, Any]) -> str:
+    """16 hex digits of the SHA-256 over the canonical JSON of ``facts``.
+
+    Raises:
+        TypeError: something in it is not a JSON value.
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def training_digest() -> str:
+    """Of all code that decides a trained weight."""
+    return code_digest(TRAINING_CODE)
+
+
+@cache
+def evaluation_code_digest() -> str:
+    """Of all code that decides what a trained weight scores."""
+    return code_digest(EVALUATION_CODE)
+
+
+def code_digest(entries: Iterable[str], *, root: Path = PROJECT) -> str:
+    """SHA-256 over the syntax trees of some modules and of all that they import from their own package.
+
+    Imports are found in the source, also inside functions, and nothing is executed. Where the same tree was parsed by
+    another Python, the digest is the same.
+
+    Args:
+        entries: dotted module names, or ``module:function`` for one function without what its module imports.
+        root: the folder that holds the packages.
+
+    Raises:
+        LookupError: an entry is not there; its name is in the message.
+    """
+    trees: dict[str, str] = {}
+    waiting = []
+    for entry in entries:
+        module, _, function = entry.partition(":")
+        if _source(module, root) is None:
+            raise LookupError(f"{entry}: no such module under {root}")
+        if function:
+            trees[entry] = _canonical(_function(module, function, root))
+        else:
+            waiting.append(module)
+    while waiting:
+        module = waiting.pop()
+        if module not in trees:
+            tree = _parse(module, root)
+            trees[module] = _canonical(tree)
+            waiting.extend(_imports(tree, module, root))
+    digest = hashlib.sha256()
+    for name in sorted(trees):
+        digest.update(f"{name}\n{trees[name]}\n".encode())
+    return digest.hexdigest()
+
+
+def _source(module: str, root: Path) -> Path | None:
+    stem = root.joinpath(*module.split("."))
+    return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
+
+
+def _parse(module: str, root: Path) -> ast.Module:
+    path = _source(module, root)
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _function(module: str, name: str, root: Path) -> ast.AST:
+    for node in _parse(module, root).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    raise LookupError(f"{module}:{name}: no such function in {_source(module, root)}")
+
+
+def _imports(tree: ast.Module, module: str, root: Path) -> Iterator[str]:
+    """The modules of the same package that ``tree`` names in its imports, with the packages they lie in."""
+    package = module.partition(".")[0]
+    inside = module if _source(module, root).name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = inside.split(".")
+                base = ".".join(parents[: len(parents) - node.level + 1] + ([base] if base else []))
+            # ``from package import name``: the name may be a module or something inside the package.
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        for name in names:
+            if name.partition(".")[0] != package:
+                continue
+            parts = name.split(".")
+            for length in range(1, len(parts) + 1):
+                ancestor = ".".join(parts[:length])
+                if _source(ancestor, root) is not None:
+                    yield ancestor
+
+
+def _canonical(node: Any) -> str:
+    """A syntax tree as text, without positions, docstrings and empty fields (Python versions differ in those)."""
+    if isinstance(node, list):
+        return "[" + ",".join(_canonical(item) for item in node) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and _is_documented(node):
+            value = value[1:]
+        # An absent field is skipped, but ``None`` as a literal is a value; "kind" is the u of u"text".
+        if name != "kind" and (isinstance(node, ast.Constant) or value not in (None, [])):
+            fields.append(f"{name}={_canonical(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _is_documented(node: ast.AST) -> bool:
+    return (isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and bool(node.body)
+            and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
+            and isinstance(node.body[0].value.value, str))

@@ -1,0 +1,97 @@
+"""Keys follow from what decides a result, and from nothing else."""
+
+import pytest
+
+from pipeline.keys import code_digest, key
+
+LOOP = '''"""Trains."""
+from lib.model import net
+from . import clips
+
+
+def train(x):
+    """Doubles."""
+    # twice
+    return net.forward(x) * 2 + clips.size()
+
+
+def report(x):
+    return x
+'''
+NET = "def forward(x):\n    return x + 1\n"
+CLIPS = "def size():\n    import lib.deep\n    return lib.deep.DEPTH\n"
+
+
+@pytest.fixture
+def package(tmp_path):
+    for name, text in {"lib/__init__.py": "", "lib/loop.py": LOOP, "lib/model/__init__.py": "", "lib/model/net.py": NET,
+                       "lib/clips.py": CLIPS, "lib/deep.py": "DEPTH = 3\n", "lib/unrelated.py": "A = 1\n"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def edit(root, name, old, new):
+    path = root / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_key_is_sixteen_hex_digits_and_ignores_the_order_of_the_facts():
+    first = key({"a": 1, "b": {"c": 0.5, "d": [1, 2]}})
+    assert first == key({"b": {"d": [1, 2], "c": 0.5}, "a": 1})
+    assert len(first) == 16 and int(first, 16) >= 0
+    assert first != key({"a": 1, "b": {"c": 0.5, "d": [2, 1]}})
+    with pytest.raises(ValueError):
+        key({"a": float("nan")})
+
+
+@pytest.mark.parametrize("name, old, new", [
+    ("lib/loop.py", "# twice", "# two times"),
+    ("lib/loop.py", "    # twice\n", ""),
+    ("lib/loop.py", '"""Doubles."""', '"""Doubles the answer of the network."""'),
+    ("lib/loop.py", '"""Trains."""\n', ""),
+    ("lib/loop.py", "net.forward(x) * 2", "(net.forward(x)\n            * 2)"),
+    ("lib/unrelated.py", "A = 1", "A = 2"),
+])
+def test_what_changes_no_result_changes_no_digest(package, name, old, new):
+    before = code_digest(["lib.loop"], root=package)
+    edit(package, name, old, new)
+    assert code_digest(["lib.loop"], root=package) == before
+
+
+@pytest.mark.parametrize("name, old, new", [
+    ("lib/loop.py", "* 2", "* 3"),
+    ("lib/loop.py", "* 2", "* 2.0"),
+    ("lib/model/net.py", "x + 1", "x - 1"),
+    ("lib/clips.py", "lib.deep.DEPTH", "-lib.deep.DEPTH"),
+    ("lib/deep.py", "3", "None"),
+    ("lib/model/__init__.py", "", "SCALE = 1\n"),
+])
+def test_a_changed_line_changes_the_digest(package, name, old, new):
+    before = code_digest(["lib.loop"], root=package)
+    edit(package, name, old, new)
+    assert code_digest(["lib.loop"], root=package) != before
+
+
+def test_moving_the_project_changes_nothing(package, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "project"
+    package.rename(elsewhere)
+    before = code_digest(["lib.loop"], root=elsewhere)
+    elsewhere.rename(package)
+    assert code_digest(["lib.loop"], root=package) == before
+
+
+def test_one_function_is_taken_without_its_module(package):
+    before = code_digest(["lib.loop:train"], root=package)
+    edit(package, "lib/loop.py", "return x\n", "return -x\n")
+    assert code_digest(["lib.loop:train"], root=package) == before
+    edit(package, "lib/loop.py", "* 2", "* 3")
+    assert code_digest(["lib.loop:train"], root=package) != before
+
+
+@pytest.mark.parametrize("entry", ["lib.lopp", "lib.loop:trian"])
+def test_a_missing_entry_is_an_error_that_names_it(package, entry):
+    with pytest.raises(LookupError, match=entry):
+        code_digest([entry], root=package)
