@@ -1,0 +1,254 @@
+"""The run store: one folder per key, believed only when its last file says so and its checksum agrees.
+
+::
+
+    runs/<key>/config.yaml         what the key was made of
+               history.jsonl       one line per training step
+               checkpoint/         the last two snapshots of an unfinished training
+               weights.safetensors
+               done.json           written last
+               eval/<eval key>/    results.json, per_category.csv, metrics.json; put there as a whole
+
+Every file is written beside its place and moved there, so a process may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from effvis.data.atomic import replacing_folder
+from effvis.errors import UserError
+from pipeline.keys import file_sha256
+
+CHECKPOINTS_KEPT = 2
+
+
+class RunStore:
+    """The folders of all runs.
+
+    Args:
+        root: usually ``runs``; made when first written to.
+    """
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+
+    def folder(self, key: str) -> Path:
+        return self.root / key
+
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Only one process at a time works on a key; the others wait and say so on stderr."""
+        from filelock import FileLock, Timeout
+
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f"{key}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"waiting: another process works on {self.folder(key)}", file=sys.stderr, flush=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_done(self, key: str) -> bool:
+        """Whether the training of ``key`` is complete and its weights are those that were trained."""
+        return self.done(key) is not None
+
+    def done(self, key: str) -> dict[str, Any] | None:
+        """The content of ``done.json``; None where it is missing, unreadable or at odds with the weights."""
+        facts = _read_json(self.folder(key) / "done.json")
+        weights = self.weights_file(key)
+        if facts is None or not weights.is_file() or facts.get("sha256") != file_sha256(weights):
+            return None
+        return facts
+
+    def weights_file(self, key: str) -> Path:
+        return self.folder(key) / "weights.safetensors"
+
+    def load_weights(self, key: str) -> dict[str, Any]:
+        """The trained weights by name, as tensors.
+
+        Raises:
+            UserError: the training is not done.
+        """
+        from safetensors.torch import load_file
+
+        if not self.is_done(key):
+            raise UserError(self.folder(key), "done.json", "this run is not finished", "Train it with python -m pipeline.train")
+        return load_file(self.weights_file(key))
+
+    def begin(self, key: str, config: Mapping[str, Any]) -> None:
+        """Makes the folder and notes what the key was made of. An earlier ``done.json`` was not believed: it goes."""
+        import yaml
+
+        folder = self.folder(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "done.json").unlink(missing_ok=True)
+        for leftover in (*folder.glob(".*"), *folder.glob("checkpoint/.*")):
+            leftover.unlink()  # what a killed process was just writing
+        write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
+
+    def finish(self, key: str, weights: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Stores the weights, then ``done.json`` with their checksum and ``facts``; the checkpoints are not needed now."""
+        from safetensors.torch import save
+
+        write_atomically(self.weights_file(key), save({name: value.contiguous() for name, value in weights.items()}))
+        done = {"key": key, "sha256": file_sha256(self.weights_file(key)), **facts}
+        write_atomically(self.folder(key) / "done.json", _json(done))
+        shutil.rmtree(self.folder(key) / "checkpoint", ignore_errors=True)
+
+    def evaluation(self, key: str, evaluation_key: str) -> dict[str, Any] | None:
+        """The ``metrics.json`` of a finished evaluation; None where there is none or its results were changed."""
+        folder = self.evaluation_folder(key, evaluation_key)
+        report = _read_json(folder / "metrics.json")
+        results = folder / "results.json"
+        if report is None or not results.is_file() or report.get("results_sha256") != file_sha256(results):
+            return None
+        return report
+
+    def evaluation_folder(self, key: str, evaluation_key: str) -> Path:
+        return self.folder(key) / "eval" / evaluation_key
+
+    def write_evaluation(self, key: str, evaluation_key: str, results: list[dict], report: Mapping[str, Any]) -> dict[str, Any]:
+        """Puts a finished evaluation in its place, all three files at once.
+
+        Args:
+            results: as the YouTube-VIS evaluator takes them.
+            report: ``metrics.json``; its ``per_category`` (category → metric → value) also becomes a CSV file.
+
+        Returns:
+            What was written to ``metrics.json``.
+        """
+        with replacing_folder(self.evaluation_folder(key, evaluation_key)) as folder:
+            (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+            (folder / "per_category.csv").write_text(_per_category_csv(report["per_category"]), encoding="utf-8")
+            written = {**report, "results_sha256": file_sha256(folder / "results.json")}
+            (folder / "metrics.json").write_bytes(_json(written))
+        return written
+
+
+class RunLog:
+    """History and checkpoints of one run, so that each step is in the history exactly once however often it resumes."""
+
+    def __init__(self, folder: Path):
+        self._history = folder / "history.jsonl"
+        self._checkpoints = folder / "checkpoint"
+        self._file: io.TextIOBase | None = None
+
+    def resume(self) -> dict[str, Any] | None:
+        """The newest snapshot that is whole and whose steps are all in the history; None: start anew.
+
+        What the history holds beyond it is cut off.
+        """
+        lines = self._whole_lines()
+        usable = (number for number in sorted(self._numbers(), reverse=True) if number <= len(lines))
+        step, state = next(((n, s) for n in usable if (s := self._load(n)) is not None), (0, None))
+        self._history.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._history, "".join(lines[:step]).encode())
+        self._file = self._history.open("a", encoding="utf-8")
+        return state
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds the line of one step; ``row["step"]`` counts from 1. Readers see it within the operating system's reach."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def checkpoint(self, state: Mapping[str, Any], step: int) -> None:
+        """Stores a snapshot after ``step`` and forgets all but the last two."""
+        import torch
+
+        # A snapshot is worth nothing without the lines that lead to it.
+        os.fsync(self._file.fileno())
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        self._checkpoints.mkdir(exist_ok=True)
+        path = self._path(step)
+        write_atomically(path, buffer.getvalue())
+        write_atomically(path.with_suffix(".sha256"), file_sha256(path).encode())
+        for old in sorted(self._numbers())[:-CHECKPOINTS_KEPT]:
+            self._path(old).with_suffix(".sha256").unlink(missing_ok=True)
+            self._path(old).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _path(self, step: int) -> Path:
+        return self._checkpoints / f"step_{step:08d}.pt"
+
+    def _numbers(self) -> list[int]:
+        return [int(path.stem.removeprefix("step_")) for path in self._checkpoints.glob("step_*.pt")]
+
+    def _load(self, step: int) -> dict[str, Any] | None:
+        import torch
+
+        path = self._path(step)
+        try:
+            whole = path.with_suffix(".sha256").read_text() == file_sha256(path)
+        except OSError:
+            whole = False
+        if not whole:
+            print(f"{path}: incomplete or damaged; going back to the one before", file=sys.stderr)
+            return None
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+    def _whole_lines(self) -> list[str]:
+        """The lines for step 1, 2, 3 … as far as they go without a gap or a line that broke off."""
+        lines = []
+        with contextlib.suppress(FileNotFoundError), self._history.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if not line.endswith("\n") or _step(line) != len(lines) + 1:
+                    break
+                lines.append(line)
+        return lines
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there as a whole or not at all, even if the machine stops."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _step(line: str) -> int | None:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _json(facts: Mapping[str, Any]) -> bytes:
+    return (json.dumps(facts, indent=2) + "\n").encode()
+
+
+def _per_category_csv(per_category: Mapping[str, Mapping[str, float]]) -> str:
+    names = list(dict.fromkeys(name for metrics in per_category.values() for name in metrics))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["category", *names], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"category": category, **metrics} for category, metrics in per_category.items())
+    return text.getvalue()
