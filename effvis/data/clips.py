@@ -1,0 +1,151 @@
+"""Clips and clip pairs for training: which frames, at which size, with which targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from effvis.data.index import ClipIndex
+from effvis.data.youtube_vis import DatasetIndex
+from effvis.errors import UserError
+from effvis.training.targets import ClipPairBatch, ClipTargets
+
+# Decoded frames are kept in memory up to this many bytes.
+FRAME_CACHE_BYTES = 2**30
+
+
+def read_frame(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A frame as RGB uint8 (H, W, 3) of the given (height, width), bilinear where it has to be resized.
+
+    Raises:
+        UserError: the file is missing or not a whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            image = image.convert("RGB")
+            if image.size != (size[1], size[0]):
+                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            return np.asarray(image)
+    except OSError as error:
+        raise UserError(path, "frame", f"cannot be read ({error})", "Restore the file and run pipeline.index again") from error
+
+
+class FrameReader:
+    """Frames of a split at the network's input size, the first gibibyte of them kept decoded."""
+
+    def __init__(self, index: DatasetIndex, input_size: tuple[int, int]):
+        self.index, self.input_size = index, input_size
+        self._cache: dict[tuple[int, int], np.ndarray] = {}
+        self._room = FRAME_CACHE_BYTES // (input_size[0] * input_size[1] * 3)
+
+    def clip(self, video_index: int, frames: list[int]) -> Tensor:
+        """(T, 3, H, W) uint8."""
+        stacked = np.stack([self._frame(video_index, frame) for frame in frames])
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+    def _frame(self, video_index: int, frame: int) -> np.ndarray:
+        key = (video_index, frame)
+        if key not in self._cache:
+            pixels = read_frame(self.index.images / self.index.videos[video_index].file_names[frame], self.input_size)
+            if len(self._cache) >= self._room:
+                return pixels
+            self._cache[key] = pixels
+        return self._cache[key]
+
+
+def clip_frames(start: int, clip_length: int, video_length: int) -> list[int]:
+    """Frame numbers of a clip; a video that ends inside it goes on with its last frame."""
+    return [min(start + t, video_length - 1) for t in range(clip_length)]
+
+
+class ClipPairs:
+    """Batches of clip pairs (Sec. 3.3), each a pure function of the seed and the step's number.
+
+    An epoch is one pass over the videos in a random order, one random pair of clips of each; the last videos that do
+    not fill a batch are left for another epoch's order.
+
+    Args:
+        input_size: (height, width) of the network's input.
+        batch_size: pairs per step, over all workers.
+        flip: mirror both clips of a pair with probability one half.
+    """
+
+    def __init__(
+        self, index: DatasetIndex, clips: ClipIndex, *, input_size: tuple[int, int], batch_size: int, seed: int,
+        flip: bool = False,
+    ):
+        self.index, self.clips = index, clips
+        self.batch_size, self.seed, self.flip = batch_size, seed, flip
+        self.input_size = tuple(input_size)
+        self.frames = FrameReader(index, self.input_size)
+        # Pairs grouped by video, so that every video is as likely as every other, whatever its length.
+        video_P = clips.clip_video_K[clips.pair_first_P]
+        self._pairs_by_video = np.argsort(video_P, kind="stable")
+        self._first_of_video = np.searchsorted(video_P[self._pairs_by_video], np.arange(len(index.videos) + 1))
+        self._tracks = [index.tracks_of(v) for v in range(len(index.videos))]
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return max(1, len(self.index.videos) // self.batch_size)
+
+    def batch(self, step: int) -> ClipPairBatch:
+        """The pairs of a step, counted from 0 over all epochs."""
+        epoch, position = divmod(step, len(self))
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.index.videos))
+        chosen = np.resize(order[position * self.batch_size: (position + 1) * self.batch_size], self.batch_size)
+        pairs = [self._pair(int(video), np.random.default_rng((self.seed, epoch, position, slot)))
+                 for slot, video in enumerate(chosen)]
+        first, second = zip(*pairs, strict=True)
+        return ClipPairBatch(
+            frames=(torch.stack([f for f, _ in first]), torch.stack([f for f, _ in second])),
+            targets=([t for _, t in first], [t for _, t in second]),
+            videos=[int(video) for video in chosen])
+
+    def _pair(self, video: int, rng: np.random.Generator) -> list[tuple[Tensor, ClipTargets]]:
+        pair = self._pairs_by_video[rng.integers(self._first_of_video[video], self._first_of_video[video + 1])]
+        starts = self.clips.clip_start_K[[self.clips.pair_first_P[pair], self.clips.pair_second_P[pair]]]
+        # Sec. 3.3: in random order, so that correspondence does not hang on the direction of time.
+        starts = starts[::-1] if rng.random() < 0.5 else starts
+        mirrored = self.flip and rng.random() < 0.5
+        return [self._clip(video, int(start), mirrored) for start in starts]
+
+    def _clip(self, video: int, start: int, mirrored: bool) -> tuple[Tensor, ClipTargets]:
+        frames = clip_frames(start, self.clips.clip_length, self.index.videos[video].length)
+        pixels, targets = self.frames.clip(video, frames), self._targets(video, frames)
+        return (pixels.flip(-1), _mirror(targets)) if mirrored else (pixels, targets)
+
+    def _targets(self, video: int, frames: list[int]) -> ClipTargets:
+        tracks = [t for t in self._tracks[video] if not t.iscrowd and any(t.rles[f] is not None for f in frames)]
+        entry = self.index.videos[video]
+        height, width = self.input_size
+        scale = np.array([width / entry.width, height / entry.height] * 2, dtype=np.float32)
+        present = np.array([[t.rles[f] is not None for f in frames] for t in tracks], dtype=bool).reshape(-1, len(frames))
+        boxes = np.array([t.boxes_L4[frames] for t in tracks], dtype=np.float32).reshape(-1, len(frames), 4) * scale
+        boxes[~present] = 0
+        masks = np.zeros((*present.shape, height, width), dtype=bool)
+        for k, t in np.argwhere(present):
+            masks[k, t] = _resized_mask(tracks[k].rles[frames[t]], self.input_size)
+        return ClipTargets(
+            track_ids_K=torch.tensor([t.id for t in tracks], dtype=torch.int64),
+            labels_K=torch.tensor([t.label for t in tracks], dtype=torch.int64),
+            present_KT=torch.from_numpy(present), boxes_KT4=torch.from_numpy(boxes), masks_KTHW=torch.from_numpy(masks))
+
+
+def _resized_mask(rle: dict, size: tuple[int, int]) -> np.ndarray:
+    mask = coco_mask.decode(rle)
+    if mask.shape == size:
+        return mask.astype(bool)
+    resized = Image.fromarray(mask * 255).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized) >= 128
+
+
+def _mirror(targets: ClipTargets) -> ClipTargets:
+    width = targets.masks_KTHW.shape[-1]
+    x0, y0, x1, y1 = targets.boxes_KT4.unbind(-1)
+    boxes = torch.stack((width - x1, y0, width - x0, y1), dim=-1) * targets.present_KT.unsqueeze(-1)
+    return ClipTargets(targets.track_ids_K, targets.labels_K, targets.present_KT, boxes, targets.masks_KTHW.flip(-1))
