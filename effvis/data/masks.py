@@ -1,0 +1,132 @@
+"""Masks as COCO run-length encodings (RLE), thin over pycocotools.
+
+An RLE is ``{"size": [H, W], "counts": str}``: column-major run lengths, compressed into a string as in COCO and
+YouTube-VIS. pycocotools trusts what it is given; ``to_compressed`` is the one door through which foreign
+segmentations come in, and it checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+RLE = dict
+
+
+def encode(mask_HW: np.ndarray) -> RLE:
+    """A boolean (H, W) mask as an RLE."""
+    return encode_many(mask_HW[None])[0]
+
+
+def encode_many(masks_NHW: np.ndarray) -> list[RLE]:
+    """Boolean (N, H, W) masks as N RLEs."""
+    if not len(masks_NHW):
+        return []
+    columns_first = np.asfortranarray(np.moveaxis(masks_NHW, 0, -1).astype(np.uint8))
+    return [{"size": [int(s) for s in rle["size"]], "counts": rle["counts"].decode("ascii")}
+            for rle in coco.encode(columns_first)]
+
+
+def decode(rle: RLE) -> np.ndarray:
+    """The boolean (H, W) mask of an RLE."""
+    return coco.decode(rle).astype(bool)
+
+
+def area(rle: RLE) -> int:
+    """Number of pixels of the mask."""
+    return int(coco.area(rle))
+
+
+def bbox_xyxy(rle: RLE) -> np.ndarray:
+    """(4,) float32 box x0, y0, x1, y1 in pixels; x1 and y1 are the far edges of the last pixels (0 box if empty)."""
+    return boxes_xyxy([rle])[0]
+
+
+def areas(rles: Sequence[RLE]) -> np.ndarray:
+    """(N,) float32 numbers of pixels."""
+    return np.asarray(coco.area(list(rles)), np.float32) if rles else np.zeros(0, np.float32)
+
+
+def boxes_xyxy(rles: Sequence[RLE]) -> np.ndarray:
+    """(N, 4) float32 boxes, as ``bbox_xyxy``."""
+    if not rles:
+        return np.zeros((0, 4), np.float32)
+    boxes_N4 = np.asarray(coco.toBbox(list(rles)), np.float32).reshape(-1, 4)
+    boxes_N4[:, 2:] += boxes_N4[:, :2]
+    return boxes_N4
+
+
+def run_lengths(counts: str) -> np.ndarray:
+    """The run lengths (background first) that a compressed ``counts`` string stands for, as int64.
+
+    Each number is written in digits of five bits, lowest first, one character each (code - 48), of which bit 5 says
+    that more follow and bit 4 of the last digit is the sign. From the fourth number on, a number is the difference to
+    the one two places before it.
+
+    Raises:
+        ValueError: the string is no such encoding.
+    """
+    digits = np.frombuffer(counts.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    if not digits.size or digits.min() < 0 or digits.max() > 63:
+        raise ValueError("counts is not a COCO run-length string")
+    is_last = (digits & 0x20) == 0
+    if not is_last[-1]:
+        raise ValueError("counts ends in the middle of a number")
+    starts = np.flatnonzero(np.concatenate(([True], is_last[:-1])))
+    place = np.arange(digits.size) - np.repeat(starts, np.diff(np.append(starts, digits.size)))
+    if place.max() > 7:
+        raise ValueError("counts holds a number that is too large")
+    runs = np.add.reduceat((digits & 0x1F) << (5 * place), starts)
+    runs -= ((digits[is_last] & 0x10) != 0).astype(np.int64) << (5 * (place[is_last] + 1))
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def to_compressed(segmentation: Any, height: int, width: int) -> RLE:
+    """A COCO segmentation of an image of the given size (pixels) as an RLE.
+
+    Args:
+        segmentation: a compressed RLE, an uncompressed RLE (``counts`` a list of run lengths), or a list of polygons,
+            each a flat list x0, y0, x1, y1, ... of at least three points.
+
+    Raises:
+        ValueError: it is none of these, is of another size, or its runs do not add up to height x width.
+    """
+    if isinstance(segmentation, list):
+        return _from_polygons(segmentation, height, width)
+    if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
+        raise ValueError("it is neither an RLE with size and counts, nor a list of polygons")
+    size, counts = segmentation["size"], segmentation["counts"]
+    if size != [height, width]:
+        raise ValueError(f"RLE of the wrong size: {size}, but the frame is [{height}, {width}]")
+    if isinstance(counts, str):
+        runs = run_lengths(counts)
+    elif isinstance(counts, list) and counts and all(type(run) is int for run in counts):
+        runs = np.asarray(counts, object)
+    else:
+        raise ValueError("counts is neither a string nor a list of whole numbers")
+    if runs.min() < 0 or int(runs.sum()) != height * width:
+        raise ValueError(f"RLE of the wrong size: its runs cover {int(runs.sum())} pixels, the frame has {height * width}")
+    if isinstance(counts, str):
+        return {"size": [height, width], "counts": counts}
+    return _with_text(coco.frPyObjects({"size": [height, width], "counts": counts}, height, width))
+
+
+def _from_polygons(polygons: list, height: int, width: int) -> RLE:
+    for polygon in polygons:
+        is_flat = isinstance(polygon, list) and all(type(number) in (int, float) for number in polygon)
+        if not is_flat or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError("a polygon must be a flat list x0, y0, x1, y1, ... of at least three points")
+        if not np.isfinite(polygon).all() or np.abs(polygon).max() > 100 * max(height, width):
+            raise ValueError("a polygon has a point that is not finite or far outside the frame")
+    if not polygons:
+        raise ValueError("the list of polygons is empty; an absent instance is null")
+    return _with_text(coco.merge(coco.frPyObjects(polygons, height, width)))
+
+
+def _with_text(rle: RLE) -> RLE:
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
