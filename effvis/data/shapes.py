@@ -30,7 +30,7 @@ SPLITS = ("train", "val")
 MIN_VISIBLE_PIXELS = 12
 """An instance with fewer visible pixels in a frame counts as absent there."""
 
-BLUR_STEPS = 5
+BLUR_STEPS = 9
 EXPOSURE = 1.2
 """Length of a blurred frame's exposure, in frames."""
 
