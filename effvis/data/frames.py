@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from effvis.data.youtube_vis import Video
+from effvis.data.dataset import Video
 from effvis.errors import UserError
 
 END_OF_JPEG = b"\xff\xd9"
@@ -40,7 +40,7 @@ def check_frames(
         if not os.path.realpath(path).startswith(inside):
             raise UserError(file, key, f"the path {videos[v].file_names[f]!r} leaves the data set folder through a link",
                             f"Copy the frames into {folder}, or give the folder that they are in")
-        return _check_frame(path, file, key, (videos[v].width, videos[v].height))
+        return check_frame(path, file, key, (videos[v].width, videos[v].height))
 
     digests: list[bytes] = []
     with ThreadPoolExecutor(READERS) as readers:
@@ -52,7 +52,12 @@ def check_frames(
     return digests
 
 
-def _check_frame(path: Path, file: Path, key: str, size: tuple[int, int]) -> bytes:
+def check_frame(path: Path, file: Path, key: str, size: tuple[int, int]) -> bytes:
+    """The SHA-256 of one frame file of the given (width, height), listed in ``file`` at ``key``.
+
+    Raises:
+        UserError: it is missing, cut off or of another size.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:

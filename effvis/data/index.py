@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effvis.data.youtube_vis import DatasetIndex
+from effvis.data.dataset import DatasetIndex
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,22 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from effvis.data import masks
-from effvis.data.youtube_vis import ANNOTATIONS, IMAGES, Category, Track, Video, annotation_file, make_track
+from effvis.data.dataset import Category, Track, Video, make_track
 from effvis.errors import UserError
+
+IMAGES = "JPEGImages"
+ANNOTATIONS = "instances.json"
+
+
+def annotation_file(folder: Path) -> Path | None:
+    """The JSON file of a split: instances.json, or the only *.json of the folder, or <folder>.json beside it
+    (the three layouts in which YouTube-VIS was released); None if there is none, or no single one."""
+    if (folder / ANNOTATIONS).is_file():
+        return folder / ANNOTATIONS
+    inside = sorted(folder.glob("*.json"))
+    beside = folder.parent / f"{folder.name}.json"
+    candidates = inside or ([beside] if beside.is_file() else [])
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def parse_annotations(
