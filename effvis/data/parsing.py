@@ -189,8 +189,11 @@ class _Reader:
             self.check_numbers(entry.get(key), f"{place}.{key}")
         rles: list[masks.RLE | None] = []
         for frame, segmentation in enumerate(given):
+            if segmentation is None:
+                rles.append(None)
+                continue
             try:
-                rles.append(segmentation and masks.to_compressed(segmentation, video.height, video.width))
+                rles.append(masks.to_compressed(segmentation, video.height, video.width))
             except ValueError as error:
                 raise self.error(f"{place}.segmentations[{frame}]", str(error),
                                  "Write the mask of the whole frame at the video's size") from None

@@ -8,6 +8,7 @@ config; what happens in a video is decided by (seed, split, its number) alone.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +28,9 @@ GENERATOR_VERSION = 1
 """Raised whenever the same config would give other bytes."""
 
 SPLITS = ("train", "val")
+STAMP = "shapes.json"
+"""In the data set's folder: what it was drawn from."""
+
 MIN_VISIBLE_PIXELS = 12
 """An instance with fewer visible pixels in a frame counts as absent there."""
 
@@ -96,6 +100,20 @@ def write(config: ShapesConfig, out: Path, progress: Callable[[int, int], None] 
             categories = [{"id": i + 1, "name": name} for i, name in enumerate(config.categories)]
             write_annotations(folder / split / "instances.json", description=f"shapes-vis, {split}",
                               videos=videos, categories=categories, annotations=annotations)
+        (folder / STAMP).write_text(json.dumps(describe(config), indent=1) + "\n", encoding="utf-8")
+
+
+def describe(config: ShapesConfig) -> dict:
+    """All that the bytes of the data set follow from, as JSON values."""
+    return {"generator_version": GENERATOR_VERSION, "config": config.model_dump(mode="json")}
+
+
+def is_written(config: ShapesConfig, out: Path) -> bool:
+    """Whether ``write(config, out)`` was done here and would change nothing."""
+    try:
+        return json.loads((out / STAMP).read_text(encoding="utf-8")) == describe(config)
+    except (OSError, ValueError):
+        return False
 
 
 def _drawn(config: ShapesConfig, split: str, count: int, images: Path, workers: int) -> Iterator[tuple[dict, list]]:
