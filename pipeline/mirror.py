@@ -1,0 +1,209 @@
+"""Brings records into an MLflow server so that each run is there once and each step in it once, whatever is interrupted.
+
+What was sent is remembered in a small file per run, but that is only a cache: it is marked unsure before anything is
+sent, and where it is unsure, absent or of another server, the server is asked what it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+_SETTINGS = {
+    # MLflow's own defaults (120 s, 7 retries with growing pauses) hang a call to a dead server for over four minutes.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_PARAM_LENGTH = 6000  # longest value of a parameter that MLflow takes
+
+
+@dataclass(frozen=True)
+class Step:
+    """Metrics of one step; ``milliseconds`` since 1970."""
+
+    number: int
+    milliseconds: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One MLflow run as it should be: a training, an evaluation or a grid.
+
+    Args:
+        key: its tag ``run_key``, by which it is found again.
+        parent: key of the record that it is shown under, brought before it.
+        started, ended: milliseconds since 1970; ``ended`` is None while it runs.
+        params: nested; become ``a.b.c``. They never change.
+        steps: reads them all; called only when there is news.
+        version: changes whenever ``steps`` has more to tell.
+        artifacts: files to be copied to the server.
+    """
+
+    key: str
+    name: str
+    tags: Mapping[str, str]
+    started: int
+    parent: str | None = None
+    ended: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    steps: Callable[[], Sequence[Step]] = tuple
+    version: str = ""
+    artifacts: tuple[Path, ...] = ()
+
+    def signature(self) -> str:
+        """Changes when there is news to bring."""
+        files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.artifacts]
+        facts = (sorted(self.tags.items()), self.version, self.ended, files)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+class Mirror:
+    """One experiment on one server. Create it under a lock: a new database must not be initialised twice at once.
+
+    Args:
+        state: folder for what was sent to this server; may be deleted at any time.
+
+    Raises:
+        Exception: whatever MLflow raises when the server cannot be used; so do the methods.
+    """
+
+    def __init__(self, uri: str, experiment: str, state: Path):
+        self._client = _client(uri)
+        self._state = state
+        state.mkdir(parents=True, exist_ok=True)
+        self._experiment = self._find_experiment(experiment)
+
+    def bring(self, record: Record) -> bool:
+        """Makes the server's run equal to the record; returns whether there was anything to bring."""
+        state = self._load(record.key)
+        signature = record.signature()
+        if state.get("signature") == signature:
+            return False
+        run, known = self._open(record, state)
+        run_id = run.info.run_id
+        self._save(record.key, {"run_id": run_id})  # without a signature: unsure from here on
+        self._bring_facts(run, record)
+        sent = self._bring_steps(run, record.steps(), state["step"] if known else None)
+        for file in record.artifacts:  # copying a file again replaces it
+            self._client.log_artifact(run_id, str(file))
+        if record.ended is not None:
+            self._client.set_terminated(run_id, "FINISHED", record.ended)
+        self._save(record.key, {"run_id": run_id, "step": sent, "signature": signature})
+        return True
+
+    def _find_experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        identity = found.experiment_id if found else self._client.create_experiment(name)
+        created = self._client.get_experiment(identity).creation_time
+        stamp = {"experiment": identity, "created": created}
+        if self._load("_server") != stamp:  # another database at the same address: nothing of the cache holds
+            for file in self._state.glob("*.json"):
+                file.unlink()
+            self._save("_server", stamp)
+        return identity
+
+    def _open(self, record: Record, state: Mapping[str, Any]) -> tuple[Run, bool]:
+        """The server's run, made if need be, and whether the cache's word on its steps is good."""
+        if run := self._live_run(state.get("run_id")):
+            return run, "signature" in state
+        if run := self._find(record.key):
+            return run, False
+        tags = dict(record.tags) | {"run_key": record.key}
+        if record.parent and (parent := self._find(record.parent)):
+            tags["mlflow.parentRunId"] = parent.info.run_id
+        return self._client.create_run(self._experiment, record.started, tags, record.name), False
+
+    def _live_run(self, run_id: str | None) -> Run | None:
+        from mlflow.exceptions import MlflowException
+
+        if run_id is None:
+            return None
+        try:
+            run = self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _find(self, key: str) -> Run | None:
+        found = self._client.search_runs([self._experiment], f"tags.run_key = '{key}'", max_results=1)
+        return found[0] if found else None
+
+    def _bring_facts(self, run: Run, record: Record) -> None:
+        """Tags that differ and parameters that lack."""
+        from mlflow.entities import Param, RunTag
+
+        tags = [RunTag(name, value) for name, value in record.tags.items() if run.data.tags.get(name) != value]
+        params = [
+            Param(name, str(value)[:_PARAM_LENGTH])
+            for name, value in flat(record.params).items()
+            if name not in run.data.params
+        ]
+        self._client.log_batch(run.info.run_id, params=params, tags=tags)
+
+    def _bring_steps(self, run: Run, steps: Sequence[Step], sent: int | None) -> int:
+        """Sends the steps after ``sent`` (None: asks the server which it has); returns the last that is there now.
+
+        A training that resumed from a checkpoint comes again to steps that were sent before: they are the same.
+        """
+        from mlflow.entities import Metric
+
+        there = self._steps_there(run) if sent is None else {}
+        metrics = [
+            Metric(name, value, step.milliseconds, step.number)
+            for step in steps
+            if sent is None or step.number > sent
+            for name, value in step.metrics.items()
+            if math.isfinite(value) and step.number not in there.get(name, ())
+        ]
+        self._client.log_batch(run.info.run_id, metrics=metrics)
+        known = [-1 if sent is None else sent, *(max(numbers) for numbers in there.values() if numbers)]
+        return max([*known, *(step.number for step in steps)])
+
+    def _steps_there(self, run: Run) -> dict[str, set[int]]:
+        histories = {name: self._client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+        return {name: {metric.step for metric in history} for name, history in histories.items()}
+
+    def _load(self, key: str) -> dict[str, Any]:
+        try:
+            return json.loads((self._state / f"{key}.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def _save(self, key: str, state: Mapping[str, Any]) -> None:
+        temporary = self._state / f"{key}.tmp"
+        temporary.write_text(json.dumps(state))
+        os.replace(temporary, self._state / f"{key}.json")
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    result: dict[str, Any] = {}
+    for name, value in nested.items():
+        result |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return result
+
+
+def _client(uri: str) -> MlflowClient:
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for noisy in ("alembic", "mlflow"):  # the migrations of a new database, a line each
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)

@@ -1,0 +1,155 @@
+"""Bringing records to a real MLflow server: once each, whatever is interrupted, deleted or forgotten."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pipeline.mirror import Mirror, Record, Step, flat
+
+pytestmark = pytest.mark.slow
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A tracking server of its own process, as a team would run one."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "-w", "1", "--backend-store-uri", "sqlite:///tracking.db"]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with open(folder / "log.txt", "w") as log:
+        command = [sys.executable, "-m", "mlflow", "server", *arguments]
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        uri = f"http://127.0.0.1:{port}"
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=1)
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "log.txt").read_text()
+                time.sleep(0.25)
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def training(steps: int, **options) -> Record:
+    def read():
+        # Never the same time twice: an SQL server would swallow an equal row that is sent again, and hide the mistake.
+        clock = time.time_ns() // 10**6
+        return tuple(Step(n, clock + n, {"loss": 1 / n, "losses.focal": 0.5}) for n in range(1, steps + 1))
+
+    options = {"tags": {"seed": "0"}, "started": 1, "params": {"train": {"lr": 0.1, "cl": None}}} | options
+    return Record("train0", "table1e: w/ CL, seed 0", steps=read, version=str(steps), **options)
+
+
+def runs(uri: str, experiment: str) -> dict[str, list]:
+    """All runs of an experiment by run_key."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    found: dict[str, list] = {}
+    for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id]):
+        found.setdefault(run.data.tags["run_key"], []).append(run)
+    return found
+
+
+def steps_of(uri: str, run, name: str) -> list[int]:
+    from mlflow.tracking import MlflowClient
+
+    return sorted(metric.step for metric in MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, name))
+
+
+def test_each_step_once_however_often_and_with_or_without_the_cache(server, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"12345678")
+    grid = Record("grid0", "table1e", {"kind": "grid"}, started=1, ended=2)
+    mirror = Mirror(server, "once", tmp_path / "state")
+    assert mirror.bring(grid)
+    assert mirror.bring(training(3, parent="grid0"))
+    assert not mirror.bring(training(3, parent="grid0"))
+    assert mirror.bring(training(5, parent="grid0"))
+    for file in (tmp_path / "state").iterdir():
+        file.unlink()
+    mirror = Mirror(server, "once", tmp_path / "state")
+    assert mirror.bring(training(7, tags={"seed": "0", "table": "table1d"}, ended=99, artifacts=(weights,)))
+    assert not mirror.bring(training(7, tags={"seed": "0", "table": "table1d"}, ended=99, artifacts=(weights,)))
+    evaluation = Record("eval0", "e", {}, 1, parent="train0", steps=lambda: (Step(0, 1, {"AP": 0.3}),), version="1")
+    assert mirror.bring(evaluation)
+
+    found = runs(server, "once")
+    assert {key: len(same) for key, same in found.items()} == {"grid0": 1, "train0": 1, "eval0": 1}
+    run, child = found["train0"][0], found["eval0"][0]
+    assert steps_of(server, run, "loss") == steps_of(server, run, "losses.focal") == list(range(1, 8))
+    assert run.data.params == {"train.lr": "0.1", "train.cl": "None"}
+    assert (run.data.tags["table"], run.info.status, run.info.end_time) == ("table1d", "FINISHED", 99)
+    assert run.data.tags["mlflow.parentRunId"] == found["grid0"][0].info.run_id
+    assert child.data.tags["mlflow.parentRunId"] == run.info.run_id
+    assert (child.data.metrics, child.info.status) == ({"AP": 0.3}, "RUNNING")
+
+    from mlflow.tracking import MlflowClient
+
+    copied = MlflowClient(tracking_uri=server).download_artifacts(run.info.run_id, weights.name, str(tmp_path))
+    assert Path(copied).read_bytes() == b"12345678"
+
+
+def test_killed_at_any_moment_loses_and_repeats_nothing(server, tmp_path):
+    """A growing history, brought step by step by a process that is killed at a random moment, then once unharmed."""
+    program = (
+        "import sys; from pathlib import Path; sys.path[:0] = [sys.argv[1]]; from test_mirror import *\n"
+        "mirror = Mirror(sys.argv[2], 'killed', Path(sys.argv[3]))\n"
+        "print('ready', flush=True)\n"
+        "for length in range(int(sys.argv[4]), 1001, 20): mirror.bring(training(length))\n"
+    )
+    arguments = [sys.executable, "-c", program, str(PROJECT / "tests"), server, str(tmp_path)]
+    chance = random.Random(0)
+    for attempt in range(3):
+        process = subprocess.Popen([*arguments, str(1 + 300 * attempt)], cwd=PROJECT, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(chance.uniform(0.05, 1.5))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    subprocess.run([*arguments, "1000"], cwd=PROJECT, check=True, capture_output=True)
+    (run,) = runs(server, "killed")["train0"]
+    assert steps_of(server, run, "loss") == steps_of(server, run, "losses.focal") == list(range(1, 1001))
+
+
+def test_a_new_database_and_a_deleted_run_are_filled_again(tmp_path):
+    from mlflow.tracking import MlflowClient
+
+    uri, state = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "state"
+    program = (
+        "import sys; from pathlib import Path; sys.path[:0] = [sys.argv[1]]; from test_mirror import *\n"
+        "assert Mirror(sys.argv[2], 'again', Path(sys.argv[3])).bring(training(3))\n"
+    )
+    command = [sys.executable, "-c", program, str(PROJECT / "tests"), uri, str(state)]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    (tmp_path / "mlflow.db").unlink()
+    mirror = Mirror(uri, "again", state)
+    assert mirror.bring(training(3)), "the cache speaks of a database that is gone"
+    assert not mirror.bring(training(3))
+    MlflowClient(tracking_uri=uri).delete_run(runs(uri, "again")["train0"][0].info.run_id)
+    assert not mirror.bring(training(3)), "what was deleted on purpose stays so until there is news"
+    assert mirror.bring(training(4))
+    (run,) = runs(uri, "again")["train0"]
+    assert steps_of(uri, run, "loss") == [1, 2, 3, 4]
+
+
+def test_flat():
+    assert flat({"a": {"b": 1, "c": {}}, "d": None}) == {"a.b": 1, "d": None}
