@@ -1,0 +1,81 @@
+"""Trains the network on single frames (pairs of frames of a video), where clip training starts from.
+
+By default it trains what params.yaml asks for and the project does not ship; --from-scratch trains it all the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+    from pipeline.specs import TrainSpec
+
+
+def ship(params: Params, spec: TrainSpec, name: str, command: str) -> dict[str, Any]:
+    """Copies a finished pretraining into the project, with what it was made of and what it scores.
+
+    Returns:
+        What was written beside the weights.
+
+    Raises:
+        UserError: the run is not finished or its weights are too large to ship.
+    """
+    from pipeline import shipped
+    from pipeline.config import pretrained_evaluation
+    from pipeline.evaluate import evaluate_run
+    from pipeline.store import RunStore
+    from pipeline.train import final_loss
+
+    store = RunStore(params.runs_dir)
+    metrics = evaluate_run(params, pretrained_evaluation(params, spec))["metrics"]
+    facts = {
+        "command": command,
+        "run": spec.key,
+        "correspondence": spec.train.correspondence,
+        "steps": store.done(spec.key)["steps"],
+        "metrics": {"AP": round(100 * metrics["AP"], 2), "final_loss": round(final_loss(store.folder(spec.key)), 4)},
+        "dataset": {"name": spec.dataset_name, "digest": spec.dataset_digest,
+                    "shapes": params.shapes.model_dump(mode="json")},
+        "input_size": list(spec.input_size),
+        "model": spec.model.model_dump(mode="json"),
+        "train": spec.train.model_dump(mode="json"),
+        "code_digest": spec.code_digest,
+    }
+    shipped.ship(name, store.weights_file(spec.key), facts)
+    return facts
+
+
+def main(argv: list[str] | None = None) -> int:
+    from pipeline.cli import parser
+
+    arguments = parser(__doc__, "pipeline.pretrain")
+    arguments.add_argument("--cl", choices=("on", "off"), default="on",
+                           help="with correspondence learning or without (default: on)")
+    arguments.add_argument("--from-scratch", action="store_true", help="train even where shipped weights would do")
+    arguments.add_argument("--ship", metavar="NAME", help="copy the result to effvis/pretrained/NAME.safetensors "
+                           "(implies --from-scratch)")
+    args = arguments.parse_args(argv)
+
+    from pipeline import shipped
+    from pipeline.config import load_params, pretrain_spec
+    from pipeline.train import train_with_bars
+
+    params = load_params(args.params, args.set)
+    correspondence = args.cl == "on"
+    if params.pretrain.source == "shipped" and not args.from_scratch and args.ship is None:
+        print(f"{shipped.find(params.model.resolve(1, 1), correspondence)}: shipped, nothing to train")
+        return 0
+    spec = pretrain_spec(params, correspondence)
+    print(train_with_bars(params, spec))
+    if args.ship is not None:
+        overrides = "".join(f" -S {text}" for text in args.set)
+        facts = ship(params, spec, args.ship, f"python -m pipeline.pretrain --cl {args.cl} --ship {args.ship}{overrides}")
+        print(f"{shipped.FOLDER / args.ship}.safetensors: AP {facts['metrics']['AP']} at one frame per clip")
+    return 0
+
+
+if __name__ == "__main__":
+    from pipeline.cli import run
+
+    run(main)

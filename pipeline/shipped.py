@@ -1,0 +1,101 @@
+"""Pretrained weights that come with the project: effvis/pretrained/<name>.safetensors, <name>.yaml beside each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from effvis.config import ModelConfig
+from effvis.errors import UserError
+from pipeline.keys import file_sha256
+
+FOLDER = Path(__file__).resolve().parents[1] / "effvis" / "pretrained"
+LARGEST_BYTES = 4 * 10**6
+# The class heads are learned anew for other classes, so their number does not tell networks apart.
+_FREE = {"num_classes"}
+
+
+def find(model: ModelConfig, correspondence: bool, *, folder: Path = FOLDER) -> str:
+    """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``.
+
+    Args:
+        model: at clip length 1.
+        correspondence: whether it has to be learned with correspondence learning.
+
+    Raises:
+        UserError: there is none, or its weights are not those that its description speaks of.
+    """
+    wanted = model.model_dump(mode="json", exclude=_FREE)
+    names = []
+    for description in sorted(folder.glob("*.yaml")):
+        facts = _read(description)
+        if facts["correspondence"] == correspondence and _without_free(facts["model"]) == wanted:
+            return f"shipped:{description.stem}@{_checked_sha256(description, facts)}"
+        names.append(description.stem)
+    learning = "with" if correspondence else "without"
+    raise UserError(
+        "params.yaml", "pretrain.source",
+        f"no shipped weights fit this model, pretrained {learning} correspondence learning (there are: "
+        f"{', '.join(names) or 'none'})",
+        "Set pretrain.source to scratch, and they are trained here")
+
+
+def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
+    """The weights of a ``shipped:<name>@<sha256>``, as tensors by name.
+
+    Raises:
+        UserError: they are not there, or not those that were meant.
+    """
+    from safetensors.torch import load_file
+
+    name, _, sha256 = init.removeprefix("shipped:").partition("@")
+    path = folder / f"{name}.safetensors"
+    if not path.is_file() or file_sha256(path) != sha256:
+        raise UserError(path, "sha256", f"these are not the weights {sha256[:12]}… that the run starts from",
+                        "Restore the file from the project's repository")
+    return load_file(path)
+
+
+def ship(name: str, weights: Path, facts: Mapping[str, Any], *, folder: Path = FOLDER) -> Path:
+    """Copies weights into the project, with ``facts`` (model, correspondence, command, …) beside them.
+
+    Raises:
+        UserError: they are larger than what the project ships.
+    """
+    import yaml
+
+    from pipeline.store import write_atomically
+
+    content = weights.read_bytes()
+    if len(content) > LARGEST_BYTES:
+        raise UserError(weights, "size", f"{len(content)} bytes are more than the {LARGEST_BYTES} that may be shipped",
+                        "Ship a smaller model")
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.safetensors"
+    write_atomically(target, content)
+    described = {**facts, "sha256": file_sha256(target)}
+    write_atomically(folder / f"{name}.yaml", yaml.safe_dump(described, sort_keys=False, width=120).encode())
+    return target
+
+
+def _read(description: Path) -> dict[str, Any]:
+    import yaml
+
+    facts = yaml.safe_load(description.read_text(encoding="utf-8"))
+    for key in ("model", "correspondence", "sha256"):
+        if not isinstance(facts, dict) or key not in facts:
+            raise UserError(description, key, "is missing", "Restore the file from the project's repository")
+    return facts
+
+
+def _without_free(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in model.items() if name not in _FREE}
+
+
+def _checked_sha256(description: Path, facts: Mapping[str, Any]) -> str:
+    weights = description.with_suffix(".safetensors")
+    if not weights.is_file() or file_sha256(weights) != facts["sha256"]:
+        raise UserError(weights, "sha256", f"is not the file that {description.name} describes",
+                        "Restore the file from the project's repository")
+    return facts["sha256"]

@@ -1,0 +1,85 @@
+"""What is trained and what is evaluated, complete and frozen; each knows its key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from effvis.config import InferenceConfig, ModelConfig, TrainConfig
+from pipeline.keys import key
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One training.
+
+    Args:
+        kind: only a word for people; the same training has the same key under either.
+        model: with the dataset's number of classes and the clip length in frames.
+        input_size: (height, width) that frames are resized to.
+        dataset_name: for people; the digest decides.
+        dataset_digest: of the training split.
+        code_digest: of the code that trains.
+        init: the weights it starts from: None, ``shipped:<name>@<sha256>`` or ``run:<key of the parent>``.
+        parent: the training whose weights it starts from, where it is one.
+        key: 16 hex digits, computed.
+    """
+
+    kind: Literal["pretrain", "train"]
+    model: ModelConfig
+    train: TrainConfig
+    seed: int
+    input_size: tuple[int, int]
+    dataset_name: str
+    dataset_digest: str
+    code_digest: str
+    init: str | None = None
+    parent: TrainSpec | None = None
+    key: str = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "key", key(self._facts()))
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "model": self.model.model_dump(mode="json"),
+            "train": self.train.model_dump(mode="json"),
+            "seed": self.seed,
+            "input_size": list(self.input_size),
+            "init": self.init,
+            "dataset_digest": self.dataset_digest,
+            "code_digest": self.code_digest,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as plain values: a run's ``config.yaml``."""
+        return {"key": self.key, "kind": self.kind, "dataset": self.dataset_name, **self._facts()}
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """One evaluation of a training's weights.
+
+    Args:
+        evaluation_digest: of the validation split and the code that predicts and scores.
+        key: 16 hex digits, computed.
+    """
+
+    train: TrainSpec
+    inference: InferenceConfig
+    evaluation_digest: str
+    key: str = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "key", key(self._facts()))
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "train_key": self.train.key,
+            "inference": self.inference.model_dump(mode="json"),
+            "evaluation_digest": self.evaluation_digest,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {"key": self.key, **self._facts()}

@@ -1,0 +1,205 @@
+"""Trains a run and, first, what it starts from. What is done already is not done again; what was interrupted resumes.
+
+Without --row it trains the headline run of the parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    from effvis.data.clips import ClipPairs
+    from effvis.data.dataset import DatasetIndex
+    from effvis.data.index import ClipIndex
+    from effvis.model.efficientvis import EfficientVIS
+    from pipeline.config import Params
+    from pipeline.specs import TrainSpec
+    from pipeline.store import RunStore
+
+Report = Callable[[dict[str, Any]], None]
+REPORT_SECONDS = 1.0
+LAST_STEPS = 50  # the final loss is a mean over so many
+
+
+def train_run(params: Params, spec: TrainSpec, *, report: Report | None = None) -> Path:
+    """Trains a run unless the store has it, and returns its folder.
+
+    May be killed at any moment and called again: it goes on from its last checkpoint, and ends in bitwise the same
+    weights. Only one process at a time works on a key; what it starts from is trained first.
+
+    Args:
+        report: called about once a second with ``step``, ``total``, ``loss``, ``lr`` and ``eta`` (seconds).
+
+    Raises:
+        UserError: the dataset is not the one that the spec was made for, or the loss is not finite.
+    """
+    from pipeline.store import RunStore
+
+    store = RunStore(params.runs_dir)
+    if spec.parent is not None and not store.is_done(spec.key):
+        train_run(params, spec.parent, report=report)
+    with store.lock(spec.key):
+        if not store.is_done(spec.key):
+            _train(params, spec, store, report)
+    return store.folder(spec.key)
+
+
+def start(
+    spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mapping[str, Any] | None
+) -> tuple[EfficientVIS, ClipPairs, list[str]]:
+    """The network before its first step, the clip pairs it will see, and which initial weights it did not take.
+
+    A change here is a change of the training: the training code's digest covers it.
+    """
+    import torch
+
+    from effvis.data.clips import ClipPairs
+    from effvis.model.efficientvis import EfficientVIS
+
+    torch.manual_seed(spec.seed)
+    model = EfficientVIS(spec.model)
+    left_out = model.load_initial(initial) if initial is not None else []
+    pairs = ClipPairs(index, clips, input_size=spec.input_size, batch_size=spec.train.batch_size, seed=spec.seed,
+                      flip=spec.train.horizontal_flip)
+    return model, pairs, left_out
+
+
+def set_up_torch(params: Params) -> None:
+    """Deterministic algorithms only, and as many threads as the parameters give a run."""
+    import torch
+
+    torch.set_num_threads(params.resources.threads)
+    torch.use_deterministic_algorithms(True)
+
+
+def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | None) -> None:
+    from pipeline.env import environment
+    from pipeline.index import load_clips, load_index
+    from pipeline.store import RunLog
+
+    began = time.time()
+    set_up_torch(params)
+    index = load_index(params, "train")
+    if index.digest != spec.dataset_digest:
+        raise UserError(params.index_folder, "digest", "the dataset changed after this run was planned", "Start again")
+    clips = load_clips(params, "train", spec.model.clip_length)
+    model, pairs, left_out = start(spec, index, clips, _initial_weights(spec, store))
+    model.to(params.resources.device)
+
+    store.begin(spec.key, spec.describe())
+    log = RunLog(store.folder(spec.key))
+    try:
+        steps, seconds = _steps(params, spec, model, pairs, log, report)
+    except FloatingPointError as error:
+        raise UserError(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
+    finally:
+        log.close()
+    store.finish(spec.key, {name: value.cpu() for name, value in model.state_dict().items()}, {
+        "steps": steps, "seconds": round(seconds, 3), "began": began, "ended": time.time(),
+        "code_digest": spec.code_digest, "initial_weights_left_out": left_out,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **environment()})
+
+
+def _steps(
+    params: Params, spec: TrainSpec, model: EfficientVIS, pairs: ClipPairs, log: Any, report: Report | None
+) -> tuple[int, float]:
+    """Trains to the end, with history and checkpoints; returns the steps and seconds of all attempts together."""
+    from effvis.training.loop import train
+    from pipeline.cli import deferred_stop
+
+    snapshot = log.resume() or {"training": None, "seconds": 0.0}
+    # The seconds of a resumed run go on from those of its checkpoint.
+    clock = time.monotonic() - snapshot["seconds"]
+    saved, step = time.monotonic(), snapshot["training"]["step"] if snapshot["training"] else 0
+    pace = _Pace(report)
+    with deferred_stop() as stop:
+        for progress in train(model, pairs, spec.train, resume=snapshot["training"]):
+            step, seconds = progress.step, time.monotonic() - clock
+            log.append({"step": step, "time": time.time(), "seconds": round(seconds, 3), "epoch": progress.epoch,
+                        "videos_seen": progress.videos_seen, "lr": progress.lr, "loss": progress.losses["total"],
+                        **{f"loss_{name}": value for name, value in progress.losses.items() if name != "total"}})
+            pace.step(step, progress.total_steps, loss=progress.losses["total"], lr=progress.lr)
+            if stop or time.monotonic() - saved > params.resources.checkpoint_seconds:
+                log.checkpoint({"training": progress.state(), "seconds": seconds}, step)
+                saved = time.monotonic()
+            stop.raise_if_set()
+    return step, time.monotonic() - clock
+
+
+class _Pace:
+    """Passes on about one report a second, with the time that is left at the pace of this process."""
+
+    def __init__(self, report: Report | None):
+        self._report, self._said = report, float("-inf")
+        self._first: tuple[int, float] | None = None
+
+    def step(self, step: int, total: int, **facts: Any) -> None:
+        now = time.monotonic()
+        self._first = self._first or (step, now)
+        if self._report is None or (now - self._said < REPORT_SECONDS and step < total):
+            return
+        self._said = now
+        done, elapsed = step - self._first[0], now - self._first[1]
+        self._report({"step": step, "total": total, **facts, "eta": elapsed / done * (total - step) if done else None})
+
+
+def _initial_weights(spec: TrainSpec, store: RunStore) -> dict[str, Any] | None:
+    from pipeline import shipped
+
+    if spec.parent is not None:
+        return store.load_weights(spec.parent.key)
+    return None if spec.init is None else shipped.load(spec.init)
+
+
+def train_with_bars(params: Params, spec: TrainSpec) -> Path:
+    """``train_run`` with a progress bar for each training, what it starts from first."""
+    from pipeline.cli import progress_bar
+    from pipeline.store import RunStore
+
+    if spec.parent is not None and not RunStore(params.runs_dir).is_done(spec.key):
+        train_with_bars(params, spec.parent)
+    with progress_bar(f"{spec.kind} {spec.key}") as update:
+        return train_run(params, spec, report=lambda r: update(r["step"], r["total"], f"loss {r['loss']:.3f}"))
+
+
+def final_loss(folder: Path) -> float:
+    """Mean loss of a run's last steps."""
+    last = (folder / "history.jsonl").read_text().splitlines()[-LAST_STEPS:]
+    return sum(json.loads(line)["loss"] for line in last) / len(last)
+
+
+def main(argv: list[str] | None = None) -> int:
+    from pipeline.cli import parser
+
+    arguments = parser(__doc__, "pipeline.train")
+    arguments.add_argument("--row", metavar="TABLE:NAME", help="train what a table's row needs, e.g. 'table1e:w/ CL'")
+    arguments.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    args = arguments.parse_args(argv)
+
+    from pipeline.config import find_evaluation, headline_spec, load_params
+    from pipeline.store import RunStore, write_atomically
+
+    params = load_params(args.params, args.set)
+    spec = (find_evaluation(params, args.row, args.seed) if args.row else headline_spec(params, args.seed)).train
+    folder = train_with_bars(params, spec)
+    done = RunStore(params.runs_dir).done(spec.key)
+    print(f"{folder}: {done['steps']} steps in {done['seconds']:.0f} s, final loss {final_loss(folder):.3f}")
+    if args.row is None and args.seed == 0:
+        # What later stages depend on; the run store itself is too large and too lively for that.
+        params.results_dir.mkdir(parents=True, exist_ok=True)
+        summary = {"run": spec.key, "init": spec.init, "steps": done["steps"], "final_loss": round(final_loss(folder), 4)}
+        write_atomically(params.results_dir / "train.json", (json.dumps(summary, indent=2) + "\n").encode())
+    return 0
+
+
+if __name__ == "__main__":
+    from pipeline.cli import run
+
+    run(main)
