@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 KEY_DIGITS = 16
-# What decides a weight. The function after the colon is taken alone: the rest of its module only stores and reports.
-TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "effvis.model.efficientvis", "pipeline.train:start")
+# What decides a weight. A function after a colon is taken alone: the rest of its module only stores and reports.
+TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "effvis.model.efficientvis", "pipeline.train:start",
+                 "pipeline.train:set_up_torch")
 # What decides a number that is read from a weight.
 EVALUATION_CODE = ("effvis.inference.predictor", "effvis.evaluation.video_ap", "pipeline.evaluate:predict",
                    "pipeline.evaluate:score")
