@@ -1,0 +1,83 @@
+"""Overlays: one colour per identity, masks over frames, frames of a video side by side."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from effvis.data.masks import RLE, decode
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What is drawn of one tracklet in one frame.
+
+    Attributes:
+        rle: its mask at the frame's size.
+        identity: decides the colour.
+        text: written at the mask's upper left corner; empty for none.
+    """
+
+    rle: RLE
+    identity: int
+    text: str = ""
+
+
+def colour(identity: int) -> tuple[int, int, int]:
+    """RGB; successive identities are far apart on the colour circle (golden-ratio steps)."""
+    red, green, blue = colorsys.hsv_to_rgb((0.05 + identity * 0.6180339887) % 1.0, 0.85, 1.0)
+    return int(red * 255), int(green * 255), int(blue * 255)
+
+
+def sketch(frame: Image.Image) -> Image.Image:
+    """The edges of a frame as grey lines on white: shows where things are without showing the photograph."""
+    edges = np.asarray(frame.convert("L").filter(ImageFilter.GaussianBlur(1)).filter(ImageFilter.FIND_EDGES), dtype=float)
+    lines = np.clip(edges * 6, 0, 200)
+    lines[[0, -1], :] = lines[:, [0, -1]] = 0  # the filter has no neighbours to compare there
+    return Image.fromarray((255 - lines).astype(np.uint8)).convert("RGB")
+
+
+def draw(frame: Image.Image, overlays: Sequence[Overlay], *, scale: int = 1, opacity: float = 0.5) -> Image.Image:
+    """A frame with masks, their outlines and their texts.
+
+    Args:
+        scale: the picture is so many times larger than the frame.
+        opacity: of the masks, 0 to 1.
+    """
+    pixels = np.asarray(frame.convert("RGB"), dtype=np.float32).copy()
+    masks = [decode(overlay.rle) for overlay in overlays]
+    for mask, overlay in zip(masks, overlays, strict=True):
+        paint = np.array(colour(overlay.identity), dtype=np.float32)
+        pixels[mask] = (1 - opacity) * pixels[mask] + opacity * paint
+        inner = mask.copy()
+        inner[1:-1, 1:-1] = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+        pixels[mask & ~inner] = paint
+    picture = Image.fromarray(pixels.astype(np.uint8))
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(picture)
+    for mask, overlay in zip(masks, overlays, strict=True):
+        if overlay.text and mask.any():
+            rows, columns = np.nonzero(mask)
+            place = (int(columns.min()) * scale, max(0, int(rows.min()) * scale - 11))
+            box = pen.textbbox(place, overlay.text)
+            pen.rectangle(box, fill=(0, 0, 0))
+            pen.text(place, overlay.text, fill=colour(overlay.identity))
+    return picture
+
+
+def side_by_side(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str], *, gap: int = 3) -> Image.Image:
+    """Rows of equally large pictures under each other, each row with its title at the left."""
+    width, height = rows[0][0].size
+    margin = max(7 * max(len(title) for title in titles), 1) + 8
+    sheet = Image.new(
+        "RGB", (margin + max(len(row) for row in rows) * (width + gap), len(rows) * (height + gap)), (255, 255, 255))
+    pen = ImageDraw.Draw(sheet)
+    for r, (row, title) in enumerate(zip(rows, titles, strict=True)):
+        pen.text((4, r * (height + gap) + height // 2 - 6), title, fill=(0, 0, 0))
+        for c, picture in enumerate(row):
+            sheet.paste(picture, (margin + c * (width + gap), r * (height + gap)))
+    return sheet
