@@ -34,6 +34,7 @@ def overlay_pictures(
     Raises:
         UserError: the run is not evaluated.
     """
+    from effvis.inference.predictor import kept_frames
     from effvis.visualize import side_by_side
     from pipeline.index import load_index
     from pipeline.store import RunStore
@@ -48,10 +49,14 @@ def overlay_pictures(
     written = []
     for v in _evenly(len(index.videos), videos):
         video = index.videos[v]
-        shown = _evenly(video.length, frames)
+        # Results are given for the frames that were scored: all, or those that a lower frame rate keeps.
+        scored = kept_frames(video, spec.inference.test_fps if spec.inference.scored_frames == "kept" else None)
+        shown = [scored[i] for i in _evenly(len(scored), frames)]
         own = [r for r in results if r["video_id"] == video.id and r["score"] >= minimum_score]
-        predicted = [(r["segmentations"], f"{_category(index, r['category_id'])} {r['score']:.2f}") for r in _one_class_each(own)]
-        truth = [(track.rles, index.categories[track.label].name) for track in index.tracks_of(v)]
+        predicted = [
+            (dict(zip(scored, r["segmentations"], strict=True)), f"{_category(index, r['category_id'])} {r['score']:.2f}")
+            for r in _one_class_each(own)]
+        truth = [(dict(enumerate(track.rles)), index.categories[track.label].name) for track in index.tracks_of(v)]
         path = out / f"{video.id}.png"
         rows = [_row(index, v, shown, tracklets, scale, as_sketch) for tracklets in (truth, predicted)]
         side_by_side(rows, ["truth", "ours"]).save(path, optimize=True)
@@ -59,7 +64,7 @@ def overlay_pictures(
     return written
 
 
-def _row(index: DatasetIndex, v: int, frames: list[int], tracklets: list[tuple[list[RLE | None], str]], scale: int,
+def _row(index: DatasetIndex, v: int, frames: list[int], tracklets: list[tuple[dict[int, RLE | None], str]], scale: int,
          as_sketch: bool) -> list[Image]:
     from PIL import Image
 
