@@ -1,0 +1,1 @@
+"""Scoring results as the YouTube-VIS benchmark does."""

@@ -1,0 +1,170 @@
+"""Matching and averaging: from overlaps to the 12 numbers, as the COCO and YouTube-VIS protocols define them.
+
+Axes of the arrays: A area ranges, T IoU thresholds, R recall levels, K categories, D detections, G ground truths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+# linspace, not arange: thresholds that differ in the last bit decide differently when an IoU is exactly 0.55 or 0.9.
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+IOU_50, IOU_75 = 0, 5
+# Both ends belong to a range: an object of exactly 128^2 pixels is small and medium.
+AREA_LIMITS = np.array([[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]])
+ALL, SMALL, MEDIUM, LARGE = range(4)
+# Detections counted per (video, category): the best 1, 10 and 100. The last one also limits what is matched at all.
+MAX_DETECTIONS = (1, 10, 100)
+
+
+@dataclass(frozen=True)
+class GroupTruths:
+    """Ground truths of one (video, category). The arrays have length G.
+
+    Attributes:
+        areas: mean pixels per frame.
+        crowd: stands for any number of objects: never counted as found or missed.
+        counts_as_match: False for the id 0, with which the official evaluator marks "no match".
+    """
+
+    areas: np.ndarray
+    crowd: np.ndarray
+    counts_as_match: np.ndarray
+
+    def ignored_AG(self) -> np.ndarray:
+        return self.crowd | outside(self.areas)
+
+
+@dataclass(frozen=True)
+class GroupDetections:
+    """Matched detections of one (video, category), best score first, at most 100.
+
+    Attributes:
+        scores: [D].
+        matched_ATD: whether it found a ground truth.
+        ignored_ATD: whether it counts neither for nor against.
+    """
+
+    scores: np.ndarray
+    matched_ATD: np.ndarray
+    ignored_ATD: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Precision at the recall levels [A, T, R, K] and recall [A, T, K] by number of detections; -1 where undefined."""
+
+    precision: np.ndarray
+    recall: dict[int, np.ndarray]
+
+    def metrics(self) -> dict[str, float]:
+        """The 12 numbers as fractions, each a mean over what is defined; -1 where nothing is."""
+        every = self.precision[ALL]
+        values = [every, every[IOU_50], every[IOU_75], *(self.precision[area] for area in (SMALL, MEDIUM, LARGE)),
+                  *(self.recall[most][ALL] for most in MAX_DETECTIONS),
+                  *(self.recall[MAX_DETECTIONS[-1]][area] for area in (SMALL, MEDIUM, LARGE))]
+        return {name: _mean(value) for name, value in zip(METRICS, values, strict=True)}
+
+    def category(self, k: int) -> dict[str, float]:
+        """AP, AP50, AP75 and the recalls of one category over all areas."""
+        every = self.precision[ALL, :, :, k]
+        recalls = {f"AR{most}": _mean(self.recall[most][ALL, :, k]) for most in MAX_DETECTIONS}
+        return {"AP": _mean(every), "AP50": _mean(every[IOU_50]), "AP75": _mean(every[IOU_75]), **recalls}
+
+
+def best_first(scores: np.ndarray) -> np.ndarray:
+    """The order of at most 100 detections of one (video, category); equal scores keep their order."""
+    return np.argsort(-scores, kind="stable")[: MAX_DETECTIONS[-1]]
+
+
+def outside(areas: np.ndarray) -> np.ndarray:
+    """Which of N areas lie outside each range: bool [A, N]."""
+    return (areas < AREA_LIMITS[:, :1]) | (areas > AREA_LIMITS[:, 1:])
+
+
+def match(scores: np.ndarray, areas: np.ndarray, truths: GroupTruths | None, ious_DG: np.ndarray | None) -> GroupDetections:
+    """Gives each detection, best first, the free ground truth that it overlaps most, at every threshold and area range.
+
+    A ground truth that counts goes before one that is ignored; of equal overlaps the later ground truth wins.
+
+    Args:
+        scores, areas: of the detections, best first, [D].
+        truths, ious_DG: None where there are no ground truths.
+    """
+    matched_ATD = np.zeros((len(AREA_LIMITS), len(IOU_THRESHOLDS), scores.size), bool)
+    ignored_ATD = np.zeros_like(matched_ATD)
+    if truths is not None:
+        _match(ious_DG, truths, matched_ATD, ignored_ATD)
+    ignored_ATD |= ~matched_ATD & outside(areas)[:, None]
+    return GroupDetections(scores, matched_ATD, ignored_ATD)
+
+
+def _match(ious_DG: np.ndarray, truths: GroupTruths, matched_ATD: np.ndarray, ignored_ATD: np.ndarray) -> None:
+    ignored_AG, G = truths.ignored_AG(), ious_DG.shape[1]
+    free_ATG = np.ones((*matched_ATD.shape[:2], G), bool)
+    a, t = np.ogrid[: matched_ATD.shape[0], : matched_ATD.shape[1]]
+    for d in np.flatnonzero(ious_DG.max(axis=1) >= IOU_THRESHOLDS[0]):
+        # Overlaps as integers from 0 to G-1, the later of two equal ones higher; those that count above all ignored ones.
+        rank_G = np.argsort(np.argsort(ious_DG[d], kind="stable"))
+        preference_AG = rank_G + G * ~ignored_AG
+        enough_TG = ious_DG[d] >= IOU_THRESHOLDS[:, None]
+        chosen_ATG = np.where(free_ATG & enough_TG, preference_AG[:, None], -1)
+        best_AT = chosen_ATG.argmax(axis=2)
+        found_AT = chosen_ATG.max(axis=2) >= 0
+        matched_ATD[:, :, d] = found_AT & truths.counts_as_match[best_AT]
+        ignored_ATD[:, :, d] = found_AT & ignored_AG[a, best_AT]
+        free_ATG[a, t, best_AT] &= ~found_AT | truths.crowd[best_AT]
+
+
+def accumulate(categories: list[tuple[list[GroupDetections], list[GroupTruths]]]) -> Scores:
+    """Precision and recall of each category over all its videos, given in ascending order of their ids."""
+    A, T, K = len(AREA_LIMITS), len(IOU_THRESHOLDS), len(categories)
+    precision = np.full((A, T, RECALL_LEVELS.size, K), -1.0)
+    recall = {most: np.full((A, T, K), -1.0) for most in MAX_DETECTIONS}
+    for k, (detections, truths) in enumerate(categories):
+        positives_A = sum((np.count_nonzero(~truth.ignored_AG(), axis=1) for truth in truths), np.zeros(A, np.int64))
+        defined = np.flatnonzero(positives_A)
+        if not defined.size:
+            continue
+        positives = positives_A[defined, None]
+        hits_ATN, misses_ATN, ranks = _ranked(detections)
+        for most in MAX_DETECTIONS:
+            recall[most][defined, :, k] = hits_ATN[defined][:, :, ranks < most].sum(axis=2) / positives
+        precision[defined, :, :, k] = _precision(hits_ATN[defined], misses_ATN[defined], positives[..., None])
+    return Scores(precision, recall)
+
+
+def _ranked(detections: list[GroupDetections]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hits and misses [A, T, N] of all videos by descending score, and each detection's rank in its own video [N]."""
+    if not detections:
+        return *np.zeros((2, len(AREA_LIMITS), len(IOU_THRESHOLDS), 0), bool), np.zeros(0, np.int64)
+    order = np.argsort(-np.concatenate([group.scores for group in detections]), kind="stable")
+    ranks = np.concatenate([np.arange(group.scores.size) for group in detections])[order]
+    matched_ATN = np.concatenate([group.matched_ATD for group in detections], axis=2)[:, :, order]
+    counted_ATN = ~np.concatenate([group.ignored_ATD for group in detections], axis=2)[:, :, order]
+    return matched_ATN & counted_ATN, ~matched_ATN & counted_ATN, ranks
+
+
+def _precision(hits_ATN: np.ndarray, misses_ATN: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Precision at each recall level [A, T, R]: the best one at that recall or more, 0 where it is never reached."""
+    hits, misses = hits_ATN.cumsum(axis=2, dtype=np.float64), misses_ATN.cumsum(axis=2, dtype=np.float64)
+    recall = hits / positives
+    # spacing(1) only avoids 0/0, but makes a perfect result 0.9999999999999998, as in the official evaluator.
+    precision = hits / (misses + hits + np.spacing(1))
+    precision = np.maximum.accumulate(precision[:, :, ::-1], axis=2)[:, :, ::-1]
+    never = np.zeros((*precision.shape[:2], 1))
+    precision = np.concatenate([precision, never], axis=2)
+    result = np.empty((*precision.shape[:2], RECALL_LEVELS.size))
+    for a, t in np.ndindex(result.shape[:2]):
+        result[a, t] = precision[a, t, np.searchsorted(recall[a, t], RECALL_LEVELS, side="left")]
+    return result
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else -1.0

@@ -1,0 +1,179 @@
+"""Video average precision: the YouTube-VIS protocol, equal to the official evaluator in all of its peculiarities.
+
+COCO's average precision with tracks in the place of masks: the overlap of two tracks is the sum of their intersections
+over the sum of their unions, over all frames of the video, so that a result must find, segment and follow an instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effvis.errors import UserError
+from effvis.evaluation.average_precision import METRICS, GroupDetections, GroupTruths, accumulate, best_first, match
+from effvis.evaluation.inputs import Detection, GroundTruth, Results, Truth, read_ground_truth, read_results
+from effvis.evaluation.tracks import MalformedMask, Track, build_track, disagreeing_frame, mask_areas, overlaps
+
+__all__ = ["METRICS", "Evaluation", "evaluate", "keep_frames"]
+
+
+REMEDY = "Encode the mask anew, e.g. with pycocotools.mask.encode"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate`` returns.
+
+    Attributes:
+        metrics: the 12 numbers of ``METRICS`` as fractions; -1 where the ground truth leaves them undefined.
+        per_category: AP, AP50, AP75, AR1, AR10 and AR100 by category name (two of one name also bear their ids).
+        warnings: what was left out or replaced, and tracks that could not be compared.
+    """
+
+    metrics: dict[str, float]
+    per_category: dict[str, dict[str, float]]
+    warnings: list[str]
+
+
+def evaluate(
+    ground_truth: Path | str | dict,
+    results: Path | str | list,
+    *,
+    allow_empty: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Scores results against the ground truth; both are files or what ``json.load`` makes of them, and stay as they are.
+
+    Args:
+        ground_truth: ``{videos, categories, annotations}`` of the YouTube-VIS format.
+        results: a list of ``{video_id, category_id, score, segmentations}`` with compressed RLE.
+        allow_empty: score an empty list of results (0 wherever there is ground truth) instead of refusing it.
+        progress: called with (videos done, videos).
+
+    Raises:
+        UserError: the input cannot be read, or is of a kind that the official evaluator cannot score.
+    """
+    truth = read_ground_truth(ground_truth)
+    found = read_results(results, truth, allow_empty=allow_empty)
+    warnings = truth.warnings + found.warnings
+    matched: list[list[GroupDetections]] = [[] for _ in truth.categories]
+    counted: list[list[GroupTruths]] = [[] for _ in truth.categories]
+    for done, video in enumerate(truth.videos, start=1):
+        for k, category in enumerate(truth.categories):
+            group = (video, category)
+            if group in truth.truths:
+                counted[k].append(_group_truths(truth.truths[group]))
+            if group in found.detections:
+                matched[k].append(_match_group(group, truth, found, warnings))
+        if progress is not None:
+            progress(done, len(truth.videos))
+
+    scores = accumulate(list(zip(matched, counted, strict=True)))
+    per_category = {label: scores.category(k) for k, label in enumerate(_labels(truth.categories))}
+    return Evaluation(scores.metrics(), per_category, warnings)
+
+
+def keep_frames(ground_truth: dict, kept: Mapping[int, Sequence[int]]) -> dict:
+    """The ground truth of some frames of each video, to score inference that saw only those; the input stays as it is.
+
+    A track that is absent from all kept frames is dropped: left in, it would still count as an instance to be found,
+    which nobody could find in these frames.
+
+    Args:
+        ground_truth: in the YouTube-VIS format.
+        kept: by video id, the frames to keep in ascending order; a video that is not mentioned keeps all.
+
+    Raises:
+        ValueError: a frame that the video does not have.
+    """
+    videos = []
+    for video in ground_truth["videos"]:
+        frames = kept.get(video["id"], range(len(video["file_names"])))
+        if any(not 0 <= frame < len(video["file_names"]) for frame in frames):
+            raise ValueError(f"video {video['id']} has {len(video['file_names'])} frames, not all of {list(frames)}")
+        videos.append(video | {"file_names": [video["file_names"][frame] for frame in frames], "length": len(frames)})
+    annotations = []
+    for annotation in ground_truth["annotations"]:
+        frames = kept.get(annotation["video_id"])
+        if frames is None:
+            annotations.append(annotation)
+            continue
+        lists = {name: [annotation[name][frame] for frame in frames if frame < len(annotation[name])]
+                 for name in ("segmentations", "bboxes", "areas") if name in annotation}
+        if any(lists["segmentations"]):
+            annotations.append(annotation | lists)
+    return ground_truth | {"videos": videos, "annotations": annotations}
+
+
+def _group_truths(truths: Sequence[Truth]) -> GroupTruths:
+    return GroupTruths(
+        areas=np.array([truth.area for truth in truths]),
+        crowd=np.array([truth.crowd for truth in truths]),
+        counts_as_match=np.array([truth.id != 0 for truth in truths]),
+    )
+
+
+def _match_group(group: tuple[int, int], truth: GroundTruth, found: Results, warnings: list[str]) -> GroupDetections:
+    """Matches the results of one (video, category); adds a warning for each pair of tracks without a single pixel."""
+    detections, truths = found.detections[group], truth.truths.get(group, ())
+    order = best_first(np.array([detection.score for detection in detections]))
+    detections = [detections[index] for index in order]
+    scores = np.array([detection.score for detection in detections])
+    if not truths:
+        areas = np.array([_mean_area(_decode(mask_areas, one, found.where)) for one in detections])
+        return match(scores, areas, None, None)
+
+    # Several sizes in one video are a mistake that the protocol scores: masks of different sizes never overlap.
+    sizes, line_frames = {}, max(len(one.segmentations) for one in (*detections, *truths))
+    tracks = [_decode(build_track, one, found.where, sizes, line_frames) for one in detections]
+    truth_tracks = [_decode(build_track, one, truth.where, sizes, line_frames) for one in truths]
+    _check_totals(detections, tracks, truths, truth_tracks, truth.where, found.where)
+    intersections_DG, unions_DG = overlaps(tracks, truth_tracks)
+    for d, g in np.argwhere(unions_DG == 0):
+        warnings.append(f"{found.where}: {detections[d].key}: has no pixel to compare with {truths[g].key} of {truth.where}: "
+                        "both are empty, or their frames differ in size")
+    ious_DG = intersections_DG / np.maximum(unions_DG, 1)
+    areas = np.array([_mean_area(track.areas_F) for track in tracks])
+    return match(scores, areas, _group_truths(truths), ious_DG)
+
+
+def _decode(decoder: Callable[..., Any], one: Detection | Truth, where: str, *arguments: Any) -> Any:
+    try:
+        return decoder(one.segmentations, *arguments)
+    except MalformedMask as error:
+        raise UserError(where, f"{one.key}.segmentations[{error.frame}]", error.problem, REMEDY) from None
+
+
+def _mean_area(areas: np.ndarray) -> float:
+    """Mean over the frames in which there is something."""
+    return float(areas[areas > 0].mean()) if areas.any() else 0.0
+
+
+def _check_totals(
+    detections: Sequence[Detection],
+    tracks: Sequence[Track],
+    truths: Sequence[Truth],
+    truth_tracks: Sequence[Track],
+    truth_where: str,
+    where: str,
+) -> None:
+    """Refuses masks that claim one size but cover different numbers of pixels: the official evaluator never returns."""
+    for detection, track in zip(detections, tracks, strict=True):
+        for truth, truth_track in zip(truths, truth_tracks, strict=True):
+            frame = disagreeing_frame(track, truth_track)
+            if frame is None:
+                continue
+            height, width = truth.segmentations[frame]["size"]
+            wrong = (where, detection, track) if track.totals_F[frame] != height * width else (truth_where, truth, truth_track)
+            raise UserError(wrong[0], f"{wrong[1].key}.segmentations[{frame}]",
+                            f"covers {wrong[2].totals_F[frame]} pixels, its size says {height}x{width}", REMEDY)
+
+
+def _labels(categories: Mapping[int, str]) -> list[str]:
+    """The categories' names; those that several share with their ids."""
+    names = list(categories.values())
+    return [name if names.count(name) == 1 else f"{name} ({category})" for category, name in categories.items()]
