@@ -99,6 +99,8 @@ class _Reader:
 
     def new_id(self, entry: dict, place: str, seen: dict[int, str]) -> int:
         number = self.get(entry, "id", int, place)
+        if not -(1 << 63) <= number < 1 << 63:
+            raise self.error(f"{place}.id", "an id of more than 64 bits", "Number them from 1 on")
         if number in seen:
             raise self.error(f"{place}.id", f"id {number} is already taken by {seen[number]}", "Give each its own id")
         seen[number] = place
@@ -147,7 +149,8 @@ class _Reader:
         return tuple(videos)
 
     def check_file_name(self, name: Any, key: str) -> None:
-        if not isinstance(name, str) or not name or "\0" in name:
+        # A lone surrogate is valid JSON but cannot be written into a path.
+        if not isinstance(name, str) or not name or "\0" in name or any("\ud800" <= c <= "\udfff" for c in name):
             raise self.error(key, f"{_short(name)} is not a file name", "Write <video>/<frame>.jpg")
         posix, windows = PurePosixPath(name), PureWindowsPath(name)
         if posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in (*posix.parts, *windows.parts):
