@@ -1,7 +1,7 @@
 """Puts the data set in place: draws shapes-vis, or checks that a folder in the YouTube-VIS format is there.
 
 A generated data set is drawn into data/<name>, unless the same one is there already. A folder of your own is only
-looked at. Either way data/<name>.dataset.json says what was taken; pipeline.index works from that.
+looked at. Either way data/source/<name>.json says what was taken; pipeline.index works from that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPLITS = ("train", "val")
 
 def source_file(params: Params) -> Path:
     """Says what was taken as the data set."""
-    return params.data_dir / f"{params.dataset_name}.dataset.json"
+    return params.data_dir / "source" / f"{params.dataset_name}.json"
 
 
 def is_generated(params: Params) -> bool:

@@ -1,0 +1,132 @@
+"""From cells to a table: published and measured numbers side by side, never mixed. Both in percent."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.config import Params, Row, Table
+
+FIRST = "AP"
+OTHERS = ("AP50", "AP75", "AR1", "AR10")  # of the 12 numbers, those that the paper's tables show
+
+
+def summary(params: Params, table: Table) -> dict[str, Any]:
+    """The table's machine-readable form: the same for the same cells, so that it can be committed.
+
+    Returns:
+        ``table``, ``title``, ``caption``, ``dataset``, ``profile`` and ``rows``, each with ``name``, ``set``,
+        ``published`` (metric → percent), ``measured`` (metric → ``mean``, ``std`` over the seeds (None for one seed) and
+        ``n``, in percent; empty where nothing was measured), ``runs`` and ``evaluations`` (keys), and ``not_run`` (why, or
+        None).
+    """
+    return {
+        "table": table.name,
+        "title": table.title,
+        "caption": table.caption,
+        "dataset": params.dataset_name,
+        "profile": params.profile,
+        "rows": [_row(params, row) for row in table.rows],
+    }
+
+
+def _row(params: Params, row: Row) -> dict[str, Any]:
+    from pipeline import cells
+
+    found = [cell for spec in row.evaluations if (cell := cells.find(params, spec)) is not None]
+    return {
+        "name": row.name,
+        "set": dict(row.set),
+        "published": dict(row.published),
+        "measured": _measured([cell["metrics"] for cell in found]),
+        "runs": [cell["run"] for cell in found],
+        "evaluations": [cell["evaluation"] for cell in found],
+        "not_run": row.not_run,
+    }
+
+
+def _measured(metrics: list[dict[str, float]]) -> dict[str, dict[str, float | int | None]]:
+    result = {}
+    for name in metrics[0] if metrics else ():
+        values = [100 * one[name] for one in metrics if one[name] >= 0]  # -1: there is nothing to measure it on
+        if values:
+            deviation = round(statistics.stdev(values), 4) if len(values) > 1 else None
+            result[name] = {"mean": round(statistics.mean(values), 4), "std": deviation, "n": len(values)}
+    return result
+
+
+def write_table(folder: Path, table: dict[str, Any]) -> None:
+    """Writes <table>.json, .md and .csv, and metrics/<table>.json in the form that dvc metrics shows and compares."""
+    from pipeline.store import write_atomically
+
+    name = table["table"]
+    texts = {
+        f"{name}.json": _json(table),
+        f"{name}.md": markdown(table),
+        f"{name}.csv": _csv(table),
+        f"metrics/{name}.json": _json({row["name"]: row["measured"] for row in table["rows"] if row["measured"]}),
+    }
+    (folder / "metrics").mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        write_atomically(folder / file, text.encode())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The table for people; what to make of the two kinds of numbers stands above it."""
+    columns = ["", "AP published", "AP measured", "Δ AP", *OTHERS, "seeds"]
+    lines = [_line(columns), _line([":--", *["--:"] * (len(columns) - 1)])]
+    for row in table["rows"]:
+        published, measured = row["published"], row["measured"]
+        first = [_published(published, FIRST), row["not_run"] and "not run" or _measured_text(measured, FIRST)]
+        others = [f"{_published(published, name)} / {_measured_text(measured, name)}" for name in OTHERS]
+        seeds = str(len(row["evaluations"])) if measured else ""
+        lines.append(_line([_escape(row["name"]), *first, _difference(published, measured), *others, seeds]))
+    notes = [f"{row['name']}: {row['not_run']}." for row in table["rows"] if row["not_run"]]
+    parts = [f"## {table['title']}", table["caption"], "\n".join(lines), *notes]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _published(published: dict[str, float], name: str) -> str:
+    return f"{published[name]:.1f}" if name in published else "–"
+
+
+def _measured_text(measured: dict[str, Any], name: str) -> str:
+    if name not in measured:
+        return "–"
+    mean, deviation = measured[name]["mean"], measured[name]["std"]
+    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def _difference(published: dict[str, float], measured: dict[str, Any]) -> str:
+    both = FIRST in published and FIRST in measured
+    return f"{measured[FIRST]['mean'] - published[FIRST]:+.1f}" if both else "–"
+
+
+def _csv(table: dict[str, Any]) -> str:
+    """One line per row and metric."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["table", "row", "metric", "published", "mean", "std", "n"])
+    for row in table["rows"]:
+        for name in dict.fromkeys([*row["published"], *row["measured"]]):
+            measured = row["measured"].get(name, {})
+            numbers = [row["published"].get(name), measured.get("mean"), measured.get("std"), measured.get("n", 0)]
+            writer.writerow([table["table"], row["name"], name, *numbers])
+    return text.getvalue()

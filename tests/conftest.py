@@ -1,0 +1,67 @@
+"""Fixtures that several test modules share: a project of its own in a temporary folder, of a size that trains in seconds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+# Over the project's own params.yaml. Everything is as in the real thing but small: two trainings of seconds a row.
+TINY = {
+    "shapes": {"train_videos": 6, "val_videos": 3, "frames": 8, "height": 32, "width": 48, "min_radius": 5, "max_radius": 8},
+    "input_size": [32, 48],
+    "model": {"hidden_dim": 16, "attention_heads": 2, "ffn_dim": 32, "dynamic_dim": 4, "queries": 4, "iterations": 2,
+              "roi_size": 4, "mask_roi_size": 4, "mask_convs": 1},
+    "pretrain": {"source": "scratch", "train": {"epochs": 2, "batch_size": 3, "lr_drop_epoch": 1.5, "warmup_steps": 1}},
+    "train": {"epochs": 1, "batch_size": 2, "lr_drop_epoch": 0.8, "warmup_steps": 1},
+}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, section by section."""
+    result = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merged(result[name], value) if both else value
+    return result
+
+
+def write_params(folder: Path, **changes: Any) -> None:
+    """Merges changes into a project's params.yaml."""
+    file = folder / "params.yaml"
+    file.write_text(yaml.safe_dump(merged(yaml.safe_load(file.read_text()), changes)))
+
+
+@pytest.fixture(scope="session")
+def _tiny_template(tmp_path_factory) -> Path:
+    """Drawn and indexed once per test run."""
+    from pipeline import download, index
+    from pipeline.config import load_params
+
+    folder = tmp_path_factory.mktemp("template")
+    shutil.copytree(CHECKOUT / "experiments", folder / "experiments")
+    shutil.copy(CHECKOUT / "params.yaml", folder)
+    write_params(folder, **TINY)
+    params = load_params(folder / "params.yaml")
+    download.take(params)
+    index.build(params)
+    return folder
+
+
+@pytest.fixture
+def tiny_project(_tiny_template, tmp_path) -> Callable[..., Path]:
+    """``tiny_project(seeds=1)`` is the folder of a fresh project with its data in place: params.yaml, experiments/, data/."""
+
+    def make(**changes: Any) -> Path:
+        folder = tmp_path / "project"
+        shutil.copytree(_tiny_template, folder)
+        write_params(folder, **changes)
+        return folder
+
+    return make
