@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from effvis.data.index import ClipIndex
-from effvis.data.youtube_vis import DatasetIndex
+from effvis.data.dataset import DatasetIndex
 from effvis.errors import UserError
 from effvis.training.targets import ClipPairBatch, ClipTargets
 

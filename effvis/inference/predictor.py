@@ -10,7 +10,7 @@ from torch import Tensor
 
 from effvis.config import InferenceConfig
 from effvis.data.clips import FrameReader, clip_frames
-from effvis.data.youtube_vis import DatasetIndex, Video
+from effvis.data.dataset import DatasetIndex, Video
 from effvis.inference import end_to_end, handcraft
 from effvis.inference.clip import predict_clip
 from effvis.inference.tracklets import VideoTracklet, best_results
