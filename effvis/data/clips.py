@@ -10,8 +10,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from effvis.data.index import ClipIndex
 from effvis.data.dataset import DatasetIndex
+from effvis.data.index import ClipIndex
 from effvis.errors import UserError
 from effvis.training.targets import ClipPairBatch, ClipTargets
 
