@@ -72,7 +72,6 @@ class ResourceSettings(Config):
     slots: PositiveInt = Field(2, description="runs side by side")
     threads: PositiveInt = Field(1, description="processor threads of each run")
     checkpoint_seconds: float = Field(30, gt=0)
-    device: Literal["cpu", "cuda"] = Field("cpu", description="the same run wherever it is trained: not in any key")
 
 
 class RowSettings(Config):

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from effvis.errors import UserError
 
 if TYPE_CHECKING:
-    from effvis.evaluation.video_ap import Evaluation
-
     from effvis.config import InferenceConfig
     from effvis.data.dataset import DatasetIndex
+    from effvis.evaluation.video_ap import Evaluation
     from effvis.inference.predictor import Predictions
     from effvis.model.efficientvis import EfficientVIS
     from pipeline.config import Params
@@ -82,7 +81,7 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
     index = load_index(params, "val")
     if evaluation_digest(index.digest) != spec.evaluation_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
-    model = EfficientVIS(spec.train.model).to(params.resources.device)
+    model = EfficientVIS(spec.train.model)
     model.load_state_dict(weights)
 
     began = time.monotonic()

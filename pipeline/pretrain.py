@@ -5,15 +5,20 @@ By default it trains what params.yaml asks for and the project does not ship; --
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pipeline import shipped
 
 if TYPE_CHECKING:
     from pipeline.config import Params
     from pipeline.specs import TrainSpec
 
 
-def ship(params: Params, spec: TrainSpec, name: str, command: str) -> dict[str, Any]:
-    """Copies a finished pretraining into the project, with what it was made of and what it scores.
+def ship(
+    params: Params, spec: TrainSpec, name: str, command: str, *, folder: Path = shipped.FOLDER
+) -> dict[str, Any]:
+    """Copies a finished pretraining into the project, with what it was made of and what it scores at one frame per clip.
 
     Returns:
         What was written beside the weights.
@@ -21,7 +26,6 @@ def ship(params: Params, spec: TrainSpec, name: str, command: str) -> dict[str, 
     Raises:
         UserError: the run is not finished or its weights are too large to ship.
     """
-    from pipeline import shipped
     from pipeline.config import pretrained_evaluation
     from pipeline.evaluate import evaluate_run
     from pipeline.store import RunStore
@@ -42,7 +46,7 @@ def ship(params: Params, spec: TrainSpec, name: str, command: str) -> dict[str, 
         "train": spec.train.model_dump(mode="json"),
         "code_digest": spec.code_digest,
     }
-    shipped.ship(name, store.weights_file(spec.key), facts)
+    shipped.ship(name, store.weights_file(spec.key), facts, folder=folder)
     return facts
 
 
@@ -57,7 +61,6 @@ def main(argv: list[str] | None = None) -> int:
                            "(implies --from-scratch)")
     args = arguments.parse_args(argv)
 
-    from pipeline import shipped
     from pipeline.config import load_params, pretrain_spec
     from pipeline.train import train_with_bars
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from effvis.config import ModelConfig
 from effvis.errors import UserError
 from pipeline.keys import file_sha256
+
+if TYPE_CHECKING:
+    from effvis.config import ModelConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6

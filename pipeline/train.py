@@ -92,7 +92,6 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | No
         raise UserError(params.index_folder, "digest", "the dataset changed after this run was planned", "Start again")
     clips = load_clips(params, "train", spec.model.clip_length)
     model, pairs, left_out = start(spec, index, clips, _initial_weights(spec, store))
-    model.to(params.resources.device)
 
     store.begin(spec.key, spec.describe())
     log = RunLog(store.folder(spec.key))
@@ -102,7 +101,7 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | No
         raise UserError(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
     finally:
         log.close()
-    store.finish(spec.key, {name: value.cpu() for name, value in model.state_dict().items()}, {
+    store.finish(spec.key, model.state_dict(), {
         "steps": steps, "seconds": round(seconds, 3), "began": began, "ended": time.time(),
         "code_digest": spec.code_digest, "initial_weights_left_out": left_out,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **environment()})

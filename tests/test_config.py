@@ -1,5 +1,6 @@
 """Parameters and table rows become complete configurations; a mistake is an error that names file and key."""
 
+import hashlib
 import pickle
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from effvis.errors import UserError
+from pipeline import download, index, shipped
 from pipeline.config import find_evaluation, headline_spec, known_tables, load_grid, load_params, load_table
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -114,3 +116,158 @@ def test_a_file_that_cannot_be_read_as_parameters(tmp_path, text, problem):
     with pytest.raises(UserError, match=problem) as caught:
         load_params(path)
     assert caught.value.where == str(path)
+
+
+TINY_SHAPES = {"train_videos": 3, "val_videos": 2, "frames": 8, "height": 32, "width": 48, "min_radius": 5, "max_radius": 8}
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    """A project with a tiny dataset that is drawn and indexed; its videos have 8 frames."""
+    project = tmp_path_factory.mktemp("project")
+    shutil.copy(PROJECT / "params.yaml", project)
+    shutil.copytree(PROJECT / "experiments", project / "experiments")
+    for name, value in TINY_SHAPES.items():
+        set_param(project, f"shapes.{name}", value)
+    set_param(project, "pretrain.source", "scratch")
+    params = load_params(project / "params.yaml")
+    download.take(params)
+    index.build(params)
+    return project
+
+
+def params_of(project, *overrides):
+    return load_params(project / "params.yaml", overrides)
+
+
+def test_a_row_becomes_the_configuration_that_it_describes(indexed):
+    params = params_of(indexed, "scale.T={9: 3, 18: 6, 36: 12}", "seeds=2")
+    without, with_cl = load_grid(params, "table1e")
+    assert (without.name, with_cl.name) == ("w/o CL", "w/ CL")
+    assert without.published == {"AP": 7.4, "AP50": 19.0, "AP75": 5.9, "AR1": 9.8, "AR10": 13.5}
+    assert [spec.train.seed for spec in with_cl.evaluations] == [0, 1]
+    spec = without.evaluations[1]
+    assert spec.train.model.model_dump() == params.model.model_dump() | {"num_classes": 5, "clip_length": 3}
+    assert spec.train.train.model_dump() == params.train.model_dump() | {"correspondence": False}
+    assert spec.train.input_size == (64, 96) and spec.inference == params.inference
+    assert with_cl.evaluations[1].train.train.correspondence
+    # The start is learned on single frames, with correspondence learning where the row has it, once for all seeds.
+    start = spec.train.parent
+    assert (start.kind, start.seed, start.model.clip_length, start.parent) == ("pretrain", 0, 1, None)
+    assert start.train.model_dump() == params.pretrain.train.model_dump() | {"correspondence": False}
+    assert spec.train.init == f"run:{start.key}" and without.evaluations[0].train.parent == start
+    assert with_cl.evaluations[0].train.parent != start
+
+
+def test_rows_share_trainings_and_differ_in_how_they_are_tested(indexed):
+    params = params_of(indexed)
+    table = load_table(params, "table1d")
+    short_linked, short, vistr, long_linked, long = table.rows
+    assert vistr.not_run and vistr.evaluations == () and vistr.published["AP"] == 29.7
+    assert [s.train for s in short_linked.evaluations] == [s.train for s in short.evaluations]
+    assert short_linked.evaluations[0].inference.linking == "hand-craft"
+    assert short_linked.evaluations[0].key != short.evaluations[0].key
+    assert long.evaluations[0].train.model.clip_length == 6
+    assert long.evaluations[0].train.parent == short.evaluations[0].train.parent
+    full, sparse = load_grid(params, "table1h")
+    assert full.evaluations == short.evaluations
+    assert sparse.evaluations[0].inference.test_fps == 1.5 and sparse.evaluations[0].train == full.evaluations[0].train
+    assert headline_spec(params, 1) == find_evaluation(params, "table1e:w/ CL", 1)
+    assert find_evaluation(params, "table1d:T=18 Hand-craft") == long_linked.evaluations[0]
+
+
+def test_correspondence_is_learned_where_videos_are_longer_than_a_clip(indexed):
+    def learns(*overrides):
+        return headline_spec(params_of(indexed, *overrides)).train.train.correspondence
+
+    assert learns("headline={T: 7}") and not learns("headline={T: 8}") and not learns("headline={T: 36}")
+    assert learns("headline={T: 8}", "train.correspondence=on")
+    assert not learns("headline={T: 7}", "train.correspondence=off")
+    assert learns("headline={T: 8, cl: on}") and not learns("headline={T: 7, cl: off}")
+
+
+@pytest.mark.parametrize("override", [
+    "resources={slots: 7, threads: 3, checkpoint_seconds: 1}", "runs_dir=elsewhere", "results_dir=there", "seeds=5",
+    "tables=[table1e]", "index.clip_lengths=[2]",
+])
+def test_what_decides_no_weight_is_in_no_key(indexed, override):
+    assert headline_spec(params_of(indexed, override)).key == headline_spec(params_of(indexed)).key
+
+
+@pytest.mark.parametrize("override", [
+    "train.lr=0.1", "train.loss.bce=3", "model.queries=7", "input_size=[32, 48]", "pretrain.train.epochs=1",
+    "pretrain.source=none", "scale.T.9=4", "train.batch_size=3",
+])
+def test_what_decides_a_weight_is_in_its_key(indexed, override):
+    assert headline_spec(params_of(indexed, override)).train.key != headline_spec(params_of(indexed)).train.key
+
+
+def test_inference_is_in_the_evaluation_s_key_alone(indexed):
+    changed, plain = headline_spec(params_of(indexed, "inference.reinit_after=3")), headline_spec(params_of(indexed))
+    assert changed.train.key == plain.train.key and changed.key != plain.key
+
+
+def test_a_moved_project_keeps_its_keys(indexed, tmp_path):
+    shutil.copytree(indexed, tmp_path / "moved")
+    assert headline_spec(params_of(tmp_path / "moved")).key == headline_spec(params_of(indexed)).key
+
+
+def test_specs_travel_and_compare(indexed):
+    spec = headline_spec(params_of(indexed))
+    assert pickle.loads(pickle.dumps(spec)) == spec and len({spec, headline_spec(params_of(indexed))}) == 1
+    assert yaml.safe_load(yaml.safe_dump(spec.train.describe()))["key"] == spec.train.key
+
+
+def test_an_unknown_table_lists_those_there_are(indexed):
+    params = params_of(indexed)
+    assert known_tables(params) == ["table1d", "table1e", "table1h"]
+    for name in ("table9z", "../params", "profiles/laptop"):
+        with pytest.raises(UserError, match="table1d, table1e, table1h") as caught:
+            load_grid(params, name)
+        assert caught.value.key == name
+
+
+def test_an_unknown_row_lists_those_that_run(indexed):
+    for row in ("table1e:with CL", "table1d:T=18 VisTR"):
+        with pytest.raises(UserError, match="Its rows are '"):
+            find_evaluation(params_of(indexed), row)
+
+
+@pytest.mark.parametrize("setting, value, key", [
+    ("T", "long", "rows.0.set.T"), ("cll", False, "rows.0.set.cll"), ("method", "vistr", "rows.0.set.method"),
+])
+def test_a_wrong_row_names_its_file_and_key(indexed, tmp_path, setting, value, key):
+    project = tmp_path / "project"
+    shutil.copytree(indexed, project)
+    path = project / "experiments/table1e.yaml"
+    table = yaml.safe_load(path.read_text())
+    table["rows"][0]["set"][setting] = value
+    path.write_text(yaml.safe_dump(table))
+    with pytest.raises(UserError) as caught:
+        load_grid(params_of(project), "table1e")
+    assert (caught.value.where, caught.value.key) == (str(path), key)
+
+
+def test_without_an_index_the_remedy_is_named(project):
+    with pytest.raises(UserError, match="pipeline.index"):
+        load_grid(load_params(project / "params.yaml"), "table1e")
+
+
+def test_shipped_weights_are_chosen_by_network_and_correspondence(indexed, tmp_path):
+    model = params_of(indexed).model.resolve(5, 1)
+    weights = tmp_path / "weights"
+    for name, correspondence in (("plain", False), ("linked", True)):
+        weights.write_bytes(name.encode())
+        shipped.ship(name, weights, {"model": model.model_dump(), "correspondence": correspondence}, folder=tmp_path / "s")
+    digest = hashlib.sha256(b"linked").hexdigest()
+    assert shipped.find(model.model_copy(update={"num_classes": 40}), True, folder=tmp_path / "s") == f"shipped:linked@{digest}"
+    with pytest.raises(UserError, match="scratch"):
+        shipped.find(model.model_copy(update={"queries": 9}), True, folder=tmp_path / "s")
+    (tmp_path / "s" / "linked.safetensors").write_bytes(b"tampered")
+    with pytest.raises(UserError, match="linked.safetensors: sha256"):
+        shipped.find(model, True, folder=tmp_path / "s")
+    with pytest.raises(UserError, match="are not the weights"):
+        shipped.load(f"shipped:linked@{digest}", folder=tmp_path / "s")
+    weights.write_bytes(bytes(shipped.LARGEST_BYTES + 1))
+    with pytest.raises(UserError, match="may be shipped"):
+        shipped.ship("large", weights, {}, folder=tmp_path / "s")

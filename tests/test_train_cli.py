@@ -1,5 +1,6 @@
 """Training as a command: deterministic, and the same whether or not it was killed. Real processes, a tiny dataset."""
 
+import hashlib
 import json
 import os
 import random
@@ -11,12 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from effvis.errors import UserError
-from pipeline import download, index
+from pipeline import download, index, shipped
 from pipeline.config import headline_spec, load_params, pretrain_spec
 from pipeline.evaluate import evaluate_run
+from pipeline.pretrain import ship
 from pipeline.store import RunStore
 from pipeline.train import train_run
 
@@ -144,10 +147,13 @@ def test_killed_at_any_moment_it_ends_in_the_same_bits(project, trained, tmp_pat
         code, _ = interrupt_when_at_step(project, step, signal.SIGKILL, *arguments)
         assert code == -signal.SIGKILL
         assert not RunStore(tmp_path).is_done(spec.key)
+    killed = (tmp_path / spec.key / "history.jsonl").read_text().splitlines()
     result = run_command(project, "train", *arguments)
     assert result.returncode == 0, result.stderr
     assert weights(tmp_path / spec.key) == weights(folder)
     assert steps(tmp_path / spec.key) == list(range(1, 61))
+    # It did go on: the first lines, with the time of day in them, are those of the attempt before.
+    assert (tmp_path / spec.key / "history.jsonl").read_text().splitlines()[:20] == killed[:20]
 
 
 @pytest.mark.slow
@@ -195,7 +201,9 @@ def test_a_loss_that_explodes_is_a_user_error(project, tmp_path):
 @pytest.mark.parametrize("linking", ["end-to-end", "hand-craft"])
 def test_an_evaluation_is_written_once_and_scored_on_the_kept_frames(project, trained, linking):
     params, spec, folder = trained
-    changed = load_params(project / "params.yaml", [f"inference.linking={linking}", "inference.test_fps=3"])
+    changed = load_params(project / "params.yaml", [
+        f"inference.linking={linking}", "inference.test_fps=3", "inference.presence_threshold=0",
+        "inference.handcraft.thresholds=[0.0, 0.9]"])
     evaluation = headline_spec(changed)
     found = evaluate_run(changed, evaluation)
     assert found["run"] == spec.key and found["evaluation"] == evaluation.key
@@ -203,11 +211,24 @@ def test_an_evaluation_is_written_once_and_scored_on_the_kept_frames(project, tr
     assert found["frames"] == 8  # every other one of 2 videos of 8 frames
     stored = folder / "eval" / evaluation.key
     results = json.loads((stored / "results.json").read_text())
-    assert all(len(result["segmentations"]) == 4 for result in results)
+    assert results and all(len(result["segmentations"]) == 4 for result in results)
     if linking == "hand-craft":
-        assert found["ap_by_threshold"][str(found["threshold"])] == max(found["ap_by_threshold"].values())
+        assert found["threshold"] == 0.0 and set(found["ap_by_threshold"]) == {"0.0", "0.9"}
+        assert found["ap_by_threshold"]["0.0"] == found["metrics"]["AP"]
     before = (stored / "metrics.json").stat().st_mtime_ns
     assert evaluate_run(changed, evaluation) == found and (stored / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_pretraining_is_shipped_with_what_it_was_made_of(trained, tmp_path):
+    params, spec, folder = trained
+    facts = ship(params, spec.parent, "tiny", "python -m pipeline.pretrain --ship tiny", folder=tmp_path)
+    described = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    assert described == facts | {"sha256": hashlib.sha256((tmp_path / "tiny.safetensors").read_bytes()).hexdigest()}
+    assert described["steps"] == 12 and described["model"]["clip_length"] == 1 and described["correspondence"] is True
+    init = shipped.find(spec.parent.model, True, folder=tmp_path)
+    loaded, own = shipped.load(init, folder=tmp_path), RunStore(params.runs_dir).load_weights(spec.parent.key)
+    assert loaded.keys() == own.keys() and all(torch.equal(loaded[name], own[name]) for name in own)
 
 
 @pytest.mark.slow
