@@ -158,11 +158,12 @@ def _table_key(params: Params, table: str) -> str:
 def _training_record(params: Params, folder: Path, cells: list[tuple[str, str]]) -> Record:
     config = _config(folder)
     history, done = folder / "history.jsonl", folder / "done.json"
-    ended = _milliseconds(done) if done.is_file() else None
+    facts = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
+    ended = _milliseconds(done) if facts else None
     return Record(
         key=folder.name,
-        name=_name(cells, config["kind"], config["seed"]),
-        tags=_tags(params, config["kind"], config, cells),
+        name=_name(cells, config),
+        tags=_tags(params, config["kind"], config, cells) | _source_tags(facts),
         started=_milliseconds(folder / "config.yaml"),
         ended=ended,
         parent=_table_key(params, cells[0][0]) if cells else None,
@@ -180,7 +181,7 @@ def _evaluation_record(params: Params, folder: Path, file: Path, cells: list[tup
     numbers = report["metrics"] | {name: report[name] for name in ("seconds", "frames_per_second") if name in report}
     return Record(
         key=file.parent.name,
-        name=_name(cells, "evaluate", config["seed"]),
+        name=f"{_name(cells, config)}, evaluation",
         tags=_tags(params, "evaluate", config, cells),
         started=when,
         ended=when,
@@ -205,10 +206,12 @@ def _read_yaml(file: Path, changed: int) -> dict[str, Any]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
-def _name(cells: list[tuple[str, str]], kind: str, seed: int) -> str:
+def _name(cells: list[tuple[str, str]], config: Mapping[str, Any]) -> str:
     """Of all cells that show a run the first gives its name."""
-    label = ": ".join(cells[0]) if cells and kind != "pretrain" else kind
-    return f"{label}, seed {seed}"
+    label = ": ".join(cells[0]) if cells else config["dataset"]
+    if config["kind"] == "pretrain":
+        label = f"pretraining {'with' if config['train']['correspondence'] else 'without'} CL"
+    return f"{label}, seed {config['seed']}"
 
 
 def _tags(params: Params, kind: str, config: Mapping[str, Any], cells: list[tuple[str, str]]) -> dict[str, str]:
@@ -220,6 +223,12 @@ def _tags(params: Params, kind: str, config: Mapping[str, Any], cells: list[tupl
         "dataset": config["dataset"],
         "profile": params.profile,
     }
+
+
+def _source_tags(done: Mapping[str, Any]) -> dict[str, str]:
+    """The commit that a finished training ran in, under the tag where MLflow's pages look for it."""
+    commit = done.get("git", {}).get("commit")
+    return {"mlflow.source.git.commit": commit} if commit else {}
 
 
 def _steps(history: Path) -> Iterator[Step]:

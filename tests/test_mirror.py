@@ -1,13 +1,9 @@
 """Bringing records to a real MLflow server: once each, whatever is interrupted, deleted or forgotten."""
 
-import os
 import random
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -16,36 +12,6 @@ from pipeline.mirror import Mirror, Record, Step, flat
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A tracking server of its own process, as a team would run one."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    arguments = ["--host", "127.0.0.1", "--port", str(port), "-w", "1", "--backend-store-uri", "sqlite:///tracking.db"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with open(folder / "log.txt", "w") as log:
-        command = [sys.executable, "-m", "mlflow", "server", *arguments]
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        uri = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=1)
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log.txt").read_text()
-                time.sleep(0.25)
-        yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def training(steps: int, **options) -> Record:
@@ -75,27 +41,27 @@ def steps_of(uri: str, run, name: str) -> list[int]:
     return sorted(metric.step for metric in MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, name))
 
 
-def test_each_step_once_however_often_and_with_or_without_the_cache(server, tmp_path):
+def test_each_step_once_however_often_and_with_or_without_the_cache(mlflow_server, tmp_path):
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"12345678")
     grid = Record("grid0", "table1e", {"kind": "grid"}, started=1, ended=2)
-    mirror = Mirror(server, "once", tmp_path / "state")
+    mirror = Mirror(mlflow_server, "once", tmp_path / "state")
     assert mirror.bring(grid)
     assert mirror.bring(training(3, parent="grid0"))
     assert not mirror.bring(training(3, parent="grid0"))
     assert mirror.bring(training(5, parent="grid0"))
     for file in (tmp_path / "state").iterdir():
         file.unlink()
-    mirror = Mirror(server, "once", tmp_path / "state")
+    mirror = Mirror(mlflow_server, "once", tmp_path / "state")
     assert mirror.bring(training(7, tags={"seed": "0", "table": "table1d"}, ended=99, artifacts=(weights,)))
     assert not mirror.bring(training(7, tags={"seed": "0", "table": "table1d"}, ended=99, artifacts=(weights,)))
     evaluation = Record("eval0", "e", {}, 1, parent="train0", steps=lambda: (Step(0, 1, {"AP": 0.3}),), version="1")
     assert mirror.bring(evaluation)
 
-    found = runs(server, "once")
+    found = runs(mlflow_server, "once")
     assert {key: len(same) for key, same in found.items()} == {"grid0": 1, "train0": 1, "eval0": 1}
     run, child = found["train0"][0], found["eval0"][0]
-    assert steps_of(server, run, "loss") == steps_of(server, run, "losses.focal") == list(range(1, 8))
+    assert steps_of(mlflow_server, run, "loss") == steps_of(mlflow_server, run, "losses.focal") == list(range(1, 8))
     assert run.data.params == {"train.lr": "0.1", "train.cl": "None"}
     assert (run.data.tags["table"], run.info.status, run.info.end_time) == ("table1d", "FINISHED", 99)
     assert run.data.tags["mlflow.parentRunId"] == found["grid0"][0].info.run_id
@@ -104,11 +70,11 @@ def test_each_step_once_however_often_and_with_or_without_the_cache(server, tmp_
 
     from mlflow.tracking import MlflowClient
 
-    copied = MlflowClient(tracking_uri=server).download_artifacts(run.info.run_id, weights.name, str(tmp_path))
+    copied = MlflowClient(tracking_uri=mlflow_server).download_artifacts(run.info.run_id, weights.name, str(tmp_path))
     assert Path(copied).read_bytes() == b"12345678"
 
 
-def test_killed_at_any_moment_loses_and_repeats_nothing(server, tmp_path):
+def test_killed_at_any_moment_loses_and_repeats_nothing(mlflow_server, tmp_path):
     """A growing history, brought step by step by a process that is killed at a random moment, then once unharmed."""
     program = (
         "import sys; from pathlib import Path; sys.path[:0] = [sys.argv[1]]; from test_mirror import *\n"
@@ -116,7 +82,7 @@ def test_killed_at_any_moment_loses_and_repeats_nothing(server, tmp_path):
         "print('ready', flush=True)\n"
         "for length in range(int(sys.argv[4]), 1001, 20): mirror.bring(training(length))\n"
     )
-    arguments = [sys.executable, "-c", program, str(PROJECT / "tests"), server, str(tmp_path)]
+    arguments = [sys.executable, "-c", program, str(PROJECT / "tests"), mlflow_server, str(tmp_path)]
     chance = random.Random(0)
     for attempt in range(3):
         process = subprocess.Popen([*arguments, str(1 + 300 * attempt)], cwd=PROJECT, stdout=subprocess.PIPE)
@@ -126,8 +92,8 @@ def test_killed_at_any_moment_loses_and_repeats_nothing(server, tmp_path):
         process.wait()
         process.stdout.close()
     subprocess.run([*arguments, "1000"], cwd=PROJECT, check=True, capture_output=True)
-    (run,) = runs(server, "killed")["train0"]
-    assert steps_of(server, run, "loss") == steps_of(server, run, "losses.focal") == list(range(1, 1001))
+    (run,) = runs(mlflow_server, "killed")["train0"]
+    assert steps_of(mlflow_server, run, "loss") == steps_of(mlflow_server, run, "losses.focal") == list(range(1, 1001))
 
 
 def test_a_new_database_and_a_deleted_run_are_filled_again(tmp_path):
