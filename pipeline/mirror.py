@@ -67,7 +67,7 @@ class Record:
     def signature(self) -> str:
         """Changes when there is news to bring."""
         files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.artifacts]
-        facts = (sorted(self.tags.items()), self.version, self.ended, files)
+        facts = (sorted(self.tags.items()), self.parent, self.version, self.ended, files)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
@@ -123,8 +123,6 @@ class Mirror:
         if run := self._find(record.key):
             return run, False
         tags = dict(record.tags) | {"run_key": record.key}
-        if record.parent and (parent := self._find(record.parent)):
-            tags["mlflow.parentRunId"] = parent.info.run_id
         return self._client.create_run(self._experiment, record.started, tags, record.name), False
 
     def _live_run(self, run_id: str | None) -> Run | None:
@@ -145,10 +143,12 @@ class Mirror:
         return found[0] if found else None
 
     def _bring_facts(self, run: Run, record: Record) -> None:
-        """Tags that differ and parameters that lack."""
+        """Tags that differ, the parent and parameters that lack. Whose child a run became it stays."""
         from mlflow.entities import Param, RunTag
 
         tags = [RunTag(name, value) for name, value in record.tags.items() if run.data.tags.get(name) != value]
+        if record.parent and "mlflow.parentRunId" not in run.data.tags and (parent := self._find(record.parent)):
+            tags.append(RunTag("mlflow.parentRunId", parent.info.run_id))
         params = [
             Param(name, str(value)[:_PARAM_LENGTH])
             for name, value in flat(record.params).items()

@@ -227,3 +227,27 @@ def test_plan_files_change_with_keys_alone(tiny_project):
     assert changed == {"evaluate.json", *(f"{name}.json" for name in TABLES)}
     write_params(folder, tables=["table1e"])
     assert sorted(planned()) == ["evaluate.json", "table1e.json", "train.json"]
+
+
+@pytest.mark.slow
+def test_two_grids_at_once_share_the_work(tiny_project):
+    """Two tables with one row in common, each in a process of its own: every key is there once, also in MLflow."""
+    from mlflow.tracking import MlflowClient
+
+    folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 20})
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1",
+                                "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'here.db'}"}
+    lines = [[sys.executable, "-m", "pipeline.ablate", "--grid", table] for table in ("table1e", "table1h")]
+    grids = [subprocess.Popen(line, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) for line in lines]
+    errors = [grid.communicate(timeout=300)[1] for grid in grids]
+    assert [grid.returncode for grid in grids] == [0, 0], errors
+    rows = {name: json.loads((folder / "results" / f"{name}.json").read_text())["rows"] for name in ("table1e", "table1h")}
+    assert rows["table1e"][1]["evaluations"] == rows["table1h"][0]["evaluations"]
+    keys = {key for table in rows.values() for row in table for key in (*row["runs"], *row["evaluations"])}
+    assert len(keys) == 2 + 3
+    for key in {key for table in rows.values() for row in table for key in row["runs"]}:
+        history = (folder / "runs" / key / "history.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in history] == list(range(1, 61))
+    client = MlflowClient(tracking_uri=environment["MLFLOW_TRACKING_URI"])
+    found = client.search_runs([client.get_experiment_by_name("effvis").experiment_id])
+    assert sorted(run.data.tags["run_key"] for run in found if run.data.tags["kind"] != "grid") == sorted(keys)

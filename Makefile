@@ -1,0 +1,42 @@
+# Everything runs in .venv, which is made when it is needed and renewed when pyproject.toml changes.
+#   PYTHON=python3.12     the interpreter that .venv is made with
+#   PIP_FLAGS="..."       for pip install, e.g. an index with processor-only builds of PyTorch
+#   PYTEST_FLAGS="..."    for pytest, e.g. -k schedule
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+# DVC's stages call "python": it has to be this one.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test quick lint ui
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Make .venv and install the project into it
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed. Name one with make PYTHON=python3.12" >&2; exit 2; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -e '.[dev]'
+	@touch $@
+
+reproduce: setup ## Train and evaluate everything that params.yaml asks for; tables in results/
+	$(VENV)/bin/dvc repro
+
+test: setup ## Run all tests
+	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+
+quick: setup ## Run the tests that take seconds
+	$(VENV)/bin/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+lint: setup ## Check the style
+	$(VENV)/bin/ruff check .
+
+ui: setup ## Show all runs in a browser: MLflow on http://127.0.0.1:5000
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/bin/mlflow server -w 1 --backend-store-uri sqlite:///mlflow.db
