@@ -60,16 +60,19 @@ def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
 
 
 def ship(name: str, weights: Path, facts: Mapping[str, Any], *, folder: Path = FOLDER) -> Path:
-    """Copies weights into the project, with ``facts`` (model, correspondence, command, …) beside them.
+    """Copies weights into the project in half precision, with ``facts`` (model, correspondence, command, …) beside them.
+
+    Half precision halves the file; a start for further training needs no more digits.
 
     Raises:
         UserError: they are larger than what the project ships.
     """
     import yaml
+    from safetensors.torch import load_file, save
 
     from pipeline.store import write_atomically
 
-    content = weights.read_bytes()
+    content = save({key: value.half() for key, value in load_file(weights).items()})
     if len(content) > LARGEST_BYTES:
         raise UserError(weights, "size", f"{len(content)} bytes are more than the {LARGEST_BYTES} that may be shipped",
                         "Ship a smaller model")

@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from effvis.errors import UserError
 from pipeline import download, index, shipped
@@ -255,11 +257,13 @@ def test_without_an_index_the_remedy_is_named(project):
 
 def test_shipped_weights_are_chosen_by_network_and_correspondence(indexed, tmp_path):
     model = params_of(indexed).model.resolve(5, 1)
-    weights = tmp_path / "weights"
-    for name, correspondence in (("plain", False), ("linked", True)):
-        weights.write_bytes(name.encode())
+    weights = tmp_path / "weights.safetensors"
+    for value, (name, correspondence) in enumerate((("plain", False), ("linked", True))):
+        save_file({"query": torch.full((2,), float(value))}, weights)
         shipped.ship(name, weights, {"model": model.model_dump(), "correspondence": correspondence}, folder=tmp_path / "s")
-    digest = hashlib.sha256(b"linked").hexdigest()
+    digest = hashlib.sha256((tmp_path / "s" / "linked.safetensors").read_bytes()).hexdigest()
+    loaded = shipped.load(f"shipped:linked@{digest}", folder=tmp_path / "s")
+    assert loaded["query"].dtype == torch.float16 and loaded["query"].tolist() == [1.0, 1.0]
     assert shipped.find(model.model_copy(update={"num_classes": 40}), True, folder=tmp_path / "s") == f"shipped:linked@{digest}"
     with pytest.raises(UserError, match="scratch"):
         shipped.find(model.model_copy(update={"queries": 9}), True, folder=tmp_path / "s")
@@ -268,6 +272,6 @@ def test_shipped_weights_are_chosen_by_network_and_correspondence(indexed, tmp_p
         shipped.find(model, True, folder=tmp_path / "s")
     with pytest.raises(UserError, match="are not the weights"):
         shipped.load(f"shipped:linked@{digest}", folder=tmp_path / "s")
-    weights.write_bytes(bytes(shipped.LARGEST_BYTES + 1))
+    save_file({"query": torch.zeros(shipped.LARGEST_BYTES // 2 + 1)}, weights)
     with pytest.raises(UserError, match="may be shipped"):
         shipped.ship("large", weights, {}, folder=tmp_path / "s")

@@ -228,7 +228,7 @@ def test_a_pretraining_is_shipped_with_what_it_was_made_of(trained, tmp_path):
     assert described["steps"] == 12 and described["model"]["clip_length"] == 1 and described["correspondence"] is True
     init = shipped.find(spec.parent.model, True, folder=tmp_path)
     loaded, own = shipped.load(init, folder=tmp_path), RunStore(params.runs_dir).load_weights(spec.parent.key)
-    assert loaded.keys() == own.keys() and all(torch.equal(loaded[name], own[name]) for name in own)
+    assert loaded.keys() == own.keys() and all(torch.equal(loaded[name], own[name].half()) for name in own)
 
 
 @pytest.mark.slow
@@ -239,13 +239,11 @@ def test_evaluating_what_is_not_trained_is_a_user_error(project, tmp_path):
 
 def test_commands_answer_for_help_at_once_and_name_mistakes(tmp_path):
     for module in ("train", "pretrain", "evaluate"):
-        began = time.monotonic()
         result = subprocess.run([sys.executable, "-X", "importtime", "-m", f"pipeline.{module}", "--help"],
                                 capture_output=True, text=True, cwd=PROJECT)
         assert result.returncode == 0 and "--params" in result.stdout
         # What takes long to import says more than a clock on a busy machine.
         assert not any(name in result.stderr for name in ("torch", "pydantic", "numpy", "rich")), module
-        assert time.monotonic() - began < 5
     result = run_command(tmp_path, "train")
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "params.yaml" in result.stderr
