@@ -99,26 +99,32 @@ def match(scores: np.ndarray, areas: np.ndarray, truths: GroupTruths | None, iou
     matched_ATD = np.zeros((len(AREA_LIMITS), len(IOU_THRESHOLDS), scores.size), bool)
     ignored_ATD = np.zeros_like(matched_ATD)
     if truths is not None:
-        _match(ious_DG, truths, matched_ATD, ignored_ATD)
+        ignored_AG = truths.ignored_AG()
+        best_ATD = _choose(ious_DG, ignored_AG, truths.crowd)
+        found_ATD = best_ATD >= 0
+        matched_ATD |= found_ATD & truths.counts_as_match[best_ATD]
+        ignored_ATD |= found_ATD & ignored_AG[np.arange(len(AREA_LIMITS))[:, None, None], best_ATD]
     ignored_ATD |= ~matched_ATD & outside(areas)[:, None]
     return GroupDetections(scores, matched_ATD, ignored_ATD)
 
 
-def _match(ious_DG: np.ndarray, truths: GroupTruths, matched_ATD: np.ndarray, ignored_ATD: np.ndarray) -> None:
-    ignored_AG, G = truths.ignored_AG(), ious_DG.shape[1]
-    free_ATG = np.ones((*matched_ATD.shape[:2], G), bool)
-    a, t = np.ogrid[: matched_ATD.shape[0], : matched_ATD.shape[1]]
-    for d in np.flatnonzero(ious_DG.max(axis=1) >= IOU_THRESHOLDS[0]):
-        # Overlaps as integers from 0 to G-1, the later of two equal ones higher; those that count above all ignored ones.
-        rank_G = np.argsort(np.argsort(ious_DG[d], kind="stable"))
-        preference_AG = rank_G + G * ~ignored_AG
-        enough_TG = ious_DG[d] >= IOU_THRESHOLDS[:, None]
-        chosen_ATG = np.where(free_ATG & enough_TG, preference_AG[:, None], -1)
+def _choose(ious_DG: np.ndarray, ignored_AG: np.ndarray, crowd_G: np.ndarray) -> np.ndarray:
+    """The ground truth that each detection gets, int64 [A, T, D]; -1 for none."""
+    (A, G), T, D = ignored_AG.shape, IOU_THRESHOLDS.size, len(ious_DG)
+    best_ATD = np.full((A, T, D), -1)
+    free_ATG = np.ones((A, T, G), bool)
+    a, t = np.ogrid[:A, :T]
+    # Overlaps as integers from 0 to G-1, the later of two equal ones higher; those that count above all ignored ones.
+    rank_DG = np.argsort(np.argsort(ious_DG, axis=1, kind="stable"), axis=1)
+    preference_DAG = rank_DG[:, None] + G * ~ignored_AG
+    enough_DTG = ious_DG[:, None] >= IOU_THRESHOLDS[:, None]
+    for d in np.flatnonzero(enough_DTG.any(axis=(1, 2))):
+        chosen_ATG = np.where(free_ATG & enough_DTG[d], preference_DAG[d, :, None], -1)
         best_AT = chosen_ATG.argmax(axis=2)
-        found_AT = chosen_ATG.max(axis=2) >= 0
-        matched_ATD[:, :, d] = found_AT & truths.counts_as_match[best_AT]
-        ignored_ATD[:, :, d] = found_AT & ignored_AG[a, best_AT]
-        free_ATG[a, t, best_AT] &= ~found_AT | truths.crowd[best_AT]
+        found_AT = chosen_ATG[a, t, best_AT] >= 0
+        best_ATD[:, :, d] = np.where(found_AT, best_AT, -1)
+        free_ATG[a, t, best_AT] &= ~found_AT | crowd_G[best_AT]
+    return best_ATD
 
 
 def accumulate(categories: list[tuple[list[GroupDetections], list[GroupTruths]]]) -> Scores:

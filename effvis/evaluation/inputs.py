@@ -9,6 +9,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def _group_truths(annotations: list, frame_sizes: Mapping, names: Mapping, where
     last_of_id = {identity: index for index, identity in enumerate(ids)}
     listed = [video in frame_sizes and category in names for video, category in groups]
 
-    truths, warnings, parsed = defaultdict(list), [], {}
+    truths, warnings, parsed, known = defaultdict(list), [], {}, set()
     # Ascending videos, then the order of the file: among equal overlaps the later annotation wins.
     for index in sorted(range(len(ids)), key=lambda index: groups[index][0]):
         last = last_of_id[ids[index]]
@@ -99,7 +100,8 @@ def _group_truths(annotations: list, frame_sizes: Mapping, names: Mapping, where
         if last != index:
             warnings.append(f"{where}: annotations[{index}]: annotations[{last}] has the same id and is used in its place")
         if last not in parsed:
-            parsed[last] = _truth(annotations[last], where, f"annotations[{last}]", frame_sizes[groups[last][0]])
+            frame_size = frame_sizes[groups[last][0]]
+            parsed[last] = _truth(annotations[last], frame_size, known, where, f"annotations[{last}]")
         truths[groups[last]].append(parsed[last])
     return truths, warnings
 
@@ -116,8 +118,7 @@ def read_results(source: Path | str | list, ground_truth: GroundTruth, *, allow_
     _expect(isinstance(data, list), where, "(top)", "is not a list",
             "Give a list of {video_id, category_id, score, segmentations}")
     _expect(data or allow_empty, where, "(top)", "is an empty list", "Give at least one result: nothing can be scored")
-    videos, good_sizes = set(ground_truth.videos), set()
-    detections, unlisted = defaultdict(list), Counter()
+    videos, known, detections, unlisted = set(ground_truth.videos), set(), defaultdict(list), Counter()
     for index, result in enumerate(data):
         key = f"results[{index}]"
         video, category = (_identity(result, name, where, key) for name in ("video_id", "category_id"))
@@ -125,11 +126,9 @@ def read_results(source: Path | str | list, ground_truth: GroundTruth, *, allow_
                 "Score results against the ground truth that they were made for")
         score = _score(result, where, key)
         segmentations = _list(result, "segmentations", where, f"{key}.segmentations")
-        for frame, mask in enumerate(segmentations):
-            if mask:
-                _check_compressed(mask, good_sizes, where, f"{key}.segmentations[{frame}]")
+        masks = _checked(segmentations, _compressed_mask, known, where, f"{key}.segmentations")
         if category in ground_truth.categories:
-            detections[video, category].append(Detection(key, score, segmentations))
+            detections[video, category].append(Detection(key, score, masks))
         else:
             unlisted[category] += 1
     warnings = [f"{where}: {count} results left out, category {category} is not listed in {ground_truth.where}"
@@ -151,7 +150,7 @@ def _load(source: Path | str | dict | list, kind: str, loads: Callable[[bytes], 
         raise UserError(source, "(file)", f"is not JSON ({error})", f"Give the {kind} as a JSON file") from None
 
 
-def _truth(annotation: dict, where: str, key: str, frame_size: tuple[int, int]) -> Truth:
+def _truth(annotation: dict, frame_size: tuple[int, int], known: set, where: str, key: str) -> Truth:
     crowd = annotation.get("iscrowd")
     _expect(crowd in (0, 1), where, f"{key}.iscrowd", "is missing" if crowd is None else f"is {crowd!r}",
             "Write 0, or 1 for a group that is not to be counted")
@@ -159,13 +158,30 @@ def _truth(annotation: dict, where: str, key: str, frame_size: tuple[int, int]) 
     _expect(all(map(_is_number, areas)), where, f"{key}.areas", "holds something other than numbers",
             "Write the pixels of each frame, or null")
     segmentations = _list(annotation, "segmentations", where, f"{key}.segmentations")
-    masks = [_rle(mask, where, f"{key}.segmentations[{frame}]", frame_size) if mask else None
-             for frame, mask in enumerate(segmentations)]
+    masks = _checked(segmentations, partial(_any_mask, frame_size=frame_size), known, where, f"{key}.segmentations")
     return Truth(key, annotation["id"], bool(crowd), float(np.mean(areas)) if areas else 0.0, masks)
 
 
-def _rle(mask: Any, where: str, key: str, frame_size: tuple[int, int]) -> Mapping:
-    """The mask as it is if it is an RLE of either kind; polygons are drawn at the video's size."""
+def _checked(segmentations: Sequence, check: Callable, known: set[tuple], where: str, key: str) -> Sequence[Mapping | None]:
+    """What ``check(mask, where, key)`` makes of each mask that is there.
+
+    Nearly all masks are alike, and looking at each closely takes longer than decoding it: those whose type of counts
+    and size are among the ``known`` good ones pass at once.
+    """
+    try:
+        kinds = {(type(mask["counts"]), *mask["size"], *map(type, mask["size"])) for mask in segmentations if mask}
+    except (TypeError, KeyError):
+        kinds = set()
+    else:
+        if kinds <= known:
+            return segmentations
+    masks = [check(mask, where, f"{key}[{frame}]") if mask else None for frame, mask in enumerate(segmentations)]
+    known |= kinds
+    return masks
+
+
+def _any_mask(mask: Any, where: str, key: str, frame_size: tuple[int, int]) -> Mapping:
+    """An RLE of either kind as it is; polygons are drawn at the video's size."""
     if isinstance(mask, list):
         try:
             return coco_mask.merge(coco_mask.frPyObjects(mask, *frame_size))
@@ -175,24 +191,23 @@ def _rle(mask: Any, where: str, key: str, frame_size: tuple[int, int]) -> Mappin
                             "Write each as [x, y, x, y, ...] with at least three points, or use an RLE") from None
     _expect(isinstance(mask, dict) and isinstance(mask.get("counts"), (str, bytes, list, np.ndarray)), where, key,
             "is neither an RLE nor polygons", 'Write {"size": [height, width], "counts": ...}, or null where absent')
-    _expect(_is_size(mask.get("size")), where, f"{key}.size", f"is {mask.get('size')!r}", "Write [height, width]")
-    return mask
+    return _with_size(mask, where, key)
 
 
-def _check_compressed(mask: Any, good_sizes: set, where: str, key: str) -> None:
+def _compressed_mask(mask: Any, where: str, key: str) -> Mapping:
     remedy = 'Write {"size": [height, width], "counts": "..."} (pycocotools.mask.encode), or null where absent'
-    _expect(isinstance(mask, dict), where, key, "is not an RLE: results may hold no polygons", remedy)
-    counts, size = mask.get("counts"), mask.get("size")
-    if isinstance(counts, (list, np.ndarray)):
-        raise UserError(where, f"{key}.counts", "is an uncompressed RLE, which results may not hold", remedy)
-    _expect(isinstance(counts, (str, bytes)), where, f"{key}.counts", "is missing or no text", remedy)
-    if not (isinstance(size, (list, tuple)) and tuple(size) in good_sizes):
-        _expect(_is_size(size), where, f"{key}.size", f"is {size!r}", "Write [height, width]")
-        good_sizes.add(tuple(size))
+    _expect(isinstance(mask, dict), where, key, "is not an RLE (results may not hold polygons)", remedy)
+    plain = isinstance(mask.get("counts"), (list, np.ndarray))
+    _expect(not plain, where, f"{key}.counts", "is an uncompressed RLE, which results may not hold", remedy)
+    _expect(isinstance(mask.get("counts"), (str, bytes)), where, f"{key}.counts", "is missing or not a text", remedy)
+    return _with_size(mask, where, key)
 
 
-def _is_size(size: Any) -> bool:
-    return isinstance(size, (list, tuple)) and len(size) == 2 and all(_is_integer(side) and side > 0 for side in size)
+def _with_size(mask: Mapping, where: str, key: str) -> Mapping:
+    size = mask.get("size")
+    sound = isinstance(size, (list, tuple)) and len(size) == 2 and all(_is_integer(side) and side > 0 for side in size)
+    _expect(sound, where, f"{key}.size", f"is {size!r}", "Write [height, width] in pixels")
+    return mask
 
 
 def _is_integer(value: Any) -> bool:

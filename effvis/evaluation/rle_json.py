@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 
 COUNTS = re.compile(rb'("counts"\s*:\s*)\[(\s*\d[\d\s,]*)\]')
 # JSON itself has no such constant, but Python's reader accepts it and calls ``parse_constant`` at each one, in order.
-PLACEHOLDER = b"-Infinity"
+PLACEHOLDER = "-Infinity"
 MASKS_AT_ONCE = 64
 MOST_DIGITS = 9
 COMMA, ZERO = ord(","), ord("0")
@@ -30,11 +31,11 @@ def loads(text: bytes) -> Any:
         ValueError: the text is not JSON (json.JSONDecodeError) or not UTF-8.
     """
     pieces = COUNTS.split(text)
-    arrays = None if PLACEHOLDER in text else _integer_lists(pieces[2::3])
+    arrays = None if PLACEHOLDER.encode() in text else _integer_lists(pieces[2::3])
     if arrays is None:
         return json.loads(text)
     # Of three pieces, the third is the counts: the first two stay in the text, followed by the placeholder.
-    pieces[2::3] = [PLACEHOLDER] * len(arrays)
+    pieces[2::3] = [PLACEHOLDER.encode()] * len(arrays)
     remaining = iter(arrays)
     try:
         return json.loads(b"".join(pieces), parse_constant=lambda name: _constant(name, remaining))
@@ -44,22 +45,22 @@ def loads(text: bytes) -> Any:
 
 
 def _constant(name: str, arrays: Iterator[np.ndarray]) -> Any:
-    return next(arrays) if name == PLACEHOLDER.decode() else float(name)
+    return next(arrays) if name == PLACEHOLDER else float(name)
 
 
 def _integer_lists(texts: Sequence[bytes]) -> list[np.ndarray] | None:
     """The integers of each comma-separated text; None where the plain reader should have a look: odd or huge numbers."""
     arrays = []
     for start in range(0, len(texts), MASKS_AT_ONCE):
-        batch = [text.translate(None, b" \t\r\n") for text in texts[start : start + MASKS_AT_ONCE]]
+        batch = b"]".join(texts[start : start + MASKS_AT_ONCE])
+        short = batch.translate(None, b" \t\r\n")
         # Removing white space must not have joined two numbers.
-        spaced = any(len(short) != len(text) and re.search(rb"\d\s+\d", text)
-                     for short, text in zip(batch, texts[start : start + MASKS_AT_ONCE], strict=True))
-        numbers = None if spaced else _integers(b",".join(batch))
+        broken = len(short) != len(batch) and re.search(rb"\d\s+\d", batch)
+        numbers = None if broken else _integers(short.replace(b"]", b","))
         if numbers is None:
             return None
-        lengths = [text.count(b",") + 1 for text in batch]
-        arrays += np.split(numbers, np.cumsum(lengths[:-1]))
+        ends = accumulate(text.count(b",") + 1 for text in short.split(b"]"))
+        arrays += [numbers[first:end] for first, end in pairwise([0, *ends])]
     return arrays
 
 

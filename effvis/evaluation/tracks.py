@@ -8,8 +8,10 @@ a piecewise linear function that ``numpy.interp`` evaluates exactly, all values 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -20,113 +22,141 @@ FRAME_ROOM = 2.0**32
 # COCO's compressed counts: 6 bits in each character from '0' on, of which 5 carry the number and one says "more follows".
 FIRST_CHARACTER, LAST_CHARACTER, CONTINUED = 48, 111, 80
 LONGEST_NUMBER = 7
+COMPRESSED = re.compile(r"(?:[P-o]*[0-O])+")
+
+Segmentations = Sequence[Mapping | None]  # an RLE, or None where absent, for each frame
 
 
 class MalformedMask(ValueError):
-    """An RLE that cannot be read; ``frame`` is its position in the segmentation list."""
+    """An RLE that cannot be read: that of a track in a frame, both counted from 0."""
 
-    def __init__(self, frame: int, problem: str):
+    def __init__(self, track: int, frame: int, problem: str):
         super().__init__(problem)
-        self.frame, self.problem = frame, problem
+        self.track, self.frame, self.problem = track, frame, problem
 
 
 @dataclass(frozen=True)
-class Track:
-    """The masks of one tracklet, F frames long.
+class Tracks:
+    """The masks of N tracks of at most F frames each.
 
     Attributes:
-        areas_F: foreground pixels (int64); 0 where absent.
-        totals_F: all pixels that the runs cover (int64); -1 where absent.
-        sizes_F: number of each mask's frame size (int64, see ``build_track``); -1 where absent.
-        bounds: float64 [2R], where each run of foreground begins and ends on the line of all frames.
+        lengths_N: frames of each track's list.
+        areas_NF: foreground pixels (int64); 0 where absent.
+        totals_NF: all pixels that the runs cover (int64); -1 where absent.
+        sizes_NF: number of each mask's frame size (int64, see ``build_tracks``); -1 where absent.
+        bounds: float64 [2R], where each run of foreground begins and ends on the line of all frames, track after track.
+        first_run: int64 [N + 1], each track's first run.
     """
 
-    areas_F: np.ndarray
-    totals_F: np.ndarray
-    sizes_F: np.ndarray
+    lengths_N: np.ndarray
+    areas_NF: np.ndarray
+    totals_NF: np.ndarray
+    sizes_NF: np.ndarray
     bounds: np.ndarray
+    first_run: np.ndarray
 
 
-def build_track(segmentations: Sequence[Mapping | None], sizes: dict[tuple, int], line_frames: int) -> Track:
-    """Decodes the masks of a track.
+def build_tracks(tracks: Sequence[Segmentations], sizes: dict[tuple, int], line_frames: int) -> Tracks:
+    """Decodes the masks of tracks.
 
     Args:
-        segmentations: RLEs with ``size`` and ``counts`` (compressed: str or bytes; plain: a list or array of integers);
-            None or empty where absent.
+        tracks: for each frame an RLE with ``size`` and ``counts`` (compressed: str or bytes; plain: a list or array of
+            integers); None or empty where absent.
         sizes: numbers of the frame sizes (height, width), shared by all tracks that are to be compared; sizes met for
             the first time are added. Each has a line of its own, so that masks of different sizes share nothing.
-        line_frames: frames on each line; no list of the compared tracks is longer.
+        line_frames: F, frames on each line; no list of the compared tracks is longer.
 
     Raises:
         MalformedMask: an RLE that cannot be decoded.
     """
-    present = [frame for frame, mask in enumerate(segmentations) if mask]
-    areas_F, (totals_F, sizes_F) = np.zeros(len(segmentations), np.int64), np.full((2, len(segmentations)), -1)
-    if not present:
-        return Track(areas_F, totals_F, sizes_F, np.empty(0))
-    sizes_F[present] = [sizes.setdefault(tuple(segmentations[f]["size"]), len(sizes)) for f in present]
-    slots = sizes_F[present] * line_frames + present
+    places = [(n, frame) for n, track in enumerate(tracks) for frame, mask in enumerate(track) if mask]
+    lengths_N = np.array([len(track) for track in tracks], np.int64)
+    areas_NF, totals_NF, sizes_NF = np.full((3, len(tracks), line_frames), [[[0]], [[-1]], [[-1]]])
+    if not places:
+        return Tracks(lengths_N, areas_NF, totals_NF, sizes_NF, np.empty(0), np.zeros(len(tracks) + 1, np.int64))
+    masks = [tracks[n][frame] for n, frame in places]
+    codes = np.array([sizes.setdefault(tuple(mask["size"]), len(sizes)) for mask in masks])
+    track, frame = np.array(places).T
+    slots = codes * line_frames + frame
     if len(sizes) > 1:
-        order = np.argsort(slots)
-        present, slots = [present[i] for i in order], slots[order]
+        order = np.lexsort((slots, track))
+        masks, track, frame, codes, slots = [masks[i] for i in order], *(a[order] for a in (track, frame, codes, slots))
 
     try:
-        runs, first = _runs([segmentations[frame]["counts"] for frame in present])
-    except MalformedMask as error:
-        raise MalformedMask(present[error.frame], error.problem) from None
-    areas_F[present] = np.add.reduceat(runs[1::2], first // 2)
-    totals_F[present] = areas_F[present] + np.add.reduceat(runs[::2], first // 2)
-    if totals_F.max() >= FRAME_ROOM:
-        raise MalformedMask(int(np.argmax(totals_F)), "covers more than 2^32 pixels")
+        runs, first = _runs([mask["counts"] for mask in masks])
+        areas = np.add.reduceat(runs[1::2], first // 2)
+        totals = areas + np.add.reduceat(runs[::2], first // 2)
+        if totals.max() >= FRAME_ROOM:
+            raise _BadCounts(int(totals.argmax()), "covers more than 2^32 pixels")
+    except _BadCounts as error:
+        raise MalformedMask(int(track[error.index]), int(frame[error.index]), error.problem) from None
+    areas_NF[track, frame], totals_NF[track, frame], sizes_NF[track, frame] = areas, totals, codes
 
-    # Before each frame, the line is skipped from the end of the previous mask to this frame's own place.
+    # Before each mask, the line is skipped from the end of the previous mask to this one's own place.
     bounds = runs.astype(np.float64)
-    ends = slots * FRAME_ROOM + totals_F[present]
+    ends = slots * FRAME_ROOM + totals
     bounds[first] += slots * FRAME_ROOM - np.concatenate([[0.0], ends[:-1]])
-    return Track(areas_F, totals_F, sizes_F, np.cumsum(bounds, out=bounds))
+    np.cumsum(bounds, out=bounds)
+    first_run = np.append(first, runs.size)[np.searchsorted(track, np.arange(len(tracks) + 1))] // 2
+    return Tracks(lengths_N, areas_NF, totals_NF, sizes_NF, bounds, first_run)
 
 
-def overlaps(tracks: Sequence[Track], others: Sequence[Track]) -> tuple[np.ndarray, np.ndarray]:
+def overlaps(tracks: Tracks, others: Tracks) -> tuple[np.ndarray, np.ndarray]:
     """Intersection and union, in pixels summed over the frames, of every track with every other: two int64 [D, G].
 
     As in the official evaluator, frames after the end of the shorter list do not count, a frame where one is absent adds
     the other's area to the union, and one where the sizes differ adds nothing to either.
     """
-    intersection_DG, union_DG = np.zeros((2, len(tracks), len(others)), np.int64)
-    for g, other in enumerate(others):
-        covered = _covered(other.bounds)
-        for d, track in enumerate(tracks):
-            length = min(track.areas_F.size, other.areas_F.size)
-            sizes, other_sizes = track.sizes_F[:length], other.sizes_F[:length]
-            counted = (sizes == other_sizes) | (sizes < 0) | (other_sizes < 0)
-            both = int(((track.areas_F[:length] + other.areas_F[:length]) * counted).sum())
-            intersection_DG[d, g] = _shared(track.bounds, other.bounds, covered)
-            union_DG[d, g] = both - intersection_DG[d, g]
-    return intersection_DG, union_DG
+    intersections_DG = np.zeros((tracks.lengths_N.size, others.lengths_N.size), np.int64)
+    first, end = tracks.first_run[:-1], tracks.first_run[1:]
+    some = first < end
+    for g, (other_first, other_end) in enumerate(pairwise(2 * others.first_run)):
+        if other_first < other_end and some.any():
+            other_bounds = others.bounds[other_first:other_end]
+            before = np.interp(tracks.bounds, other_bounds, _covered(other_bounds))
+            intersections_DG[some, g] = np.add.reduceat(before[1::2] - before[::2], first[some])
+
+    sizes_DGF, other_sizes_DGF, shared_DGF = _compared(tracks, others)
+    counted_DGF = shared_DGF & ((sizes_DGF == other_sizes_DGF) | (sizes_DGF < 0) | (other_sizes_DGF < 0))
+    areas_DG = ((tracks.areas_NF[:, None] + others.areas_NF) * counted_DGF).sum(axis=2)
+    return intersections_DG, areas_DG - intersections_DG
 
 
-def disagreeing_frame(track: Track, other: Track) -> int | None:
-    """The first frame where both masks claim one size but do not cover equally many pixels: one of them is damaged."""
-    length = min(track.areas_F.size, other.areas_F.size)
-    wrong = (track.sizes_F[:length] == other.sizes_F[:length]) & (track.totals_F[:length] != other.totals_F[:length])
-    return int(np.argmax(wrong)) if wrong.any() else None
+def disagreement(tracks: Tracks, others: Tracks) -> tuple[int, int, int] | None:
+    """The first (track, other, frame) where both masks claim one size but do not cover equally many pixels."""
+    sizes_DGF, other_sizes_DGF, shared_DGF = _compared(tracks, others)
+    wrong_DGF = shared_DGF & (sizes_DGF == other_sizes_DGF) & (tracks.totals_NF[:, None] != others.totals_NF)
+    return tuple(map(int, np.argwhere(wrong_DGF)[0])) if wrong_DGF.any() else None
 
 
-def mask_areas(segmentations: Sequence[Mapping | None]) -> np.ndarray:
-    """Foreground pixels of the compressed masks that are present (int64), at a third of the cost of building a track.
+def mask_areas(tracks: Sequence[Segmentations]) -> list[np.ndarray]:
+    """Foreground pixels of the compressed masks that are present in each track, at a third of the cost of decoding them.
 
     Raises:
         MalformedMask: an RLE that cannot be decoded.
     """
-    present = [frame for frame, mask in enumerate(segmentations) if mask]
-    if not present:
-        return np.zeros(0, np.int64)
-    texts = [_text(segmentations[frame]["counts"]) for frame in present]
+    places = [(n, frame) for n, track in enumerate(tracks) for frame, mask in enumerate(track) if mask]
+    if not places:
+        return [np.zeros(0, np.int64) for _ in tracks]
+    masks = [tracks[n][frame] for n, frame in places]
     try:
-        _check_texts(texts, np.frombuffer("".join(texts).encode("latin-1", "replace"), np.uint8))
-    except MalformedMask as error:
-        raise MalformedMask(present[error.frame], error.problem) from None
-    return coco_mask.area([segmentations[frame] for frame in present]).astype(np.int64)
+        _characters(_texts([mask["counts"] for mask in masks]))
+    except _BadCounts as error:
+        raise MalformedMask(*places[error.index], error.problem) from None
+    return np.split(coco_mask.area(masks).astype(np.int64), np.searchsorted([n for n, _ in places], np.arange(1, len(tracks))))
+
+
+class _BadCounts(Exception):
+    def __init__(self, index: int, problem: str):
+        super().__init__(problem)
+        self.index, self.problem = index, problem
+
+
+def _compared(tracks: Tracks, others: Tracks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The frame sizes of both sides of every pair, and which frames both lists have; broadcast to [D, G, F]."""
+    shortest_DG = np.minimum(tracks.lengths_N[:, None], others.lengths_N)
+    shared_DGF = np.arange(tracks.sizes_NF.shape[1]) < shortest_DG[:, :, None]
+    return tracks.sizes_NF[:, None], others.sizes_NF[None], shared_DGF
 
 
 def _covered(bounds: np.ndarray) -> np.ndarray:
@@ -136,43 +166,34 @@ def _covered(bounds: np.ndarray) -> np.ndarray:
     return np.cumsum(lengths, out=lengths)
 
 
-def _shared(bounds: np.ndarray, other_bounds: np.ndarray, other_covered: np.ndarray) -> int:
-    if not bounds.size or not other_bounds.size:
-        return 0
-    before = np.interp(bounds, other_bounds, other_covered)
-    return int((before[1::2] - before[::2]).sum())
-
-
 def _runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Run lengths (int64) of all masks one after another, and the index of each mask's first run.
 
     Every mask gets an even number of runs (one that ends in background gets a foreground run of length 0 more), so that
     even indices are background and odd ones foreground throughout.
     """
-    if all(isinstance(one, (str, bytes)) for one in counts):
-        runs, first = _compressed_runs([_text(one) for one in counts])
+    if set(map(type, counts)) <= {str, bytes}:
+        runs, first = _compressed_runs(_texts(counts))
     else:
-        runs, first = _plain_runs([_compressed_runs([_text(one)])[0] if isinstance(one, (str, bytes)) else one
-                                   for one in counts])
+        runs, first = _plain_runs(counts)
     if runs.min() < 0:
-        mask = int(np.searchsorted(first, np.argmin(runs), side="right")) - 1
-        raise MalformedMask(mask, "has a run of negative length")
+        raise _BadCounts(int(np.searchsorted(first, runs.argmin(), side="right")) - 1, "has a run of negative length")
     return runs, first
 
 
 def _plain_runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     pieces, lengths = [], []
     for mask, one in enumerate(counts):
-        runs = np.asarray(one)
+        runs = _compressed_runs(_texts([one]))[0] if isinstance(one, (str, bytes)) else np.asarray(one)
         if runs.ndim != 1 or not runs.size or runs.dtype.kind not in "iu":
-            raise MalformedMask(mask, "has counts that are not a list of integers")
+            raise _BadCounts(mask, "has counts that are not a list of integers")
         pieces += [runs, [0]] if runs.size % 2 else [runs]
         lengths.append(runs.size + runs.size % 2)
     return np.concatenate(pieces, dtype=np.int64), np.cumsum([0, *lengths[:-1]])
 
 
-def _text(counts: str | bytes) -> str:
-    return counts if isinstance(counts, str) else counts.decode("latin-1")
+def _texts(counts: Sequence[str | bytes]) -> list[str]:
+    return [one if type(one) is str else one.decode("latin-1") for one in counts]
 
 
 def _compressed_runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -194,35 +215,40 @@ def _compressed_runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def _split(texts: Sequence[str], padding: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The characters of all padded texts (uint8), where each number in them ends, and each text's first number."""
-    padded = [text + pad for text, pad in zip(texts, padding, strict=True)]
-    characters = np.frombuffer("".join(padded).encode("latin-1", "replace"), np.uint8)
-    _check_texts(texts, characters)
+    characters = _characters(texts, padding)
     ends = np.flatnonzero(characters < CONTINUED)
-    first = np.searchsorted(ends, np.cumsum([0, *map(len, padded[:-1])]))
+    lengths = np.array([len(text) for text in texts]) + [len(pad) for pad in padding]
+    first = np.searchsorted(ends, np.cumsum(lengths) - lengths)
     return characters, ends, first
 
 
-def _check_texts(texts: Sequence[str], characters: np.ndarray) -> None:
-    """Raises MalformedMask for a text with a foreign character, without any, or cut off inside a number."""
+def _characters(texts: Sequence[str], padding: Sequence[str] | None = None) -> np.ndarray:
+    """All texts, each followed by its padding, as uint8.
+
+    Raises:
+        _BadCounts: a text has a foreign character, or none, or is cut off inside a number.
+    """
+    joined = "".join(texts if padding is None else chain.from_iterable(zip(texts, padding, strict=True)))
+    characters = np.frombuffer(joined.encode("latin-1", "replace"), np.uint8)
     sound = characters.size and characters.min() >= FIRST_CHARACTER and characters.max() <= LAST_CHARACTER
-    if sound and all(text and text[-1] < chr(CONTINUED) for text in texts):
-        return
-    for mask, text in enumerate(texts):
-        if not text or not all(FIRST_CHARACTER <= ord(character) <= LAST_CHARACTER for character in text):
-            raise MalformedMask(mask, "has counts that are not a compressed RLE")
-        if ord(text[-1]) >= CONTINUED:
-            raise MalformedMask(mask, "has counts that are cut off")
+    if not all(texts) or not sound or max([text[-1] for text in texts]) >= chr(CONTINUED):
+        mask, text = next((mask, text) for mask, text in enumerate(texts) if not COMPRESSED.fullmatch(text))
+        cut_off = COMPRESSED.fullmatch(text + "0")
+        raise _BadCounts(mask, "has counts that are cut off" if cut_off else "has counts that are not a compressed RLE")
+    return characters
 
 
 def _numbers(characters: np.ndarray, ends: np.ndarray, first: np.ndarray) -> np.ndarray:
     """The signed numbers (int64), each in 5-bit digits whose last character is the most significant and has the sign."""
     last = ((characters[ends] - np.uint8(FIRST_CHARACTER)) ^ np.uint8(16)) - np.uint8(16)
     numbers = last.view(np.int8).astype(np.int64)
-    lengths = np.diff(ends, prepend=-1)
+    lengths = ends.copy()
+    lengths[0] += 1
+    lengths[1:] -= ends[:-1]
     longer, digit = np.flatnonzero(lengths > 1), 1
     while longer.size:
         if digit == LONGEST_NUMBER:
-            raise MalformedMask(int(np.searchsorted(first, longer[0], side="right")) - 1, "has a run that is too long")
+            raise _BadCounts(int(np.searchsorted(first, longer[0], side="right")) - 1, "has a run that is too long")
         low = (characters[ends[longer] - digit] - np.uint8(FIRST_CHARACTER)) & np.uint8(31)
         numbers[longer] = numbers[longer] * 32 + low
         digit += 1

@@ -16,11 +16,13 @@ import numpy as np
 from effvis.errors import UserError
 from effvis.evaluation.average_precision import METRICS, GroupDetections, GroupTruths, accumulate, best_first, match
 from effvis.evaluation.inputs import Detection, GroundTruth, Results, Truth, read_ground_truth, read_results
-from effvis.evaluation.tracks import MalformedMask, Track, build_track, disagreeing_frame, mask_areas, overlaps
+from effvis.evaluation.tracks import MalformedMask, Tracks, build_tracks, disagreement, mask_areas, overlaps
 
 __all__ = ["METRICS", "Evaluation", "evaluate", "keep_frames"]
 
 
+# Bounds the memory: a (video, category) may have 100 detections.
+TRACKS_AT_ONCE = 8
 REMEDY = "Encode the mask anew, e.g. with pycocotools.mask.encode"
 
 
@@ -123,54 +125,53 @@ def _match_group(group: tuple[int, int], truth: GroundTruth, found: Results, war
     order = best_first(np.array([detection.score for detection in detections]))
     detections = [detections[index] for index in order]
     scores = np.array([detection.score for detection in detections])
+    parts = [detections[first : first + TRACKS_AT_ONCE] for first in range(0, len(detections), TRACKS_AT_ONCE)]
     if not truths:
-        areas = np.array([_mean_area(_decode(mask_areas, one, found.where)) for one in detections])
-        return match(scores, areas, None, None)
+        areas = [area for part in parts for area in map(_mean_area, _decode(mask_areas, part, found.where))]
+        return match(scores, np.array(areas), None, None)
 
     # Several sizes in one video are a mistake that the protocol scores: masks of different sizes never overlap.
     sizes, line_frames = {}, max(len(one.segmentations) for one in (*detections, *truths))
-    tracks = [_decode(build_track, one, found.where, sizes, line_frames) for one in detections]
-    truth_tracks = [_decode(build_track, one, truth.where, sizes, line_frames) for one in truths]
-    _check_totals(detections, tracks, truths, truth_tracks, truth.where, found.where)
-    intersections_DG, unions_DG = overlaps(tracks, truth_tracks)
-    for d, g in np.argwhere(unions_DG == 0):
-        warnings.append(f"{found.where}: {detections[d].key}: has no pixel to compare with {truths[g].key} of {truth.where}: "
-                        "both are empty, or their frames differ in size")
-    ious_DG = intersections_DG / np.maximum(unions_DG, 1)
-    areas = np.array([_mean_area(track.areas_F) for track in tracks])
-    return match(scores, areas, _group_truths(truths), ious_DG)
+    others = _decode(build_tracks, truths, truth.where, sizes, line_frames)
+    areas, ious = [], []
+    for part in parts:
+        tracks = _decode(build_tracks, part, found.where, sizes, line_frames)
+        _check_totals(part, tracks, found.where, truths, others, truth.where)
+        intersections_DG, unions_DG = overlaps(tracks, others)
+        warnings += [f"{found.where}: {part[d].key}: has no pixel to compare with {truths[g].key} of {truth.where}: both are "
+                     "empty, or their frames differ in size" for d, g in np.argwhere(unions_DG == 0)]
+        areas += map(_mean_area, tracks.areas_NF)
+        ious.append(intersections_DG / np.maximum(unions_DG, 1))
+    return match(scores, np.array(areas), _group_truths(truths), np.concatenate(ious))
 
 
-def _decode(decoder: Callable[..., Any], one: Detection | Truth, where: str, *arguments: Any) -> Any:
+def _decode(decoder: Callable[..., Any], tracks: Sequence[Detection | Truth], where: str, *arguments: Any) -> Any:
     try:
-        return decoder(one.segmentations, *arguments)
+        return decoder([one.segmentations for one in tracks], *arguments)
     except MalformedMask as error:
-        raise UserError(where, f"{one.key}.segmentations[{error.frame}]", error.problem, REMEDY) from None
+        key = f"{tracks[error.track].key}.segmentations[{error.frame}]"
+        raise UserError(where, key, error.problem, REMEDY) from None
 
 
 def _mean_area(areas: np.ndarray) -> float:
     """Mean over the frames in which there is something."""
-    return float(areas[areas > 0].mean()) if areas.any() else 0.0
+    frames = np.count_nonzero(areas)
+    return areas.sum() / frames if frames else 0.0
 
 
 def _check_totals(
-    detections: Sequence[Detection],
-    tracks: Sequence[Track],
-    truths: Sequence[Truth],
-    truth_tracks: Sequence[Track],
-    truth_where: str,
-    where: str,
+    detections: Sequence[Detection], tracks: Tracks, where: str, truths: Sequence[Truth], others: Tracks, truth_where: str
 ) -> None:
     """Refuses masks that claim one size but cover different numbers of pixels: the official evaluator never returns."""
-    for detection, track in zip(detections, tracks, strict=True):
-        for truth, truth_track in zip(truths, truth_tracks, strict=True):
-            frame = disagreeing_frame(track, truth_track)
-            if frame is None:
-                continue
-            height, width = truth.segmentations[frame]["size"]
-            wrong = (where, detection, track) if track.totals_F[frame] != height * width else (truth_where, truth, truth_track)
-            raise UserError(wrong[0], f"{wrong[1].key}.segmentations[{frame}]",
-                            f"covers {wrong[2].totals_F[frame]} pixels, its size says {height}x{width}", REMEDY)
+    if (pair := disagreement(tracks, others)) is None:
+        return
+    d, g, frame = pair
+    height, width = truths[g].segmentations[frame]["size"]
+    total = tracks.totals_NF[d, frame]
+    if total == height * width:
+        where, detections, d, total = truth_where, truths, g, others.totals_NF[g, frame]
+    raise UserError(where, f"{detections[d].key}.segmentations[{frame}]",
+                    f"covers {total} pixels, its size says {height}x{width}", REMEDY)
 
 
 def _labels(categories: Mapping[int, str]) -> list[str]:
