@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.cli import seconds_text
 
@@ -59,7 +59,7 @@ class Board:
 def _line(status: Status) -> str:
     parts = [f"{status.job.kind} {status.job.label} ({status.job.key})", status.state]
     if status.state == "running":
-        parts += [text for text in _columns(status.progress) if text]
+        parts += [text for text in _columns(status) if text]
     elif status.state in ("done", "failed"):
         parts.append(seconds_text(status.seconds))
     if status.message:
@@ -77,9 +77,8 @@ def _table(statuses: list[Status]) -> Group:
     table = Table("", "run", "key", "state", "step", "loss", "left", caption=caption)
     failures = []
     for status in sorted(statuses, key=lambda status: list(_STYLES).index(status.state)):
-        progress = status.progress if status.state == "running" else {}
         seconds = seconds_text(status.seconds) if status.state in ("done", "failed") else ""
-        step, loss, left = _columns(progress)
+        step, loss, left = _columns(status)
         state = f"[{_STYLES[status.state]}]{status.state}[/]"
         row = (status.job.kind, status.job.label, status.job.key)
         table.add_row(*map(escape, row), state, step, loss, left or seconds)
@@ -88,10 +87,14 @@ def _table(statuses: list[Status]) -> Group:
     return Group(table, *failures)
 
 
-def _columns(progress: dict[str, Any]) -> tuple[str, str, str]:
-    """Step, loss and time left of a report; empty where it does not say."""
-    step = f"{progress['step']}/{progress['total']}" if progress.get("total") else ""
-    loss = f"loss {progress['loss']:.3f}" if progress.get("loss") is not None else ""
-    left = f"{seconds_text(progress['eta'])} left" if progress.get("eta") is not None else ""
-    return step, loss, left
-
+def _columns(status: Status) -> tuple[str, str, str]:
+    """Step, loss and time left of a running job; empty where its latest report does not say."""
+    progress = status.progress if status.state == "running" else {}
+    step, total, eta = progress.get("step"), progress.get("total"), progress.get("eta")
+    if eta is None and step and total:
+        eta = (time.monotonic() - status.started) * (total - step) / step
+    return (
+        f"{step}/{total}" if total else "",
+        f"loss {progress['loss']:.3f}" if progress.get("loss") is not None else "",
+        f"{seconds_text(eta)} left" if eta is not None else "",
+    )

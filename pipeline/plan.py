@@ -56,8 +56,8 @@ def plan_rows(params: Params, rows: Iterable[Row]) -> Plan:
     missing = {spec.key for spec in evaluations.values() if cells.find(params, spec) is None}
     for key in tuple(missing):
         missing |= {one.key for one in _missing_trainings(evaluations[key].train, store)}
-    labels = {spec.key: _label(list(names[spec.key]), spec) for spec in trainings.values()}
-    labels |= {spec.key: f"{', '.join(names[spec.key])}, seed {spec.train.seed}" for spec in evaluations.values()}
+    labels = {spec.key: _training_label(list(names[spec.key]), spec) for spec in trainings.values()}
+    labels |= {spec.key: _label(list(names[spec.key]), spec.train.seed) for spec in evaluations.values()}
     return Plan(tuple(trainings.values()), tuple(evaluations.values()), frozenset(missing), labels)
 
 
@@ -72,11 +72,15 @@ def _missing_trainings(spec: TrainSpec, store: RunStore) -> tuple[TrainSpec, ...
     return (*(_missing_trainings(spec.parent, store) if spec.parent else ()), spec)
 
 
-def _label(cells: list[str], spec: TrainSpec) -> str:
+def _training_label(cells: list[str], spec: TrainSpec) -> str:
     if spec.kind == "pretrain":
         return f"single frames, {'with' if spec.train.correspondence else 'without'} CL"
+    return _label(cells, spec.seed)
+
+
+def _label(cells: list[str], seed: int) -> str:
     more = f" +{len(cells) - 1}" if len(cells) > 1 else ""
-    return f"{cells[0]}{more}, seed {spec.seed}"
+    return f"{cells[0]}{more}, seed {seed}"
 
 
 def jobs(params: Params, plan: Plan) -> list[Job]:

@@ -206,3 +206,11 @@ def test_off_a_terminal_each_change_is_one_line(tmp_path, capsys):
         "[1/2] evaluate job k2 (k2)  failed  0:03  ValueError: no",
     ]
 
+
+def test_a_job_that_does_not_say_how_long_is_reckoned_with(tmp_path, capsys):
+    running = Status(job(tmp_path, "k1", "evaluate", print), "running", progress_file=tmp_path / "k1.json")
+    running.started = time.monotonic() - 30
+    (tmp_path / "k1.json").write_text('{"step": 20, "total": 80}')
+    Board().update([running])
+    assert capsys.readouterr().err == "[0/1] evaluate job k1 (k1)  running  20/80  1:30 left\n"
+
