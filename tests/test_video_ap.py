@@ -176,7 +176,8 @@ def test_more_detections_than_are_matched():
     right, wrong = [box(0, 0, 50, 50)] * 2, [box(100, 100, 110, 110)] * 2
     results = [(1, 1, 0.9 - i / 1000, wrong) for i in range(100)] + [(1, 1, 0.1, right)]
     truth, results = problem([(1, 1, right, {})], results)
-    assert evaluate(truth, results).metrics["AR100"] == 0
+    metrics = evaluate(truth, results).metrics
+    assert (metrics["AP"], metrics["AR100"]) == (0, 0)
     results[-1]["score"] = 0.85
     evaluation = evaluate(truth, results)
     assert evaluation.metrics == reference.evaluate(truth, results)["metrics"]
@@ -187,6 +188,25 @@ def test_an_overlap_on_a_threshold_counts():
     """IoU 9/10 exceeds linspace's 0.8999..., so nine of ten thresholds are met."""
     truth, results = problem([(1, 1, [box(0, 0, 100, 100)] * 2, {})], [(1, 1, 1.0, [box(0, 0, 90, 100)] * 2)])
     assert evaluate(truth, results).metrics["AR1"] == pytest.approx(0.9, abs=1e-12)
+
+
+def test_a_crowd_may_be_found_several_times():
+    """Two results on a crowd are both ignored; on a single object the second would be wrong, and before a third result."""
+    crowd, single = [box(0, 0, 50, 50)] * 2, [box(100, 100, 190, 190)] * 2
+    truth, results = problem([(1, 1, crowd, {"iscrowd": 1}), (1, 1, single, {})],
+                             [(1, 1, 0.9, crowd), (1, 1, 0.8, crowd), (1, 1, 0.7, single)])
+    assert evaluate(truth, results).metrics["AP"] == pytest.approx(1)
+    truth["annotations"][0]["iscrowd"] = 0
+    assert evaluate(truth, results).metrics["AP"] < 0.9
+
+
+def test_the_order_of_truths_that_share_an_id():
+    """Video 1 comes first, so its stand-in from video 2 does too; the last of three equals has id 0 and makes no match."""
+    masks = [box(0, 0, 50, 50)] * 2
+    truth, results = problem([(1, 1, masks, {"id": 5}), (2, 1, masks, {"id": 5}), (2, 1, masks, {"id": 0})],
+                             [(2, 1, 0.9, masks)], videos=2)
+    assert evaluate(truth, results).metrics == reference.evaluate(truth, results)["metrics"]
+    assert evaluate(truth, results).metrics["AP"] == 0
 
 
 def test_a_perfect_result_and_what_is_undefined():
