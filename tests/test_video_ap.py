@@ -236,10 +236,11 @@ def test_what_is_left_out_is_said():
 
 
 def test_progress_is_told():
-    truth, results = problem([(1, 1, [box(0, 0, 9, 9)], {})], [(2, 1, 0.5, [None])], videos=3)
+    results = [(2, 1, 0.5, [None]), (2, 1, 0.4, [None]), (3, 1, 0.5, [None]), (3, 3, 0.5, [None])]
+    truth, results = problem([(1, 1, [box(0, 0, 9, 9)], {})], results, videos=3, categories=3)
     told = []
     evaluate(truth, results, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert told == [(2, 3), (3, 3)]
 
 
 def test_no_results_are_refused_unless_allowed():
@@ -429,6 +430,13 @@ class TestTracks:
         masks = self.tracks_of(pixels_NFHW[:1])
         as_bytes = [[mask | {"counts": mask["counts"].encode()} for mask in masks[0]]]
         assert (build_tracks(masks, {}, 5).bounds == build_tracks(as_bytes, {}, 5).bounds).all()
+
+    @pytest.mark.parametrize("counts", [[], [1.5, 2], [[1], [2, 3]], [[1, 2], [3, 4]], ["1"], [10**30], [5, -1, 6], "~", ""])
+    def test_a_bad_mask_among_plain_ones_is_located(self, counts):
+        good = {"size": [2, 5], "counts": [3, 7]}
+        with pytest.raises(MalformedMask) as error:
+            build_tracks([[good, good], [good, None, good | {"counts": counts}, good]], {}, 4)
+        assert (error.value.track, error.value.frame) == (1, 2)
 
     def test_a_bad_mask_is_located(self, pixels_NFHW):
         masks = self.tracks_of(pixels_NFHW)

@@ -54,6 +54,10 @@ class GroupDetections:
     matched_ATD: np.ndarray
     ignored_ATD: np.ndarray
 
+    def lowest_match(self) -> float:
+        """The score of the last detection that found a ground truth at any threshold; infinite if none did."""
+        return self.scores[self.matched_ATD.any(axis=(0, 1))].min(initial=np.inf)
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -93,7 +97,7 @@ def match(scores: np.ndarray, areas: np.ndarray, truths: GroupTruths | None, iou
     A ground truth that counts goes before one that is ignored; of equal overlaps the later ground truth wins.
 
     Args:
-        scores, areas: of the detections, best first, [D].
+        scores, areas: of the detections, best first, [D]. An area of NaN lies in every range.
         truths, ious_DG: None where there are no ground truths.
     """
     matched_ATD = np.zeros((len(AREA_LIMITS), len(IOU_THRESHOLDS), scores.size), bool)

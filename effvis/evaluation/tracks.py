@@ -69,7 +69,7 @@ def build_tracks(tracks: Sequence[Segmentations], sizes: dict[tuple, int], line_
     Raises:
         MalformedMask: an RLE that cannot be decoded.
     """
-    places = [(n, frame) for n, track in enumerate(tracks) for frame, mask in enumerate(track) if mask]
+    places = _places(tracks)
     lengths_N = np.array([len(track) for track in tracks], np.int64)
     areas_NF, totals_NF, sizes_NF = np.full((3, len(tracks), line_frames), [[[0]], [[-1]], [[-1]]])
     if not places:
@@ -85,7 +85,7 @@ def build_tracks(tracks: Sequence[Segmentations], sizes: dict[tuple, int], line_
     try:
         runs, first = _runs([mask["counts"] for mask in masks])
         areas = np.add.reduceat(runs[1::2], first // 2)
-        totals = areas + np.add.reduceat(runs[::2], first // 2)
+        totals = np.add.reduceat(runs, first)
         if totals.max() >= FRAME_ROOM:
             raise _BadCounts(int(totals.argmax()), "covers more than 2^32 pixels")
     except _BadCounts as error:
@@ -93,10 +93,9 @@ def build_tracks(tracks: Sequence[Segmentations], sizes: dict[tuple, int], line_
     areas_NF[track, frame], totals_NF[track, frame], sizes_NF[track, frame] = areas, totals, codes
 
     # Before each mask, the line is skipped from the end of the previous mask to this one's own place.
-    bounds = runs.astype(np.float64)
     ends = slots * FRAME_ROOM + totals
-    bounds[first] += slots * FRAME_ROOM - np.concatenate([[0.0], ends[:-1]])
-    np.cumsum(bounds, out=bounds)
+    runs[first] += slots * FRAME_ROOM - np.concatenate([[0.0], ends[:-1]])
+    bounds = np.cumsum(runs, out=runs)
     first_run = np.append(first, runs.size)[np.searchsorted(track, np.arange(len(tracks) + 1))] // 2
     return Tracks(lengths_N, areas_NF, totals_NF, sizes_NF, bounds, first_run)
 
@@ -129,21 +128,30 @@ def disagreement(tracks: Tracks, others: Tracks) -> tuple[int, int, int] | None:
     return tuple(map(int, np.argwhere(wrong_DGF)[0])) if wrong_DGF.any() else None
 
 
+def check_masks(tracks: Sequence[Segmentations]) -> None:
+    """Raises MalformedMask for compressed counts that cannot be read."""
+    places = _places(tracks)
+    try:
+        _characters(_texts([tracks[n][frame]["counts"] for n, frame in places]))
+    except _BadCounts as error:
+        raise MalformedMask(*places[error.index], error.problem) from None
+
+
 def mask_areas(tracks: Sequence[Segmentations]) -> list[np.ndarray]:
     """Foreground pixels of the compressed masks that are present in each track, at a third of the cost of decoding them.
 
     Raises:
-        MalformedMask: an RLE that cannot be decoded.
+        MalformedMask: an RLE that cannot be read.
     """
-    places = [(n, frame) for n, track in enumerate(tracks) for frame, mask in enumerate(track) if mask]
-    if not places:
-        return [np.zeros(0, np.int64) for _ in tracks]
-    masks = [tracks[n][frame] for n, frame in places]
-    try:
-        _characters(_texts([mask["counts"] for mask in masks]))
-    except _BadCounts as error:
-        raise MalformedMask(*places[error.index], error.problem) from None
-    return np.split(coco_mask.area(masks).astype(np.int64), np.searchsorted([n for n, _ in places], np.arange(1, len(tracks))))
+    check_masks(tracks)
+    places = _places(tracks)
+    areas = coco_mask.area([tracks[n][frame] for n, frame in places]) if places else np.empty(0)
+    return np.split(areas.astype(np.int64), np.searchsorted([n for n, _ in places], np.arange(1, len(tracks))))
+
+
+def _places(tracks: Sequence[Segmentations]) -> list[tuple[int, int]]:
+    """Track and frame of every mask that is present."""
+    return [(n, frame) for n, track in enumerate(tracks) for frame, mask in enumerate(track) if mask]
 
 
 class _BadCounts(Exception):
@@ -167,7 +175,7 @@ def _covered(bounds: np.ndarray) -> np.ndarray:
 
 
 def _runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Run lengths (int64) of all masks one after another, and the index of each mask's first run.
+    """Run lengths (float64, whole numbers) of all masks one after another, and the index of each mask's first run.
 
     Every mask gets an even number of runs (one that ends in background gets a foreground run of length 0 more), so that
     even indices are background and odd ones foreground throughout.
@@ -175,21 +183,27 @@ def _runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     if set(map(type, counts)) <= {str, bytes}:
         runs, first = _compressed_runs(_texts(counts))
     else:
-        runs, first = _plain_runs(counts)
+        pieces = [_runs_of_one(one, mask) for mask, one in enumerate(counts)]
+        runs, first = np.concatenate(pieces, dtype=np.float64), np.cumsum([0, *map(len, pieces[:-1])])
     if runs.min() < 0:
         raise _BadCounts(int(np.searchsorted(first, runs.argmin(), side="right")) - 1, "has a run of negative length")
     return runs, first
 
 
-def _plain_runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    pieces, lengths = [], []
-    for mask, one in enumerate(counts):
-        runs = _compressed_runs(_texts([one]))[0] if isinstance(one, (str, bytes)) else np.asarray(one)
-        if runs.ndim != 1 or not runs.size or runs.dtype.kind not in "iu":
-            raise _BadCounts(mask, "has counts that are not a list of integers")
-        pieces += [runs, [0]] if runs.size % 2 else [runs]
-        lengths.append(runs.size + runs.size % 2)
-    return np.concatenate(pieces, dtype=np.int64), np.cumsum([0, *lengths[:-1]])
+def _runs_of_one(counts: Any, mask: int) -> np.ndarray:
+    """The runs of one mask of either kind, an even number; ``mask`` is its index, for the error."""
+    if isinstance(counts, (str, bytes)):
+        try:
+            return _compressed_runs(_texts([counts]))[0]
+        except _BadCounts as error:
+            raise _BadCounts(mask, error.problem) from None
+    try:
+        runs = np.asarray(counts)
+    except ValueError:  # a list of lists of different lengths
+        runs = np.empty(0)
+    if runs.ndim != 1 or not runs.size or runs.dtype.kind not in "iu":
+        raise _BadCounts(mask, "has counts that are not a list of integers")
+    return np.append(runs, 0) if runs.size % 2 else runs
 
 
 def _texts(counts: Sequence[str | bytes]) -> list[str]:
@@ -206,7 +220,7 @@ def _compressed_runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         for mask in already_even:
             padding[mask] = ""
         characters, ends, first = _split(texts, padding)
-    runs = _numbers(characters, ends, first)
+    runs = _numbers(characters, ends, first).astype(np.float64)
     _undo_differences(runs, first)
     last = np.append(first[1:], runs.size) - 1
     runs[last[[bool(one) for one in padding]]] = 0
@@ -230,8 +244,8 @@ def _characters(texts: Sequence[str], padding: Sequence[str] | None = None) -> n
     """
     joined = "".join(texts if padding is None else chain.from_iterable(zip(texts, padding, strict=True)))
     characters = np.frombuffer(joined.encode("latin-1", "replace"), np.uint8)
-    sound = characters.size and characters.min() >= FIRST_CHARACTER and characters.max() <= LAST_CHARACTER
-    if not all(texts) or not sound or max([text[-1] for text in texts]) >= chr(CONTINUED):
+    sound = characters.min(initial=FIRST_CHARACTER) >= FIRST_CHARACTER and characters.max(initial=0) <= LAST_CHARACTER
+    if not all(texts) or not sound or max([text[-1] for text in texts], default="") >= chr(CONTINUED):
         mask, text = next((mask, text) for mask, text in enumerate(texts) if not COMPRESSED.fullmatch(text))
         cut_off = COMPRESSED.fullmatch(text + "0")
         raise _BadCounts(mask, "has counts that are cut off" if cut_off else "has counts that are not a compressed RLE")
@@ -257,14 +271,16 @@ def _numbers(characters: np.ndarray, ends: np.ndarray, first: np.ndarray) -> np.
 
 
 def _undo_differences(runs: np.ndarray, first: np.ndarray) -> None:
-    """From its fourth run on, a compressed mask stores each run as the difference to the run before the last; in place."""
-    background, foreground, start = runs[::2], runs[1::2], first // 2
-    # The first background run is no part of the chain of differences: the second is stored as it is.
-    leading = background[start]
-    background[start] = 0
-    for stored in (background, foreground):
-        # One cumulative sum runs over all masks, so each mask begins by taking the previous one's sum away.
-        sums = np.add.reduceat(stored, start)
-        stored[start[1:]] -= sums[:-1]
-        np.cumsum(stored, out=stored)
-    background[start] = leading
+    """From its fourth run on, a compressed mask stores each run as the difference to the run before the last; in place.
+
+    Background and foreground are two chains of differences; as the parts of one complex number they need one sum.
+    """
+    chains, start = runs.view(np.complex128), first // 2
+    # The first background run is no part of its chain: the second is stored as it is.
+    leading = runs[first]
+    runs[first] = 0
+    # One cumulative sum runs over all masks, so each mask begins by taking the previous one's sum away.
+    sums = np.add.reduceat(chains, start)
+    chains[start[1:]] -= sums[:-1]
+    np.cumsum(chains, out=chains)
+    runs[first] = leading

@@ -6,6 +6,7 @@ over the sum of their unions, over all frames of the video, so that a result mus
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ import numpy as np
 
 from effvis.errors import UserError
 from effvis.evaluation.average_precision import METRICS, GroupDetections, GroupTruths, accumulate, best_first, match
-from effvis.evaluation.inputs import Detection, GroundTruth, Results, Truth, read_ground_truth, read_results
-from effvis.evaluation.tracks import MalformedMask, Tracks, build_tracks, disagreement, mask_areas, overlaps
+from effvis.evaluation.inputs import Detection, GroundTruth, Group, Results, Truth, read_ground_truth, read_results
+from effvis.evaluation.tracks import MalformedMask, Tracks, build_tracks, check_masks, disagreement, mask_areas, overlaps
 
 __all__ = ["METRICS", "Evaluation", "evaluate", "keep_frames"]
 
@@ -54,7 +55,7 @@ def evaluate(
         ground_truth: ``{videos, categories, annotations}`` of the YouTube-VIS format.
         results: a list of ``{video_id, category_id, score, segmentations}`` with compressed RLE.
         allow_empty: score an empty list of results (0 wherever there is ground truth) instead of refusing it.
-        progress: called with (videos done, videos).
+        progress: called with (done, total), counting the pairs of a video and a category that there are results for.
 
     Raises:
         UserError: the input cannot be read, or is of a kind that the official evaluator cannot score.
@@ -62,19 +63,17 @@ def evaluate(
     truth = read_ground_truth(ground_truth)
     found = read_results(results, truth, allow_empty=allow_empty)
     warnings = truth.warnings + found.warnings
-    matched: list[list[GroupDetections]] = [[] for _ in truth.categories]
-    counted: list[list[GroupTruths]] = [[] for _ in truth.categories]
-    for done, video in enumerate(truth.videos, start=1):
-        for k, category in enumerate(truth.categories):
-            group = (video, category)
-            if group in truth.truths:
-                counted[k].append(_group_truths(truth.truths[group]))
-            if group in found.detections:
-                matched[k].append(_match_group(group, truth, found, warnings))
-        if progress is not None:
-            progress(done, len(truth.videos))
+    total, done = len(found.detections), 0
+    categories = []
+    for category in truth.categories:
+        truths = [_group_truths(truth.truths[group]) for group in _groups(truth.truths, truth, category)]
+        matched = _match_category(category, truth, found, warnings)
+        categories.append((matched, truths))
+        done += len(matched)
+        if progress is not None and matched:
+            progress(done, total)
 
-    scores = accumulate(list(zip(matched, counted, strict=True)))
+    scores = accumulate(categories)
     per_category = {label: scores.category(k) for k, label in enumerate(_labels(truth.categories))}
     return Evaluation(scores.metrics(), per_category, warnings)
 
@@ -119,30 +118,65 @@ def _group_truths(truths: Sequence[Truth]) -> GroupTruths:
     )
 
 
-def _match_group(group: tuple[int, int], truth: GroundTruth, found: Results, warnings: list[str]) -> GroupDetections:
-    """Matches the results of one (video, category); adds a warning for each pair of tracks without a single pixel."""
-    detections, truths = found.detections[group], truth.truths.get(group, ())
-    order = best_first(np.array([detection.score for detection in detections]))
-    detections = [detections[index] for index in order]
-    scores = np.array([detection.score for detection in detections])
-    parts = [detections[first : first + TRACKS_AT_ONCE] for first in range(0, len(detections), TRACKS_AT_ONCE)]
-    if not truths:
-        areas = [area for part in parts for area in map(_mean_area, _decode(mask_areas, part, found.where))]
-        return match(scores, np.array(areas), None, None)
+def _groups(items: Mapping[Group, Any], truth: GroundTruth, category: int) -> list[Group]:
+    """The keys of a category among the items, by ascending video."""
+    return [(video, category) for video in truth.videos if (video, category) in items]
 
+
+def _match_category(category: int, truth: GroundTruth, found: Results, warnings: list[str]) -> list[GroupDetections]:
+    """Matches the results of a category in each video that has some."""
+    matched: dict[Group, GroupDetections] = {}
+    groups = {group: _best(found.detections[group]) for group in _groups(found.detections, truth, category)}
+    for group, detections in groups.items():
+        if group in truth.truths:
+            matched[group] = _match_group(detections, truth.truths[group], truth.where, found.where, warnings)
+    # What comes after the last match no longer changes precision at any recall that is reached, so that its area range
+    # need not be known. These are most of the results of a usual file, and measuring them takes long.
+    lowest_match = min((group.lowest_match() for group in matched.values()), default=math.inf)
+    for group in [group for group in groups if group not in matched]:
+        matched[group] = _group_without_truths(groups[group], lowest_match, found.where)
+    return [matched[group] for group in groups]
+
+
+def _best(detections: Sequence[Detection]) -> list[Detection]:
+    return [detections[index] for index in best_first(_scores(detections))]
+
+
+def _match_group(
+    detections: Sequence[Detection], truths: Sequence[Truth], truth_where: str, where: str, warnings: list[str]
+) -> GroupDetections:
+    """Matches results of one video and category, best first; warns of pairs of tracks without a single pixel."""
     # Several sizes in one video are a mistake that the protocol scores: masks of different sizes never overlap.
     sizes, line_frames = {}, max(len(one.segmentations) for one in (*detections, *truths))
-    others = _decode(build_tracks, truths, truth.where, sizes, line_frames)
+    others = _decode(build_tracks, truths, truth_where, sizes, line_frames)
     areas, ious = [], []
-    for part in parts:
-        tracks = _decode(build_tracks, part, found.where, sizes, line_frames)
-        _check_totals(part, tracks, found.where, truths, others, truth.where)
+    for part in _parts(detections):
+        tracks = _decode(build_tracks, part, where, sizes, line_frames)
+        _check_totals(part, tracks, where, truths, others, truth_where)
         intersections_DG, unions_DG = overlaps(tracks, others)
-        warnings += [f"{found.where}: {part[d].key}: has no pixel to compare with {truths[g].key} of {truth.where}: both are "
-                     "empty, or their frames differ in size" for d, g in np.argwhere(unions_DG == 0)]
+        warnings += [f"{where}: {part[d].key}: has no pixel to compare with {truths[g].key} of {truth_where}: both are empty, "
+                     "or their frames differ in size" for d, g in np.argwhere(unions_DG == 0)]
         areas += map(_mean_area, tracks.areas_NF)
         ious.append(intersections_DG / np.maximum(unions_DG, 1))
-    return match(scores, np.array(areas), _group_truths(truths), np.concatenate(ious))
+    return match(_scores(detections), np.array(areas), _group_truths(truths), np.concatenate(ious))
+
+
+def _group_without_truths(detections: Sequence[Detection], lowest_score: float, where: str) -> GroupDetections:
+    """Results of one video and category, best first, that nothing can match; only those that matter are measured."""
+    scores = _scores(detections)
+    measured = np.count_nonzero(scores >= lowest_score)
+    for part in _parts(detections[measured:]):
+        _decode(check_masks, part, where)
+    areas = [_mean_area(areas) for part in _parts(detections[:measured]) for areas in _decode(mask_areas, part, where)]
+    return match(scores, np.array(areas + [math.nan] * (scores.size - measured)), None, None)
+
+
+def _scores(detections: Sequence[Detection]) -> np.ndarray:
+    return np.array([detection.score for detection in detections])
+
+
+def _parts(detections: Sequence[Detection]) -> list[Sequence[Detection]]:
+    return [detections[first : first + TRACKS_AT_ONCE] for first in range(0, len(detections), TRACKS_AT_ONCE)]
 
 
 def _decode(decoder: Callable[..., Any], tracks: Sequence[Detection | Truth], where: str, *arguments: Any) -> Any:
