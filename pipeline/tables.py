@@ -82,7 +82,8 @@ def _json(value: Any) -> str:
 
 def markdown(table: dict[str, Any]) -> str:
     """The table for people; what to make of the two kinds of numbers stands above it."""
-    columns = ["", "AP published", "AP measured", "Δ AP", *OTHERS, "seeds"]
+    others = [f"{name} published / measured" for name in OTHERS]
+    columns = ["", "AP published", "AP measured", "Δ AP", *others, "seeds"]
     lines = [_line(columns), _line([":--", *["--:"] * (len(columns) - 1)])]
     for row in table["rows"]:
         published, measured = row["published"], row["measured"]

@@ -249,7 +249,7 @@ def _milliseconds(file: Path) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 
 def main(argv: list[str] | None = None) -> int:
