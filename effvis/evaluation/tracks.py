@@ -18,7 +18,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 # Room on the line for each frame; runs in an RLE are 32-bit, so no mask that can be read is longer.
-FRAME_ROOM = 2.0**32
+FRAME_ROOM = 2**32
 # COCO's compressed counts: 6 bits in each character from '0' on, of which 5 carry the number and one says "more follows".
 FIRST_CHARACTER, LAST_CHARACTER, CONTINUED = 48, 111, 80
 LONGEST_NUMBER = 7
@@ -94,8 +94,10 @@ def build_tracks(tracks: Sequence[Segmentations], sizes: dict[tuple, int], line_
 
     # Before each mask, the line is skipped from the end of the previous mask to this one's own place.
     ends = slots * FRAME_ROOM + totals
-    runs[first] += slots * FRAME_ROOM - np.concatenate([[0.0], ends[:-1]])
-    bounds = np.cumsum(runs, out=runs)
+    runs[first] += slots * FRAME_ROOM
+    runs[first[1:]] -= ends[:-1]
+    # Sums of integers take a quarter of the time of sums of floats.
+    bounds = np.cumsum(runs, out=runs).astype(np.float64)
     first_run = np.append(first, runs.size)[np.searchsorted(track, np.arange(len(tracks) + 1))] // 2
     return Tracks(lengths_N, areas_NF, totals_NF, sizes_NF, bounds, first_run)
 
@@ -175,7 +177,7 @@ def _covered(bounds: np.ndarray) -> np.ndarray:
 
 
 def _runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Run lengths (float64, whole numbers) of all masks one after another, and the index of each mask's first run.
+    """Run lengths (int64) of all masks one after another, and the index of each mask's first run.
 
     Every mask gets an even number of runs (one that ends in background gets a foreground run of length 0 more), so that
     even indices are background and odd ones foreground throughout.
@@ -184,7 +186,7 @@ def _runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         runs, first = _compressed_runs(_texts(counts))
     else:
         pieces = [_runs_of_one(one, mask) for mask, one in enumerate(counts)]
-        runs, first = np.concatenate(pieces, dtype=np.float64), np.cumsum([0, *map(len, pieces[:-1])])
+        runs, first = np.concatenate(pieces, dtype=np.int64), np.cumsum([0, *map(len, pieces[:-1])])
     if runs.min() < 0:
         raise _BadCounts(int(np.searchsorted(first, runs.argmin(), side="right")) - 1, "has a run of negative length")
     return runs, first
@@ -220,7 +222,7 @@ def _compressed_runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         for mask in already_even:
             padding[mask] = ""
         characters, ends, first = _split(texts, padding)
-    runs = _numbers(characters, ends, first).astype(np.float64)
+    runs = _numbers(characters, ends, first)
     _undo_differences(runs, first)
     last = np.append(first[1:], runs.size) - 1
     runs[last[[bool(one) for one in padding]]] = 0
@@ -271,16 +273,14 @@ def _numbers(characters: np.ndarray, ends: np.ndarray, first: np.ndarray) -> np.
 
 
 def _undo_differences(runs: np.ndarray, first: np.ndarray) -> None:
-    """From its fourth run on, a compressed mask stores each run as the difference to the run before the last; in place.
-
-    Background and foreground are two chains of differences; as the parts of one complex number they need one sum.
-    """
-    chains, start = runs.view(np.complex128), first // 2
-    # The first background run is no part of its chain: the second is stored as it is.
-    leading = runs[first]
-    runs[first] = 0
-    # One cumulative sum runs over all masks, so each mask begins by taking the previous one's sum away.
-    sums = np.add.reduceat(chains, start)
-    chains[start[1:]] -= sums[:-1]
-    np.cumsum(chains, out=chains)
-    runs[first] = leading
+    """From its fourth run on, a compressed mask stores each run as the difference to the run before the last; in place."""
+    background, foreground, start = runs[::2], runs[1::2], first // 2
+    # The first background run is no part of the chain of differences: the second is stored as it is.
+    leading = background[start]
+    background[start] = 0
+    for chained in (background, foreground):
+        # One cumulative sum runs over all masks, so each mask begins by taking the previous one's sum away.
+        sums = np.add.reduceat(chained, start)
+        chained[start[1:]] -= sums[:-1]
+        np.cumsum(chained, out=chained)
+    background[start] = leading
