@@ -470,6 +470,9 @@ class TestKeepFrames:
         assert evaluate(keep_frames(truth, {1: [0, 2], 2: [0]}), [result]).metrics["AP"] == pytest.approx(1)
         assert evaluate(keep_frames(truth, {1: [0, 1], 2: [0]}), [result]).metrics["AP"] < 0.5
 
+    def test_keeping_all_frames_changes_nothing(self, truth):
+        assert keep_frames(truth, {1: range(4), 2: range(4)}) == truth
+
     def test_a_frame_that_is_not_there(self, truth):
         with pytest.raises(ValueError, match="video 1 has 4 frames"):
             keep_frames(truth, {1: [0, 4]})

@@ -82,7 +82,8 @@ def keep_frames(ground_truth: dict, kept: Mapping[int, Sequence[int]]) -> dict:
     """The ground truth of some frames of each video, to score inference that saw only those; the input stays as it is.
 
     A track that is absent from all kept frames is dropped: left in, it would still count as an instance to be found,
-    which nobody could find in these frames.
+    which nobody could find in these frames. (One that is absent from the whole video stays, because the protocol counts
+    it: keeping all frames changes no score.)
 
     Args:
         ground_truth: in the YouTube-VIS format.
@@ -105,7 +106,7 @@ def keep_frames(ground_truth: dict, kept: Mapping[int, Sequence[int]]) -> dict:
             continue
         lists = {name: [annotation[name][frame] for frame in frames if frame < len(annotation[name])]
                  for name in ("segmentations", "bboxes", "areas") if name in annotation}
-        if any(lists["segmentations"]):
+        if any(lists["segmentations"]) or not any(annotation["segmentations"]):
             annotations.append(annotation | lists)
     return ground_truth | {"videos": videos, "annotations": annotations}
 
