@@ -1,0 +1,42 @@
+"""Pictures of a run's tracklets, from a run that was really trained and evaluated."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effvis.errors import UserError
+from pipeline.config import headline_spec, load_params
+from pipeline.overlays import _evenly, main
+
+
+def test_evenly():
+    assert _evenly(10, 3) == [0, 4, 9] and _evenly(2, 5) == [0, 1] and _evenly(7, 1) == [0]
+
+
+def test_a_run_that_is_not_evaluated_is_named(tiny_project, tmp_path):
+    project = tiny_project(pretrain={"source": "none"})
+    with pytest.raises(UserError, match="not evaluated"):
+        main(["--params", str(project / "params.yaml"), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.slow
+def test_pictures_show_truth_and_predictions_of_the_scored_frames(tiny_project, tmp_path):
+    from pipeline.evaluate import evaluate_run
+    from pipeline.train import train_run
+
+    project = tiny_project(pretrain={"source": "none"}, inference={"presence_threshold": 0.0, "test_fps": 1.5})
+    params = load_params(project / "params.yaml")
+    spec = headline_spec(params)
+    train_run(params, spec.train)
+    evaluate_run(params, spec)
+    arguments = ["--params", str(project / "params.yaml"), "--videos", "2", "--frames", "4", "--score", "0", "--scale", "3"]
+    assert main([*arguments, "--out", str(tmp_path / "photo")]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "sketch"), "--sketch"]) == 0
+    photos = sorted((tmp_path / "photo").glob("*.png"))
+    assert [path.stem for path in photos] == ["1", "3"]
+    # Eight frames at 6 per second, kept at 1.5: two frames of 48x32, three times as large, two rows.
+    photo, sketch = (np.asarray(Image.open(tmp_path / kind / "1.png")) for kind in ("photo", "sketch"))
+    assert photo.shape[0] >= 2 * 32 * 3 and 2 * 48 * 3 <= photo.shape[1] < 3 * 48 * 3 + 100
+    assert (sketch == 255).all(axis=-1).mean() > (photo == 255).all(axis=-1).mean()
+    truth, ours = photo[: photo.shape[0] // 2], photo[photo.shape[0] // 2:]
+    assert np.any(truth[: ours.shape[0]] != ours[: truth.shape[0]])
