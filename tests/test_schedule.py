@@ -161,7 +161,9 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind(tmp_path, jobs, how):
         "run(main)\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).resolve().parents[1]}"}
-    process = subprocess.Popen([sys.executable, "-c", driver], cwd=tmp_path, env=environment)
+    # As from a terminal: where the tests themselves run in the background, Ctrl-C is ignored and children inherit that.
+    process = subprocess.Popen([sys.executable, "-c", driver], cwd=tmp_path, env=environment,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     try:
         worker = int(_wait_for(lambda: (tmp_path / "pid").read_text(), seconds=60))
         process.send_signal(how)
