@@ -59,7 +59,9 @@ def overlay_pictures(
         truth = [(dict(enumerate(track.rles)), index.categories[track.label].name) for track in index.tracks_of(v)]
         path = out / f"{video.id}.png"
         rows = [_row(index, v, shown, tracklets, scale, as_sketch) for tracklets in (truth, predicted)]
-        side_by_side(rows, ["truth", "ours"]).save(path, optimize=True)
+        picture = side_by_side(rows, ["truth", "ours"])
+        # Lines and few paints: a palette holds them in a third of the bytes.
+        (picture.quantize(32) if as_sketch else picture).save(path, optimize=True)
         written.append(path)
     return written
 
