@@ -28,7 +28,7 @@ class ModelConfig(Config):
     queries: int = Field(10, ge=1, description="N, tracklet queries")
     iterations: int = Field(6, ge=1, description="M, query-video interactions")
     hidden_dim: int = Field(256, ge=8, description="C")
-    backbone: Literal["tiny"] = "tiny"
+    backbone: Literal["tiny", "resnet18", "resnet50", "resnet101"] = "tiny"
     attention_heads: int = Field(8, ge=1)
     ffn_dim: int = Field(2048, ge=1)
     dynamic_dim: int = Field(64, ge=1, description="inner width of the dynamic convolution")
