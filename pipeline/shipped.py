@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parents[1] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
-# The class heads are learned anew for other classes, so their number does not tell networks apart.
-_FREE = {"num_classes"}
 
 
 def find(model: ModelConfig, correspondence: bool, *, folder: Path = FOLDER) -> str:
     """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``.
 
     Args:
-        model: at clip length 1.
+        model: at any clip length; what it is at one frame decides.
         correspondence: whether it has to be learned with correspondence learning.
 
     Raises:
         UserError: there is none, or its weights are not those that its description speaks of.
     """
-    wanted = model.model_dump(mode="json", exclude=_FREE)
+    wanted = _at_one_frame(model)
+    from effvis.config import ModelConfig
+
     names = []
     for description in sorted(folder.glob("*.yaml")):
         facts = _read(description)
-        if facts["correspondence"] == correspondence and _without_free(facts["model"]) == wanted:
+        if facts["correspondence"] == correspondence and _at_one_frame(ModelConfig(**facts["model"])) == wanted:
             return f"shipped:{description.stem}@{_checked_sha256(description, facts)}"
         names.append(description.stem)
     learning = "with" if correspondence else "without"
@@ -94,8 +94,9 @@ def _read(description: Path) -> dict[str, Any]:
     return facts
 
 
-def _without_free(model: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in model.items() if name not in _FREE}
+def _at_one_frame(model: ModelConfig) -> dict[str, Any]:
+    # The class heads are learned anew for other classes, so their number does not tell networks apart.
+    return model.at_one_frame().model_dump(mode="json", exclude={"num_classes"})
 
 
 def _checked_sha256(description: Path, facts: Mapping[str, Any]) -> str:
