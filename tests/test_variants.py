@@ -10,11 +10,13 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from effvis.config import LossWeights, ModelConfig, TrainConfig
+from effvis.errors import UserError
 from effvis.model.attention import build_attention
 from effvis.model.dynamic_conv import aggregate_cropped_here, aggregate_neighbours, boxes_of_neighbours
 from effvis.model.efficientvis import BaseFeatures, EfficientVIS
 from effvis.model.roi_align import multilevel_roi_align
 from effvis.training.correspondence import pair_losses
+from pipeline.config import RowSettings, evaluation_spec, load_params
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "effvis" / "pretrained" / "laptop_cl.safetensors"
 LAPTOP = dict(num_classes=5, queries=6, iterations=3, hidden_dim=48, attention_heads=4, ffn_dim=192, dynamic_dim=16,
@@ -286,3 +288,53 @@ def test_a_switch_that_does_not_exist_is_refused():
     for wrong in ({"crop_share": (0.9, 0.5)}, {"crop_share": (0, 1)}, {"scales": ()}, {"scales": (0,)}):
         with pytest.raises(ValidationError, match=next(iter(wrong))):
             TrainConfig(**wrong)
+
+
+def _train_spec(params, **row):
+    return evaluation_spec(params, RowSettings(**row), 0).train
+
+
+def test_rows_set_the_switches_over_the_parameters(tiny_project):
+    params = load_params(tiny_project(model={"dynamic_conv": "still"}) / "params.yaml")
+    plain = _train_spec(params, T=3)
+    assert (plain.model.attention, plain.model.dynamic_conv, plain.model.query) == ("ftsa", "still", "time-disentangled")
+    row = _train_spec(params, T=3, attention="joint", dynamic_conv="temporal", query="time-shared")
+    assert row.model == plain.model.model_copy(
+        update={"attention": "joint", "dynamic_conv": "temporal", "query": "time-shared"})
+    assert row.key != plain.key
+
+
+def test_rows_of_the_same_network_at_one_frame_share_its_pretraining(tiny_project):
+    params = load_params(tiny_project() / "params.yaml")
+    start = _train_spec(params, T=3).parent
+    for row in ({"dynamic_conv": "still"}, {"query": "time-shared"}):
+        assert _train_spec(params, T=3, **row).parent == start
+    starts = {scheme: _train_spec(params, T=3, attention=scheme).parent for scheme in SCHEMES}
+    assert starts["ftsa"] == start and starts["joint"] == starts["spatial"]
+    assert len({spec.key for spec in starts.values()}) == 4
+    for scheme in SCHEMES:
+        model = EfficientVIS(_train_spec(params, T=3, attention=scheme).model)
+        assert model.load_initial(EfficientVIS(starts[scheme].model).state_dict()) == []
+
+
+def test_shipped_weights_are_for_what_is_the_same_network_at_one_frame(tiny_project):
+    """The laptop's: of table 1 the rows of still convolution and shared queries, of the attention schemes FTSA alone."""
+    values = {name: value for name, value in LAPTOP.items() if name != "num_classes"}
+    params = load_params(tiny_project(model=values, pretrain={"source": "shipped"}) / "params.yaml")
+    init = _train_spec(params, T=3).init
+    assert init.startswith("shipped:laptop_cl@")
+    for row in ({"dynamic_conv": "still"}, {"query": "time-shared"}):
+        assert _train_spec(params, T=3, **row).init == init
+    for scheme in SCHEMES[1:]:
+        with pytest.raises(UserError, match="no shipped weights fit"):
+            _train_spec(params, T=3, attention=scheme)
+
+
+def test_augmentation_that_would_not_happen_is_refused(tiny_project):
+    params = load_params(tiny_project() / "params.yaml")
+    with pytest.raises(UserError, match="train.augmentation: multi-scale does not reach"):
+        _train_spec(params, T=3, augmentation="multi-scale")
+    pretrain = params.pretrain.model_copy(
+        update={"train": params.pretrain.train.model_copy(update={"augmentation": "random-crop"})})
+    with pytest.raises(UserError, match="pretrain.train.augmentation: random-crop does not reach"):
+        _train_spec(params.model_copy(update={"pretrain": pretrain}), T=3)
