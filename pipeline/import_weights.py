@@ -118,6 +118,8 @@ _ORDER = ("loaded", "cut", "dropped", "left at init")
 
 def _part(name: str) -> str:
     """The module that a tensor belongs to, over all stages; of a backbone its first two names."""
+    if name.endswith(".num_batches_tracked"):
+        return "num_batches_tracked"
     numbered = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
     module = numbered.rpartition(".")[0] or numbered
     return ".".join(module.split(".")[:2]) if module.startswith("backbone.") else module

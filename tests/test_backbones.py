@@ -1,5 +1,6 @@
 """ResNets have torchvision's names, shapes and arithmetic, and carry the network at any frame size."""
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -199,9 +200,29 @@ def test_the_paper_s_profile_says_what_the_paper_says(tiny_project):
     assert (model.backbone, model.hidden_dim, model.queries, model.iterations) == ("resnet50", 256, 10, 6)
     assert spec.input_size == (360, 640) and model.clip_length == 36
     assert (train.lr, train.epochs, train.lr_drop_epoch, train.weight_decay, train.clip_norm) == (2.5e-5, 33, 27, 1e-4, 1.0)
+    assert (model.attention, model.dynamic_conv, model.query) == ("ftsa", "temporal", "time-disentangled")
+    assert train.augmentation == "none"
     assert train.loss.model_dump(exclude={"bce"}) == {"focal": 2, "l1": 5, "giou": 2, "dice": 8}
     # The videos of the small dataset are shorter than 36 frames: nothing has to be learned about the next clip.
     assert not train.correspondence and params.inference.linking == "end-to-end"
-    with torch.device("meta"):
-        millions = sum(parameter.numel() for parameter in EfficientVIS(model).parameters()) / 1e6
-    assert millions > 100
+
+
+def test_the_operations_of_a_clip_are_those_of_its_layers(monkeypatch):
+    monkeypatch.syspath_prepend(PROJECT)
+    flops = importlib.import_module("benchmarks.flops")
+    config = tiny_config(2, backbone="resnet50", hidden_dim=256, attention_heads=8)
+    found = flops.cost(config, 224, 224)
+    # torchvision publishes 4.09 billion multiplications of an image for ResNet-50, of which 2.05 million classify.
+    body = 4.09e9 - 2.05e6
+    pyramid = sum(side**2 * 256 * (channels + 9 * 256)
+                  for side, channels in zip((56, 28, 14, 7), (256, 512, 1024, 2048), strict=True))
+    assert found.backbone == pytest.approx(2 * config.clip_length * (body + pyramid), rel=2e-3)
+    assert found.parameters == sum(parameter.numel() for parameter in EfficientVIS(config).parameters())
+    # Of 8 embeddings: twice 4 projections and 2 products of 2 or 4 with 8 values; filters, their use and gathering; the
+    # feed-forward part, 4 layers of the towers, classes and boxes.
+    width, inner, locations = 256, 8, 16
+    attention = 2 * 4 * width**2 + 2 * width * (2 + 4)
+    convolution = 2 * width * inner * width + 2 * locations * width * inner + locations * width**2
+    heads = 2 * width * 32 + 4 * width**2 + width * (3 + 4)
+    assert found.interactions == 2 * 2 * 8 * (attention + convolution + heads)
+    assert found.pooling > 0 and found.masks > 0
