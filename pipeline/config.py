@@ -54,7 +54,9 @@ class TrainSettings(TrainConfig):
 
 
 class PretrainSettings(Config):
-    source: Literal["shipped", "scratch", "none"] = "shipped"
+    source: str = Field(
+        "shipped", pattern=r"^(shipped|scratch|none|.+\.safetensors)$",
+        description="shipped, scratch, none, or a file relative to params.yaml, as pipeline.import_weights writes it")
     train: TrainConfig = TrainConfig()
 
 
@@ -291,7 +293,6 @@ def pretrain_spec(params: Params, correspondence: bool, model: ModelSettings | N
     """
     from pipeline.index import dataset_facts
 
-    _check_augmentation(params, params.pretrain.train, "pretrain.train.augmentation")
     dataset = dataset_facts(params)
     return TrainSpec(
         kind="pretrain", model=(model or params.model).resolve(len(dataset.categories), 1).at_one_frame(),
@@ -310,19 +311,11 @@ def _train_spec(params: Params, settings: RowSettings, seed: int) -> TrainSpec:
         correspondence = dataset.longest_video["train"] > clip_length if word == "auto" else word == "on"
     model = _override(params.model, settings, "attention", "dynamic_conv", "query")
     train = _override(params.train, settings, "augmentation")
-    _check_augmentation(params, train, "train.augmentation")
     init, parent = _start(params, model, correspondence)
     return TrainSpec(
         kind="train", model=model.resolve(len(dataset.categories), clip_length),
         train=train.resolve(correspondence), seed=seed, input_size=params.input_size, dataset_name=params.dataset_name,
         dataset_digest=dataset.digests["train"], code_digest=training_digest(), init=init, parent=parent)
-
-
-def _check_augmentation(params: Params, train: TrainConfig, key: str) -> None:
-    # pipeline.train:start hands ClipPairs none of its augmentation: a run would be called what it is not.
-    if train.augmentation != "none":
-        raise UserError(params.root / "params.yaml", key, f"{train.augmentation} does not reach the clip pairs of a run",
-                        "Set it to none, also in the table's row")
 
 
 def _override(config: Config, settings: RowSettings, *names: str) -> Any:
@@ -338,6 +331,8 @@ def _start(params: Params, model: ModelSettings, correspondence: bool) -> tuple[
         return None, None
     if params.pretrain.source == "shipped":
         return shipped.find(model.resolve(1, 1), correspondence), None
+    if params.pretrain.source != "scratch":
+        return shipped.file_start(params.root / params.pretrain.source), None
     parent = pretrain_spec(params, correspondence, model)
     return f"run:{parent.key}", parent
 

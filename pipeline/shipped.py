@@ -59,6 +59,31 @@ def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
     return load_file(path)
 
 
+def file_start(path: Path) -> str:
+    """Weights of the user's own to start from, as ``file:<sha256>``: where they lie makes no other run.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError("params.yaml", "pretrain.source", f"there is no file {path}",
+                        "Convert published weights with python -m pipeline.import_weights, or correct the path")
+    return f"file:{file_sha256(path)}"
+
+
+def load_file_start(path: Path, init: str) -> dict[str, Any]:
+    """The weights of a ``file:<sha256>``, as tensors by name.
+
+    Raises:
+        UserError: the file is another one by now.
+    """
+    from safetensors.torch import load_file
+
+    if file_start(path) != init:
+        raise UserError(path, "sha256", "the file changed after the run was planned", "Start again")
+    return load_file(path)
+
+
 def ship(name: str, weights: Path, facts: Mapping[str, Any], *, folder: Path = FOLDER) -> Path:
     """Copies weights into the project in half precision, with ``facts`` (model, correspondence, command, …) beside them.
 

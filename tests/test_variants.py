@@ -7,7 +7,7 @@ import pytest
 import torch
 from builders import pair_batch, tiny_config, tiny_model
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from effvis.config import LossWeights, ModelConfig, TrainConfig
 from effvis.errors import UserError
@@ -17,6 +17,9 @@ from effvis.model.efficientvis import BaseFeatures, EfficientVIS
 from effvis.model.roi_align import multilevel_roi_align
 from effvis.training.correspondence import pair_losses
 from pipeline.config import RowSettings, evaluation_spec, load_params
+from pipeline.index import load_clips, load_index
+from pipeline.store import RunStore
+from pipeline.train import _initial_weights, start
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "effvis" / "pretrained" / "laptop_cl.safetensors"
 LAPTOP = dict(num_classes=5, queries=6, iterations=3, hidden_dim=48, attention_heads=4, ffn_dim=192, dynamic_dim=16,
@@ -306,11 +309,11 @@ def test_rows_set_the_switches_over_the_parameters(tiny_project):
 
 def test_rows_of_the_same_network_at_one_frame_share_its_pretraining(tiny_project):
     params = load_params(tiny_project() / "params.yaml")
-    start = _train_spec(params, T=3).parent
+    parent = _train_spec(params, T=3).parent
     for row in ({"dynamic_conv": "still"}, {"query": "time-shared"}):
-        assert _train_spec(params, T=3, **row).parent == start
+        assert _train_spec(params, T=3, **row).parent == parent
     starts = {scheme: _train_spec(params, T=3, attention=scheme).parent for scheme in SCHEMES}
-    assert starts["ftsa"] == start and starts["joint"] == starts["spatial"]
+    assert starts["ftsa"] == parent and starts["joint"] == starts["spatial"]
     assert len({spec.key for spec in starts.values()}) == 4
     for scheme in SCHEMES:
         model = EfficientVIS(_train_spec(params, T=3, attention=scheme).model)
@@ -330,11 +333,33 @@ def test_shipped_weights_are_for_what_is_the_same_network_at_one_frame(tiny_proj
             _train_spec(params, T=3, attention=scheme)
 
 
-def test_augmentation_that_would_not_happen_is_refused(tiny_project):
-    params = load_params(tiny_project() / "params.yaml")
-    with pytest.raises(UserError, match="train.augmentation: multi-scale does not reach"):
-        _train_spec(params, T=3, augmentation="multi-scale")
-    pretrain = params.pretrain.model_copy(
-        update={"train": params.pretrain.train.model_copy(update={"augmentation": "random-crop"})})
-    with pytest.raises(UserError, match="pretrain.train.augmentation: random-crop does not reach"):
-        _train_spec(params.model_copy(update={"pretrain": pretrain}), T=3)
+def test_augmentation_of_a_row_reaches_its_clip_pairs(tiny_project):
+    params = load_params(tiny_project() / "params.yaml", ["train.scales=[0.5]", "train.crop_share=[0.5, 0.5]"])
+    index, clips = load_index(params, "train"), load_clips(params, "train", 3)
+    plain, scaled, cropped = (
+        start(_train_spec(params, T=3, **row), index, clips, None)[1].batch(0)
+        for row in ({}, {"augmentation": "multi-scale"}, {"augmentation": "random-crop"}))
+    assert plain.frames[0].shape[-2:] == (32, 48) and scaled.frames[0].shape[-2:] == (16, 24)
+    assert cropped.frames[0].shape == plain.frames[0].shape
+    batches = [start(_train_spec(params, T=3, augmentation="random-crop"), index, clips, None)[1].batch(s) for s in range(4)]
+    originals = [start(_train_spec(params, T=3), index, clips, None)[1].batch(s) for s in range(4)]
+    assert any(not torch.equal(a.frames[0], b.frames[0]) for a, b in zip(batches, originals, strict=True))
+
+
+def test_a_run_starts_from_a_file_of_weights(tiny_project, tmp_path):
+    project = tiny_project(pretrain={"source": "start.safetensors"})
+    params = load_params(project / "params.yaml")
+    with pytest.raises(UserError, match="pretrain.source: there is no file"):
+        _train_spec(params, T=3)
+    spec = _train_spec(load_params(project / "params.yaml", ["pretrain.source=none"]), T=3)
+    torch.manual_seed(5)
+    weights = EfficientVIS(spec.model.at_one_frame()).state_dict()
+    save_file({name: value.contiguous() for name, value in weights.items()}, project / "start.safetensors")
+    spec = _train_spec(params, T=3)
+    assert spec.init.startswith("file:") and spec.key != _train_spec(load_params(
+        project / "params.yaml", ["pretrain.source=none"]), T=3).key
+    loaded = _initial_weights(params, spec, RunStore(params.runs_dir))
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+    (project / "start.safetensors").write_bytes(b"another")
+    with pytest.raises(UserError, match="changed after"):
+        _initial_weights(params, spec, RunStore(params.runs_dir))
