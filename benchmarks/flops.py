@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         numbers = (found.backbone, found.pooling, found.interactions, found.masks, found.total, found.total / args.frames)
         table.add_row(" ".join(f"{name}={value}" for name, value in variant.items()), f"{found.parameters / 1e6:.1f}",
                       *(f"{number / 1e9:.1f}" for number in numbers))
-    Console().print(table)
+    Console(width=110).print(table)
     return 0
 
 
