@@ -1,5 +1,6 @@
 """VisTR: against literal transcriptions, its symmetries, brute-force matching, and the size of the original."""
 
+import dataclasses
 import itertools
 import math
 
@@ -112,6 +113,7 @@ def test_permuting_tracklet_queries_permutes_tracklets():
     clip = a_clip([0, 1])[0]
     before = model(clip)
     masks = model.mask_logits(before)
+    assert not torch.allclose(before.logits_DBNTK[:, :, 0], before.logits_DBNTK[:, :, 1], atol=1e-3)
     order = torch.tensor([2, 0, 3, 1])
     model.query_NTC.data = model.query_NTC.data[order]
     after = model(clip)
@@ -127,6 +129,28 @@ def test_selected_masks_are_those_of_all_tracklets():
     chosen = model.mask_logits(output, torch.tensor([[3, 1], [0, 2]]))
     torch.testing.assert_close(chosen[0], everything[0, [3, 1]], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(chosen[1], everything[1, [0, 2]], atol=1e-5, rtol=1e-4)
+
+
+def test_a_mask_comes_from_its_own_query_and_frame_before_the_3d_convolutions():
+    """With a pointwise last layer, what changes in one frame or one query changes the masks of these alone."""
+    model = small_vistr(3).eval()
+    model.sequence_masks = nn.Conv3d(6, 1, 1)
+    output = model(torch.randint(0, 255, (2, 3, 3, 32, 48), dtype=torch.uint8))
+    before = model.mask_logits(output)
+
+    def changed(**values):
+        difference = (model.mask_logits(dataclasses.replace(output, **values)) - before).abs().amax(dim=(-2, -1))
+        return [tuple(place) for place in (difference > 1e-4).nonzero().tolist()]
+
+    query = output.query_BNTC.clone()
+    query[1, 2, 0] += torch.randn(96)
+    assert changed(query_BNTC=query) == [(1, 2, 0)]
+    memory = output.memory_FCHW.clone()
+    memory[5] += torch.randn(96, 1, 2)
+    assert changed(memory_FCHW=memory) == [(1, n, 2) for n in range(4)]
+    fine = output.levels[0].clone()
+    fine[1] += torch.randn(8, 8, 12)
+    assert changed(levels=[fine, *output.levels[1:]]) == [(0, n, 1) for n in range(4)]
 
 
 def test_frames_see_each_other_and_know_their_time():
