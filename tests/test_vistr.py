@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from effvis.config import HandcraftConfig, InferenceConfig
-from effvis.inference.clip import ClipPrediction
+from effvis.inference.clip import TrackletPredictions
 from effvis.inference.handcraft import link
 from effvis.inference.vistr_clip import predict_clip
 from effvis.model.boxes import generalized_iou
@@ -327,7 +327,7 @@ def test_overfits_one_clip_finds_its_instances_and_links_them():
             assert (mask & true).sum() / (mask | true).sum() > 0.5
 
     # A video that shows the clip and then the same clip backwards: its second half starts where the first one ends.
-    backwards = ClipPrediction(
+    backwards = TrackletPredictions(
         clip.probabilities_NTK[:, ::-1], clip.present_NT[:, ::-1], clip.boxes_NT4[:, ::-1], [rles[::-1] for rles in clip.rles])
     tracklets = link([([0, 1], clip), ([2, 3], backwards)], video_size, HandcraftConfig(), 0.1)
     assert [sorted(tracklet.rles) for tracklet in tracklets] == [[0, 1, 2, 3]] * 2

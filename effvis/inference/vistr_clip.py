@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from effvis.config import InferenceConfig
-from effvis.inference.clip import ClipPrediction
+from effvis.inference.clip import TrackletPredictions
 from effvis.model.vistr import VisTR, VisTROutput, masks_at_input_size
 
 # The mask heads hold (tracklets x frames) maps of stride 4 with many channels: so many tracklets at a time bound them.
@@ -19,7 +19,7 @@ TRACKLET_CHUNK = 4
 @torch.inference_mode()
 def predict_clip(
     model: VisTR, frames_TCHW: Tensor, video_size: tuple[int, int], config: InferenceConfig
-) -> ClipPrediction:
+) -> TrackletPredictions:
     """Runs one clip.
 
     Masks are computed for the tracklets that are present in some frame only.
@@ -33,7 +33,7 @@ def predict_clip(
     present_NT = probabilities_NTK.amax(dim=-1) >= config.presence_threshold
     boxes_NT4 = output.boxes_DBNT4[-1, 0].float()
     scale = boxes_NT4.new_tensor([video_size[1] / output.width, video_size[0] / output.height] * 2)
-    return ClipPrediction(
+    return TrackletPredictions(
         probabilities_NTK.cpu().numpy(), present_NT.cpu().numpy(), (boxes_NT4 * scale).cpu().numpy(),
         _encode_masks(model, output, present_NT, video_size, config.mask_threshold))
 
