@@ -7,11 +7,13 @@ read from a trained weight is in ``InferenceConfig``. Settings that the paper le
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from effvis.errors import UserError
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Config(BaseModel):
@@ -28,7 +30,7 @@ class ModelConfig(Config):
     queries: int = Field(10, ge=1, description="N, tracklet queries")
     iterations: int = Field(6, ge=1, description="M, query-video interactions")
     hidden_dim: int = Field(256, ge=8, description="C")
-    backbone: Literal["tiny"] = "tiny"
+    backbone: Literal["tiny", "resnet18", "resnet50", "resnet101"] = "tiny"
     attention_heads: int = Field(8, ge=1)
     ffn_dim: int = Field(2048, ge=1)
     dynamic_dim: int = Field(64, ge=1, description="inner width of the dynamic convolution")
@@ -36,6 +38,14 @@ class ModelConfig(Config):
     mask_roi_size: int = Field(14, ge=1, description="left open by the paper; 14 in QueryInst; masks are twice as wide")
     mask_convs: int = Field(4, ge=0)
     similarity_temperature: float = Field(1.0, gt=0, description="of the softmax in Eq. 3; left open by the paper")
+    attention: Literal["ftsa", "ftsa-st", "spatial", "temporal", "joint"] = Field(
+        "ftsa", description="self-attention among tracklet queries (table 1a); ftsa-st: spatial, then temporal")
+    dynamic_conv: Literal["temporal", "still"] = Field("temporal", description="still: without Eq. 3 (table 1b)")
+    neighbour_crop: Literal["own", "here"] = Field(
+        "own", description="whose proposal crops the neighbour frame t' of frame t in Eq. 3: its own, b^{t'}, or b^t; left "
+        "open by the paper")
+    query: Literal["time-disentangled", "time-shared"] = Field(
+        "time-disentangled", description="time-shared: one embedding per tracklet for all T frames (table 1f)")
 
     @model_validator(mode="after")
     def _heads_divide_width(self):
@@ -47,6 +57,16 @@ class ModelConfig(Config):
     def mask_size(self) -> int:
         """Side of a predicted mask in its box, in mask pixels."""
         return 2 * self.mask_roi_size
+
+    def at_one_frame(self) -> ModelConfig:
+        """The network that this one is at T=1, under one name for all that are the same there.
+
+        Without neighbour frames Eq. 3 leaves a region as it is, a query is shared by its only frame, and joint attention
+        is spatial. (FTSA is not: its temporal block still mixes the channels of a single embedding.)
+        """
+        return self.model_copy(update={
+            "clip_length": 1, "dynamic_conv": "temporal", "neighbour_crop": "own", "query": "time-disentangled",
+            "attention": "spatial" if self.attention == "joint" else self.attention})
 
 
 class LossWeights(Config):
@@ -71,7 +91,22 @@ class TrainConfig(Config):
     clip_norm: float = Field(1.0, gt=0)
     correspondence: bool = Field(True, description="CL: the second clip starts from the first clip's output queries")
     horizontal_flip: bool = Field(False, description="flip both clips of a pair with probability one half")
+    augmentation: Literal["none", "multi-scale", "random-crop"] = Field(
+        "none", description="multi-scale: one input size per step; random-crop: one window per clip pair, resized back")
+    scales: tuple[PositiveFloat, ...] = Field(
+        tuple(side / 360 for side in (360, 384, 408, 432, 456, 480)), min_length=1,
+        description="of the input size, for multi-scale. The paper's range from 640x360 to 960x480 holds 16:9 frames of a "
+        "height from 360 to 480; the steps between are left open")
+    crop_share: tuple[Share, Share] = Field(
+        (0.6, 1.0), description="least and largest share of each side that a random crop keeps; VisTR's are in pixels")
     loss: LossWeights = LossWeights()
+
+    @field_validator("crop_share")
+    @classmethod
+    def _least_share_first(cls, crop_share: tuple[float, float]) -> tuple[float, float]:
+        if crop_share[0] > crop_share[1]:
+            raise ValueError("the least share is above the largest")
+        return crop_share
 
 
 class HandcraftConfig(Config):

@@ -54,7 +54,9 @@ class TrainSettings(TrainConfig):
 
 
 class PretrainSettings(Config):
-    source: Literal["shipped", "scratch", "none"] = "shipped"
+    source: str = Field(
+        "shipped", pattern=r"^(shipped|scratch|none|.+\.safetensors)$",
+        description="shipped, scratch, none, or a file relative to params.yaml, as pipeline.import_weights writes it")
     train: TrainConfig = TrainConfig()
 
 
@@ -82,6 +84,10 @@ class RowSettings(Config):
     linking: Literal["end-to-end", "hand-craft"] | None = None
     test_fps: float | None = Field(None, gt=0)
     method: Literal["efficientvis", "vistr"] = "efficientvis"
+    attention: Literal["ftsa", "ftsa-st", "spatial", "temporal", "joint"] | None = None
+    dynamic_conv: Literal["temporal", "still"] | None = None
+    query: Literal["time-disentangled", "time-shared"] | None = None
+    augmentation: Literal["none", "multi-scale", "random-crop"] | None = Field(None, description="of the clip training")
 
 
 class Params(Config):
@@ -259,8 +265,7 @@ def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpe
     Raises:
         UserError: the dataset is not indexed yet, or no shipped weights fit.
     """
-    inference = params.inference.model_copy(update={
-        name: getattr(settings, name) for name in ("linking", "test_fps") if getattr(settings, name) is not None})
+    inference = _override(params.inference, settings, "linking", "test_fps")
     return _evaluation(params, _train_spec(params, settings, seed), inference)
 
 
@@ -280,13 +285,17 @@ def _evaluation(params: Params, spec: TrainSpec, inference: InferenceConfig) -> 
     return EvalSpec(spec, inference, evaluation_digest(dataset_facts(params).digests["val"]))
 
 
-def pretrain_spec(params: Params, correspondence: bool) -> TrainSpec:
-    """The training on single frames that every row with or without correspondence learning starts from."""
+def pretrain_spec(params: Params, correspondence: bool, model: ModelSettings | None = None) -> TrainSpec:
+    """The training on single frames that every row with or without correspondence learning starts from.
+
+    Args:
+        model: of the row; by default the parameters'. All that are the same network at T=1 share one training.
+    """
     from pipeline.index import dataset_facts
 
     dataset = dataset_facts(params)
     return TrainSpec(
-        kind="pretrain", model=params.model.resolve(len(dataset.categories), 1),
+        kind="pretrain", model=(model or params.model).resolve(len(dataset.categories), 1).at_one_frame(),
         train=params.pretrain.train.model_copy(update={"correspondence": correspondence}), seed=0, input_size=params.input_size,
         dataset_name=params.dataset_name, dataset_digest=dataset.digests["train"], code_digest=training_digest())
 
@@ -300,21 +309,31 @@ def _train_spec(params: Params, settings: RowSettings, seed: int) -> TrainSpec:
     if correspondence is None:
         word = params.train.correspondence
         correspondence = dataset.longest_video["train"] > clip_length if word == "auto" else word == "on"
-    init, parent = _start(params, correspondence)
+    model = _override(params.model, settings, "attention", "dynamic_conv", "query")
+    train = _override(params.train, settings, "augmentation")
+    init, parent = _start(params, model, correspondence)
     return TrainSpec(
-        kind="train", model=params.model.resolve(len(dataset.categories), clip_length),
-        train=params.train.resolve(correspondence), seed=seed, input_size=params.input_size, dataset_name=params.dataset_name,
+        kind="train", model=model.resolve(len(dataset.categories), clip_length),
+        train=train.resolve(correspondence), seed=seed, input_size=params.input_size, dataset_name=params.dataset_name,
         dataset_digest=dataset.digests["train"], code_digest=training_digest(), init=init, parent=parent)
 
 
-def _start(params: Params, correspondence: bool) -> tuple[str | None, TrainSpec | None]:
+def _override(config: Config, settings: RowSettings, *names: str) -> Any:
+    """The configuration with what the row sets of these keys."""
+    return config.model_copy(update={
+        name: getattr(settings, name) for name in names if getattr(settings, name) is not None})
+
+
+def _start(params: Params, model: ModelSettings, correspondence: bool) -> tuple[str | None, TrainSpec | None]:
     from pipeline import shipped
 
     if params.pretrain.source == "none":
         return None, None
     if params.pretrain.source == "shipped":
-        return shipped.find(params.model.resolve(1, 1), correspondence), None
-    parent = pretrain_spec(params, correspondence)
+        return shipped.find(model.resolve(1, 1), correspondence), None
+    if params.pretrain.source != "scratch":
+        return shipped.file_start(params.root / params.pretrain.source), None
+    parent = pretrain_spec(params, correspondence, model)
     return f"run:{parent.key}", parent
 
 

@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parents[1] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
-# The class heads are learned anew for other classes, so their number does not tell networks apart.
-_FREE = {"num_classes"}
 
 
 def find(model: ModelConfig, correspondence: bool, *, folder: Path = FOLDER) -> str:
     """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``.
 
     Args:
-        model: at clip length 1.
+        model: at any clip length; what it is at one frame decides.
         correspondence: whether it has to be learned with correspondence learning.
 
     Raises:
         UserError: there is none, or its weights are not those that its description speaks of.
     """
-    wanted = model.model_dump(mode="json", exclude=_FREE)
+    wanted = _at_one_frame(model)
+    from effvis.config import ModelConfig
+
     names = []
     for description in sorted(folder.glob("*.yaml")):
         facts = _read(description)
-        if facts["correspondence"] == correspondence and _without_free(facts["model"]) == wanted:
+        if facts["correspondence"] == correspondence and _at_one_frame(ModelConfig(**facts["model"])) == wanted:
             return f"shipped:{description.stem}@{_checked_sha256(description, facts)}"
         names.append(description.stem)
     learning = "with" if correspondence else "without"
@@ -56,6 +56,31 @@ def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
     if not path.is_file() or file_sha256(path) != sha256:
         raise UserError(path, "sha256", f"these are not the weights {sha256[:12]}… that the run starts from",
                         "Restore the file from the project's repository")
+    return load_file(path)
+
+
+def file_start(path: Path) -> str:
+    """Weights of the user's own to start from, as ``file:<sha256>``: where they lie makes no other run.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError("params.yaml", "pretrain.source", f"there is no file {path}",
+                        "Convert published weights with python -m pipeline.import_weights, or correct the path")
+    return f"file:{file_sha256(path)}"
+
+
+def load_file_start(path: Path, init: str) -> dict[str, Any]:
+    """The weights of a ``file:<sha256>``, as tensors by name.
+
+    Raises:
+        UserError: the file is another one by now.
+    """
+    from safetensors.torch import load_file
+
+    if file_start(path) != init:
+        raise UserError(path, "sha256", "the file changed after the run was planned", "Start again")
     return load_file(path)
 
 
@@ -94,8 +119,9 @@ def _read(description: Path) -> dict[str, Any]:
     return facts
 
 
-def _without_free(model: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in model.items() if name not in _FREE}
+def _at_one_frame(model: ModelConfig) -> dict[str, Any]:
+    # The class heads are learned anew for other classes, so their number does not tell networks apart.
+    return model.at_one_frame().model_dump(mode="json", exclude={"num_classes"})
 
 
 def _checked_sha256(description: Path, facts: Mapping[str, Any]) -> str:

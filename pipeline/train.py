@@ -67,7 +67,8 @@ def start(
     model = EfficientVIS(spec.model)
     left_out = model.load_initial(initial) if initial is not None else []
     pairs = ClipPairs(index, clips, input_size=spec.input_size, batch_size=spec.train.batch_size, seed=spec.seed,
-                      flip=spec.train.horizontal_flip)
+                      flip=spec.train.horizontal_flip, augmentation=spec.train.augmentation, scales=spec.train.scales,
+                      crop_share=spec.train.crop_share)
     return model, pairs, left_out
 
 
@@ -91,7 +92,7 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | No
     if index.digest != spec.dataset_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this run was planned", "Start again")
     clips = load_clips(params, "train", spec.model.clip_length)
-    model, pairs, left_out = start(spec, index, clips, _initial_weights(spec, store))
+    model, pairs, left_out = start(spec, index, clips, _initial_weights(params, spec, store))
 
     store.begin(spec.key, spec.describe())
     log = RunLog(store.folder(spec.key))
@@ -150,12 +151,16 @@ class _Pace:
         self._report({"step": step, "total": total, **facts, "eta": elapsed / done * (total - step) if done else None})
 
 
-def _initial_weights(spec: TrainSpec, store: RunStore) -> dict[str, Any] | None:
+def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> dict[str, Any] | None:
     from pipeline import shipped
 
     if spec.parent is not None:
         return store.load_weights(spec.parent.key)
-    return None if spec.init is None else shipped.load(spec.init)
+    if spec.init is None:
+        return None
+    if spec.init.startswith("file:"):
+        return shipped.load_file_start(params.root / params.pretrain.source, spec.init)
+    return shipped.load(spec.init)
 
 
 def train_with_bars(params: Params, spec: TrainSpec) -> Path:

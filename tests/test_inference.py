@@ -8,7 +8,7 @@ from builders import tiny_model
 from effvis.config import HandcraftConfig, InferenceConfig
 from effvis.data.clips import clip_frames
 from effvis.inference import end_to_end, handcraft
-from effvis.inference.clip import ClipPrediction, paste_masks, predict_clip
+from effvis.inference.clip import TrackletPredictions, paste_masks, predict_clip
 from effvis.inference.predictor import _propagate, kept_frames
 from effvis.inference.tracklets import VideoTracklet, best_results
 from effvis.model.efficientvis import ClipOutput
@@ -107,7 +107,7 @@ def _rle(x0, x1):
 def _clip(places, scores):
     """A one-frame clip of tracklets at horizontal places."""
     boxes = np.array([[[x, 5, x + 10, 15]] for x in places], dtype=np.float32)
-    return ClipPrediction(np.array(scores, dtype=np.float32)[:, None], np.ones((len(places), 1), dtype=bool), boxes,
+    return TrackletPredictions(np.array(scores, dtype=np.float32)[:, None], np.ones((len(places), 1), dtype=bool), boxes,
                           [[_rle(x, x + 10)] for x in places])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from effvis.data.augment import crop, draw_window, mirror, scaled_sizes
 from effvis.data.dataset import DatasetIndex
 from effvis.data.index import ClipIndex
 from effvis.errors import UserError
@@ -36,12 +38,12 @@ def read_frame(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 class FrameReader:
-    """Frames of a split at the network's input size, the first gibibyte of them kept decoded."""
+    """Frames of a split at one input size, the first of them kept decoded, up to ``cache_bytes``."""
 
-    def __init__(self, index: DatasetIndex, input_size: tuple[int, int]):
+    def __init__(self, index: DatasetIndex, input_size: tuple[int, int], cache_bytes: int = FRAME_CACHE_BYTES):
         self.index, self.input_size = index, input_size
         self._cache: dict[tuple[int, int], np.ndarray] = {}
-        self._room = FRAME_CACHE_BYTES // (input_size[0] * input_size[1] * 3)
+        self._room = cache_bytes // (input_size[0] * input_size[1] * 3)
 
     def clip(self, video_index: int, frames: list[int]) -> Tensor:
         """(T, 3, H, W) uint8."""
@@ -73,16 +75,25 @@ class ClipPairs:
         input_size: (height, width) of the network's input.
         batch_size: pairs per step, over all workers.
         flip: mirror both clips of a pair with probability one half.
+        augmentation: of ``TrainConfig``. ``multi-scale`` draws one size for all pairs of a step, so that they need no
+            padding; ``random-crop`` one window for both clips of a pair.
+        scales: of the input size, for ``multi-scale``.
+        crop_share: least and largest share of each side, for ``random-crop``.
     """
 
     def __init__(
         self, index: DatasetIndex, clips: ClipIndex, *, input_size: tuple[int, int], batch_size: int, seed: int,
-        flip: bool = False,
+        flip: bool = False, augmentation: str = "none", scales: Sequence[float] = (1.0,),
+        crop_share: tuple[float, float] = (1.0, 1.0),
     ):
         self.index, self.clips = index, clips
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
+        self.augmentation, self.crop_share = augmentation, crop_share
         self.input_size = tuple(input_size)
-        self.frames = FrameReader(index, self.input_size)
+        # Frames of another size are read anew, not resized twice; all sizes share one cache's worth of memory.
+        self._sizes = scaled_sizes(self.input_size, scales) if augmentation == "multi-scale" else [self.input_size]
+        self._readers = {size: FrameReader(index, size, FRAME_CACHE_BYTES // len(self._sizes)) for size in self._sizes}
+        self.frames = self._readers[self._sizes[0]]
         # Pairs grouped by video, so that every video is as likely as every other, whatever its length.
         video_P = clips.clip_video_K[clips.pair_first_P]
         self._pairs_by_video = np.argsort(video_P, kind="stable")
@@ -98,7 +109,12 @@ class ClipPairs:
         epoch, position = divmod(step, len(self))
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.index.videos))
         chosen = np.resize(order[position * self.batch_size: (position + 1) * self.batch_size], self.batch_size)
-        pairs = [self._pair(int(video), np.random.default_rng((self.seed, epoch, position, slot)))
+        # The slot after the last is the step's own.
+        size = self._sizes[0]
+        if len(self._sizes) > 1:
+            step_rng = np.random.default_rng((self.seed, epoch, position, self.batch_size))
+            size = self._sizes[step_rng.integers(len(self._sizes))]
+        pairs = [self._pair(int(video), size, np.random.default_rng((self.seed, epoch, position, slot)))
                  for slot, video in enumerate(chosen)]
         first, second = zip(*pairs, strict=True)
         return ClipPairBatch(
@@ -106,30 +122,35 @@ class ClipPairs:
             targets=([t for _, t in first], [t for _, t in second]),
             videos=[int(video) for video in chosen])
 
-    def _pair(self, video: int, rng: np.random.Generator) -> list[tuple[Tensor, ClipTargets]]:
+    def _pair(self, video: int, size: tuple[int, int], rng: np.random.Generator) -> list[tuple[Tensor, ClipTargets]]:
         pair = self._pairs_by_video[rng.integers(self._first_of_video[video], self._first_of_video[video + 1])]
         starts = self.clips.clip_start_K[[self.clips.pair_first_P[pair], self.clips.pair_second_P[pair]]]
         # Sec. 3.3: in random order, so that correspondence does not hang on the direction of time.
         starts = starts[::-1] if rng.random() < 0.5 else starts
         mirrored = self.flip and rng.random() < 0.5
-        return [self._clip(video, int(start), mirrored) for start in starts]
+        clips = [self._clip(video, int(start), size) for start in starts]
+        if mirrored:
+            clips = [mirror(*clip) for clip in clips]
+        if self.augmentation == "random-crop":
+            window = draw_window(rng, size, self.crop_share)
+            clips = [crop(*clip, window) for clip in clips]
+        return clips
 
-    def _clip(self, video: int, start: int, mirrored: bool) -> tuple[Tensor, ClipTargets]:
+    def _clip(self, video: int, start: int, size: tuple[int, int]) -> tuple[Tensor, ClipTargets]:
         frames = clip_frames(start, self.clips.clip_length, self.index.videos[video].length)
-        pixels, targets = self.frames.clip(video, frames), self._targets(video, frames)
-        return (pixels.flip(-1), _mirror(targets)) if mirrored else (pixels, targets)
+        return self._readers[size].clip(video, frames), self._targets(video, frames, size)
 
-    def _targets(self, video: int, frames: list[int]) -> ClipTargets:
+    def _targets(self, video: int, frames: list[int], size: tuple[int, int]) -> ClipTargets:
         tracks = [t for t in self._tracks[video] if not t.iscrowd and any(t.rles[f] is not None for f in frames)]
         entry = self.index.videos[video]
-        height, width = self.input_size
+        height, width = size
         scale = np.array([width / entry.width, height / entry.height] * 2, dtype=np.float32)
         present = np.array([[t.rles[f] is not None for f in frames] for t in tracks], dtype=bool).reshape(-1, len(frames))
         boxes = np.array([t.boxes_L4[frames] for t in tracks], dtype=np.float32).reshape(-1, len(frames), 4) * scale
         boxes[~present] = 0
         masks = np.zeros((*present.shape, height, width), dtype=bool)
         for k, t in np.argwhere(present):
-            masks[k, t] = _resized_mask(tracks[k].rles[frames[t]], self.input_size)
+            masks[k, t] = _resized_mask(tracks[k].rles[frames[t]], size)
         return ClipTargets(
             track_ids_K=torch.tensor([t.id for t in tracks], dtype=torch.int64),
             labels_K=torch.tensor([t.label for t in tracks], dtype=torch.int64),
@@ -143,9 +164,3 @@ def _resized_mask(rle: dict, size: tuple[int, int]) -> np.ndarray:
     resized = Image.fromarray(mask * 255).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(resized) >= 128
 
-
-def _mirror(targets: ClipTargets) -> ClipTargets:
-    width = targets.masks_KTHW.shape[-1]
-    x0, y0, x1, y1 = targets.boxes_KT4.unbind(-1)
-    boxes = torch.stack((width - x1, y0, width - x0, y1), dim=-1) * targets.present_KT.unsqueeze(-1)
-    return ClipTargets(targets.track_ids_K, targets.labels_K, targets.present_KT, boxes, targets.masks_KTHW.flip(-1))

@@ -17,7 +17,7 @@ PASTE_CHUNK = 16
 
 
 @dataclass(frozen=True)
-class ClipPrediction:
+class TrackletPredictions:
     """N tracklets over the T frames of a clip.
 
     Attributes:
@@ -40,7 +40,7 @@ def predict_clip(
     query_NTC: Tensor | None,
     video_size: tuple[int, int],
     config: InferenceConfig,
-) -> tuple[ClipPrediction, Tensor]:
+) -> tuple[TrackletPredictions, Tensor]:
     """Runs one clip.
 
     Args:
@@ -73,7 +73,7 @@ def predict_clip(
             encoded = coco_mask.encode(np.asfortranarray(masks.permute(1, 2, 0).cpu().numpy().astype(np.uint8)))
             for (n, t), rle in zip(wanted[part].tolist(), encoded, strict=True):
                 rles[n][t] = {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
-    prediction = ClipPrediction(
+    prediction = TrackletPredictions(
         probabilities.float().cpu().numpy(), present.cpu().numpy(), boxes.float().cpu().numpy(), rles)
     return prediction, output.query_BNTC[0]
 

@@ -10,13 +10,13 @@ from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
 from effvis.config import HandcraftConfig
-from effvis.inference.clip import ClipPrediction
+from effvis.inference.clip import TrackletPredictions
 from effvis.inference.tracklets import VideoTracklet
 from effvis.model.boxes import iou
 
 
 def link(
-    clips: Sequence[tuple[list[int], ClipPrediction]],
+    clips: Sequence[tuple[list[int], TrackletPredictions]],
     video_size: tuple[int, int],
     config: HandcraftConfig,
     threshold: float,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from effvis.inference.clip import ClipPrediction
+from effvis.inference.clip import TrackletPredictions
 
 
 @dataclass
@@ -23,7 +23,7 @@ class VideoTracklet:
     rles: dict[int, dict] = field(default_factory=dict)
     boxes: dict[int, np.ndarray] = field(default_factory=dict)
 
-    def add(self, clip: ClipPrediction, n: int, frames: list[int]) -> None:
+    def add(self, clip: TrackletPredictions, n: int, frames: list[int]) -> None:
         """Takes tracklet ``n`` of a clip whose first frames are the given ones (the rest is padding)."""
         for t, frame in enumerate(frames):
             if clip.present_NT[n, t]:

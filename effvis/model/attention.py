@@ -1,4 +1,4 @@
-"""Self-attention among tracklet queries: factorised temporo-spatial self-attention (FTSA, Sec. 3.1, Eq. 1-2)."""
+"""Self-attention among tracklet queries: factorised temporo-spatial (FTSA, Sec. 3.1, Eq. 1-2) and what table 1a compares."""
 
 from __future__ import annotations
 
@@ -28,20 +28,75 @@ class SelfAttention(nn.Module):
         return self.norm(x_SLC + self.project_out(mixed))
 
 
+def over_time(block: SelfAttention, query_BNTC: Tensor) -> Tensor:
+    """Eq. 1: the T embeddings of one tracklet attend to each other."""
+    return block(query_BNTC.flatten(0, 1)).view(query_BNTC.shape)
+
+
+def over_instances(block: SelfAttention, query_BNTC: Tensor) -> Tensor:
+    """Eq. 2: the N embeddings of one frame attend to each other."""
+    batch, queries, frames, width = query_BNTC.shape
+    query = query_BNTC.transpose(1, 2).reshape(batch * frames, queries, width)
+    return block(query).view(batch, frames, queries, width).transpose(1, 2)
+
+
 class FactorisedTemporoSpatialAttention(nn.Module):
     """FTSA: first the T embeddings of one tracklet attend to each other, then the N embeddings of one frame.
 
     Eq. 1 (temporal) gives every embedding its own past and future; Eq. 2 (spatial) lets instances of a frame tell
     each other apart. The cost is N·T² + T·N² instead of (N·T)² for joint attention.
+
+    Args:
+        spatial_first: the other order, which the paper finds no different (Sec. 3.1). The parameters are the same.
     """
 
-    def __init__(self, hidden_dim: int, heads: int):
+    def __init__(self, hidden_dim: int, heads: int, *, spatial_first: bool = False):
         super().__init__()
+        self.spatial_first = spatial_first
         self.temporal = SelfAttention(hidden_dim, heads)
         self.spatial = SelfAttention(hidden_dim, heads)
 
     def forward(self, query_BNTC: Tensor) -> Tensor:
-        batch, queries, frames, width = query_BNTC.shape
-        query = self.temporal(query_BNTC.reshape(batch * queries, frames, width)).view(batch, queries, frames, width)
-        query = query.transpose(1, 2).reshape(batch * frames, queries, width)
-        return self.spatial(query).view(batch, frames, queries, width).transpose(1, 2)
+        if self.spatial_first:
+            return over_time(self.temporal, over_instances(self.spatial, query_BNTC))
+        return over_instances(self.spatial, over_time(self.temporal, query_BNTC))
+
+
+class TemporalAttention(nn.Module):
+    """Eq. 1 alone: tracklets know nothing of each other."""
+
+    def __init__(self, hidden_dim: int, heads: int):
+        super().__init__()
+        self.temporal = SelfAttention(hidden_dim, heads)
+
+    def forward(self, query_BNTC: Tensor) -> Tensor:
+        return over_time(self.temporal, query_BNTC)
+
+
+class SpatialAttention(nn.Module):
+    """Eq. 2 alone: frames know nothing of each other."""
+
+    def __init__(self, hidden_dim: int, heads: int):
+        super().__init__()
+        self.spatial = SelfAttention(hidden_dim, heads)
+
+    def forward(self, query_BNTC: Tensor) -> Tensor:
+        return over_instances(self.spatial, query_BNTC)
+
+
+class JointAttention(nn.Module):
+    """Every embedding of a clip attends to all N·T of them. At T=1 it is spatial attention."""
+
+    def __init__(self, hidden_dim: int, heads: int):
+        super().__init__()
+        self.joint = SelfAttention(hidden_dim, heads)
+
+    def forward(self, query_BNTC: Tensor) -> Tensor:
+        return self.joint(query_BNTC.flatten(1, 2)).view(query_BNTC.shape)
+
+
+def build_attention(scheme: str, hidden_dim: int, heads: int) -> nn.Module:
+    """The attention of ``ModelConfig.attention``: (B, N, T, C) to (B, N, T, C)."""
+    if scheme in ("ftsa", "ftsa-st"):
+        return FactorisedTemporoSpatialAttention(hidden_dim, heads, spatial_first=scheme == "ftsa-st")
+    return {"temporal": TemporalAttention, "spatial": SpatialAttention, "joint": JointAttention}[scheme](hidden_dim, heads)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effvis.model.fpn import ResNetFPN
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -62,4 +64,5 @@ class TinyBackbone(nn.Module):
 
 
 def build_backbone(name: str, hidden_dim: int) -> nn.Module:
-    return {"tiny": TinyBackbone}[name](hidden_dim)
+    """The backbone of a name in ``ModelConfig.backbone``; its levels have ``hidden_dim`` channels."""
+    return TinyBackbone(hidden_dim) if name == "tiny" else ResNetFPN(name, hidden_dim)

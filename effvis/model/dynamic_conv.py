@@ -35,6 +35,40 @@ def aggregate_neighbours(regions_BNTPC: Tensor, temperature: float) -> Tensor:
     return before * previous + here * regions_BNTPC + after * following
 
 
+def boxes_of_neighbours(boxes_BNT4: Tensor) -> Tensor:
+    """Boxes by which each frame is cropped for itself and as a neighbour, where b^t crops the neighbours of frame t too.
+
+    Frame u is t-1 for frame u+1, and t+1 for frame u-1. Beyond the clip a box is repeated; its region goes unused.
+
+    Returns:
+        (3, B, N, T, 4): at frame u the boxes b^{u+1}, b^u and b^{u-1}.
+    """
+    later = torch.cat((boxes_BNT4[:, :, 1:], boxes_BNT4[:, :, -1:]), dim=2)
+    earlier = torch.cat((boxes_BNT4[:, :, :1], boxes_BNT4[:, :, :-1]), dim=2)
+    return torch.stack((later, boxes_BNT4, earlier))
+
+
+def aggregate_cropped_here(regions_3BNTPC: Tensor, temperature: float) -> Tensor:
+    """Eq. 3's weighted sum over t' in {t-1, t, t+1}, all three cropped by the proposal of frame t.
+
+    Args:
+        regions_3BNTPC: the regions that ``boxes_of_neighbours`` crop.
+        temperature: of the softmax.
+
+    Returns:
+        (B, N, T, P, C).
+    """
+    as_before, here, as_after = regions_3BNTPC
+    frames = here.shape[2]
+    neighbours = torch.stack((as_before.roll(1, dims=2), here, as_after.roll(-1, dims=2)))
+    unit = F.normalize(neighbours, dim=-1)
+    similarity = (unit[1] * unit).sum(dim=-1) / temperature  # (3, B, N, T, P)
+    t = torch.arange(frames, device=here.device)
+    outside_3T = torch.stack((t == 0, torch.zeros_like(t, dtype=torch.bool), t == frames - 1))
+    similarity = similarity.masked_fill(outside_3T[:, None, None, :, None], float("-inf"))
+    return (similarity.softmax(dim=0).unsqueeze(-1) * neighbours).sum(dim=0)
+
+
 class DynamicConv(nn.Module):
     """Two 1x1 convolutions C -> D -> C whose weights are one linear layer of the query (Sparse R-CNN's dynamic head)."""
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from effvis.config import ModelConfig
 from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from effvis.model.boxes import apply_deltas, cxcywh_to_xyxy
+from effvis.model.dynamic_conv import aggregate_cropped_here, aggregate_neighbours, boxes_of_neighbours
 from effvis.model.heads import Interaction, MaskHead, gather_tracklets
 from effvis.model.roi_align import multilevel_roi_align
 
@@ -66,8 +67,9 @@ class EfficientVIS(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, config.hidden_dim)
-        # Time-disentangled: one embedding per tracklet and frame.
-        self.query_NTC = nn.Parameter(torch.empty(config.queries, config.clip_length, config.hidden_dim))
+        # Time-disentangled: one embedding per tracklet and frame. Time-shared: (N, 1, C), one for all frames.
+        embeddings = 1 if config.query == "time-shared" else config.clip_length
+        self.query_NTC = nn.Parameter(torch.empty(config.queries, embeddings, config.hidden_dim))
         # Centre and size as shares of the frame; every first proposal is the whole frame.
         self.proposal_NT4 = nn.Parameter(torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(config.queries, config.clip_length, 1))
         self.interactions = nn.ModuleList(Interaction(config) for _ in range(config.iterations))
@@ -87,19 +89,22 @@ class EfficientVIS(nn.Module):
 
     def initial_query(self, clips: int) -> Tensor:
         """The learned tracklet queries, for each of B clips: (B, N, T, C)."""
-        return self.query_NTC.expand(clips, -1, -1, -1)
+        return self.query_NTC.expand(clips, -1, self.config.clip_length, -1)
 
     def forward(self, features: BaseFeatures, query_BNTC: Tensor | None = None) -> list[ClipOutput]:
         """M query-video interactions.
 
         Args:
             features: of the clips.
-            query_BNTC: what the tracklets are known by so far; by default the learned initial queries.
+            query_BNTC: what the tracklets are known by so far; by default the learned initial queries. A time-shared
+                network takes the mean over the T embeddings of a tracklet for all of them.
 
         Returns:
             The predictions of every interaction, the last one best.
         """
         query = self.initial_query(features.clips) if query_BNTC is None else query_BNTC
+        if query_BNTC is not None and self.config.query == "time-shared":
+            query = query.mean(dim=2, keepdim=True).expand_as(query)
         size = query.new_tensor([features.width, features.height] * 2)
         boxes = (cxcywh_to_xyxy(self.proposal_NT4) * size).expand(features.clips, -1, -1, -1)
         outputs = []
@@ -119,13 +124,16 @@ class EfficientVIS(nn.Module):
         return self.mask_heads[output.stage](query, self._regions(features, boxes, self.config.mask_roi_size))
 
     def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
-        """Starts from the weights of the same network at another T, or with other classes.
+        """Starts from the weights of the same network at another T, with other classes, or without its variations.
 
-        Queries and proposals learned at T=1 are repeated in time. Class layers of another number of classes stay as
-        initialised.
+        Queries and proposals learned at T=1 are repeated in time; a time-shared query starts from the mean over T of
+        time-disentangled ones. Class layers of another number of classes stay as initialised. A network with spatial or
+        temporal attention alone takes that block of FTSA; joint attention starts from the spatial block, which it is at
+        T=1.
 
         Returns:
-            The names of the parameters that were not loaded.
+            The names of the own parameters that stay as initialised, and of the given weights that found no place
+            (such as the blocks of FTSA that the network lacks).
 
         Raises:
             ValueError: a weight is missing or has another shape, so that it is not the same network.
@@ -133,10 +141,17 @@ class EfficientVIS(nn.Module):
         own = self.state_dict()
         dropped = []
         adapted = {}
+        taken = set()
         for name, value in own.items():
-            if name not in weights:
+            source = name
+            if name not in weights and self.config.attention == "joint":
+                source = name.replace(".attention.joint.", ".attention.spatial.")
+            if source not in weights:
                 raise ValueError(f"{name} is not among the weights")
-            given = weights[name]
+            given = weights[source]
+            taken.add(source)
+            if name == "query_NTC" and self.config.query == "time-shared":
+                given = given.mean(dim=1, keepdim=True)
             if name in ("query_NTC", "proposal_NT4") and given.shape[1] == 1:
                 given = given.expand_as(value)
             if ".class_logits." in name and given.shape[0] != value.shape[0]:
@@ -146,9 +161,21 @@ class EfficientVIS(nn.Module):
                 raise ValueError(f"{name} has shape {tuple(given.shape)}, this network's is {tuple(value.shape)}")
             adapted[name] = given
         self.load_state_dict(adapted)
-        return dropped
+        return dropped + [name for name in weights if name not in taken]
 
     def _regions(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
+        """Base features inside boxes, with those of the neighbour frames by Eq. 3: (B, N, T, P, C)."""
+        if self.config.dynamic_conv == "still" or features.frames == 1:
+            return self._crop(features, boxes_BNT4, size)
+        temperature = self.config.similarity_temperature
+        if self.config.neighbour_crop == "own":
+            return aggregate_neighbours(self._crop(features, boxes_BNT4, size), temperature)
+        boxes = boxes_of_neighbours(boxes_BNT4)
+        # Three boxes per tracklet and frame are three tracklets to the pooling.
+        regions = self._crop(features, boxes.transpose(0, 1).flatten(1, 2), size)
+        return aggregate_cropped_here(regions.unflatten(1, (3, -1)).transpose(0, 1), temperature)
+
+    def _crop(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
         """Base features inside boxes: (B, N, T, P, C)."""
         clips, queries, frames = boxes_BNT4.shape[:3]
         by_frame = boxes_BNT4.transpose(1, 2).reshape(clips * frames, queries, 4)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvis.config import ModelConfig
-from effvis.model.attention import FactorisedTemporoSpatialAttention
-from effvis.model.dynamic_conv import DynamicConv, aggregate_neighbours
+from effvis.model.attention import build_attention
+from effvis.model.dynamic_conv import DynamicConv
 
 # The share of positives that a fresh classifier predicts, so that the focal loss starts small.
 PRIOR = 0.01
@@ -21,8 +21,8 @@ class Interaction(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        width, self.temperature = config.hidden_dim, config.similarity_temperature
-        self.attention = FactorisedTemporoSpatialAttention(width, config.attention_heads)
+        width = config.hidden_dim
+        self.attention = build_attention(config.attention, width, config.attention_heads)
         self.dynamic_conv = DynamicConv(width, config.dynamic_dim)
         self.gather = nn.Linear(config.roi_size**2 * width, width)
         self.gather_norm = nn.LayerNorm(width)
@@ -39,11 +39,14 @@ class Interaction(nn.Module):
         nn.init.zeros_(self.box_deltas.bias)
 
     def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the refined query (B, N, T, C), class logits (B, N, T, K) and box deltas (B, N, T, 4)."""
+        """The regions are those of the proposals, with their neighbours in time (Eq. 3) where the network looks at them.
+
+        Returns:
+            The refined query (B, N, T, C), class logits (B, N, T, K) and box deltas (B, N, T, 4).
+        """
         shape = query_BNTC.shape
         query = self.attention(query_BNTC)
-        regions = aggregate_neighbours(regions_BNTPC, self.temperature)
-        filtered = self.dynamic_conv(query.reshape(-1, shape[-1]), regions.flatten(0, 2))
+        filtered = self.dynamic_conv(query.reshape(-1, shape[-1]), regions_BNTPC.flatten(0, 2))
         target = F.relu(self.gather_norm(self.gather(filtered.flatten(1)))).view(shape)
         query = self.interaction_norm(query + target)
         query = self.ffn_norm(query + self.ffn(query))
@@ -58,7 +61,7 @@ class MaskHead(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        width, self.temperature, self.roi_size = config.hidden_dim, config.similarity_temperature, config.mask_roi_size
+        width, self.roi_size = config.hidden_dim, config.mask_roi_size
         self.dynamic_conv = DynamicConv(width, config.dynamic_dim)
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, 1, 1) for _ in range(config.mask_convs))
         self.upsample = nn.ConvTranspose2d(width, width, 2, 2)
@@ -67,8 +70,7 @@ class MaskHead(nn.Module):
     def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> Tensor:
         """Mask logits (B, N, T, S, S), S twice the side of the regions."""
         batch, queries, frames, locations, width = regions_BNTPC.shape
-        regions = aggregate_neighbours(regions_BNTPC, self.temperature)
-        x = self.dynamic_conv(query_BNTC.reshape(-1, width), regions.flatten(0, 2))
+        x = self.dynamic_conv(query_BNTC.reshape(-1, width), regions_BNTPC.flatten(0, 2))
         x = x.transpose(1, 2).reshape(-1, width, self.roi_size, self.roi_size)
         for conv in self.convs:
             x = F.relu(conv(x))

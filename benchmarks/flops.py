@@ -1,0 +1,101 @@
+"""Parameters and floating-point operations of a clip, for each backbone and each variant of the network.
+
+    python -m benchmarks.flops
+    python -m benchmarks.flops --frames 18 --height 300 --width 540
+
+Nothing is computed: tensors on the meta device have shapes alone. A multiplication with its addition counts as two
+operations; only matrix products and convolutions count, as torch.utils.flop_counter does. Pooling is RoIAlign as two dense
+products (effvis/model/roi_align.py), most of whose factors are zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from effvis.config import ModelConfig
+from effvis.model.efficientvis import EfficientVIS
+
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {"backbone": "resnet50"}, {"backbone": "resnet101"}, {"backbone": "resnet18"}, {"backbone": "tiny"},
+    {"attention": "ftsa-st"}, {"attention": "spatial"}, {"attention": "temporal"}, {"attention": "joint"},
+    {"dynamic_conv": "still"}, {"neighbour_crop": "here"}, {"query": "time-shared"}, {"queries": 20},
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, and operations of one clip: of the backbone, the pooling, the M interactions and the last masks."""
+
+    parameters: int
+    backbone: int
+    pooling: int
+    interactions: int
+    masks: int
+
+    @property
+    def total(self) -> int:
+        return self.backbone + self.pooling + self.interactions + self.masks
+
+
+def cost(config: ModelConfig, height: int, width: int) -> Cost:
+    """Of a clip of ``config.clip_length`` frames, as inference has it: masks of the last interaction, of all tracklets."""
+    with torch.device("meta"):
+        model = EfficientVIS(config).eval().requires_grad_(False)
+        frames = torch.empty(1, config.clip_length, 3, height, width, dtype=torch.uint8)
+        features = model.features(frames)
+        output = model(features)[-1]
+        shape = (1, config.queries, config.clip_length)
+        regions = torch.empty(*shape, config.roi_size**2, config.hidden_dim)
+        mask_regions = torch.empty(*shape, config.mask_roi_size**2, config.hidden_dim)
+        interactions = sum(_operations(lambda part=part: part(output.query_BNTC, regions)) for part in model.interactions)
+        masks = _operations(lambda: model.mask_heads[-1](output.query_BNTC, mask_regions))
+        with_pooling = _operations(lambda: model(features)) + _operations(lambda: model.mask_logits(features, output))
+        return Cost(
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            backbone=_operations(lambda: model.features(frames)),
+            pooling=with_pooling - interactions - masks, interactions=interactions, masks=masks)
+
+
+def _operations(call: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.flops", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=36, help="T (default: 36)")
+    parser.add_argument("--height", type=int, default=360)
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--classes", type=int, default=40)
+    args = parser.parse_args(argv)
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("variant", "parameters", "backbone", "pooling", "interactions", "masks", "total", "per frame",
+                  box=box.SIMPLE_HEAD, caption="millions of parameters; billions of operations",
+                  title=f"EfficientVIS, {args.frames} frames of {args.height}x{args.width}")
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for variant in VARIANTS:
+        config = ModelConfig(**({"backbone": "resnet50"} | variant), num_classes=args.classes, clip_length=args.frames)
+        found = cost(config, args.height, args.width)
+        numbers = (found.backbone, found.pooling, found.interactions, found.masks, found.total, found.total / args.frames)
+        table.add_row(" ".join(f"{name}={value}" for name, value in variant.items()), f"{found.parameters / 1e6:.1f}",
+                      *(f"{number / 1e9:.1f}" for number in numbers))
+    Console(width=110).print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

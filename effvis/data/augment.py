@@ -1,0 +1,85 @@
+"""Training augmentation: pure functions of a random generator, frames and targets.
+
+What is drawn is drawn once for both clips of a pair, so that an object of both looks alike in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from effvis.training.targets import ClipTargets
+
+# VisTR crops every second sample.
+CROP_PROBABILITY = 0.5
+
+
+def scaled_sizes(input_size: tuple[int, int], scales: Sequence[float]) -> list[tuple[int, int]]:
+    """Input sizes (height, width) for multi-scale training, at least one pixel each way."""
+    return [tuple(max(1, round(side * scale)) for side in input_size) for scale in scales]
+
+
+def draw_window(rng: np.random.Generator, size: tuple[int, int], share: tuple[float, float]) -> tuple[int, int, int, int]:
+    """The window (top, left, height, width) in pixels of a random crop; with one half's probability the whole frame.
+
+    Args:
+        size: (height, width) of the frames.
+        share: least and largest share of each side, drawn for each side apart.
+    """
+    if rng.random() >= CROP_PROBABILITY:
+        return 0, 0, *size
+    height, width = (max(1, round(side * rng.uniform(*share))) for side in size)
+    top, left = int(rng.integers(0, size[0] - height + 1)), int(rng.integers(0, size[1] - width + 1))
+    return top, left, height, width
+
+
+def mirror(frames_TCHW: Tensor, targets: ClipTargets) -> tuple[Tensor, ClipTargets]:
+    """Left becomes right."""
+    width = targets.masks_KTHW.shape[-1]
+    x0, y0, x1, y1 = targets.boxes_KT4.unbind(-1)
+    boxes = torch.stack((width - x1, y0, width - x0, y1), dim=-1) * targets.present_KT.unsqueeze(-1)
+    return frames_TCHW.flip(-1), ClipTargets(
+        targets.track_ids_K, targets.labels_K, targets.present_KT, boxes, targets.masks_KTHW.flip(-1))
+
+
+def crop(
+    frames_TCHW: Tensor, targets: ClipTargets, window: tuple[int, int, int, int]
+) -> tuple[Tensor, ClipTargets]:
+    """Cuts a window (top, left, height, width) out and resizes it back to the size of the frames, bilinear.
+
+    A box becomes the bounds of what is left of its mask. An instance of which no pixel is left is absent in the frame,
+    and no longer among the targets where it is absent in all. The whole frame as a window changes nothing.
+
+    Args:
+        frames_TCHW: uint8.
+    """
+    size = tuple(frames_TCHW.shape[-2:])
+    top, left, height, width = window
+    if (height, width) == size:
+        return frames_TCHW, targets
+    part = (..., slice(top, top + height), slice(left, left + width))
+    frames = _resized(frames_TCHW[part].float(), size).round().clamp(0, 255).to(torch.uint8)
+    masks = targets.masks_KTHW[part]
+    masks = _resized(masks.float(), size) >= 0.5 if len(masks) else masks.new_zeros(*masks.shape[:2], *size)
+    masks &= targets.present_KT[..., None, None]
+    present = masks.flatten(2).any(dim=-1)
+    left_KT, right_KT = _bounds(masks.any(dim=-2))
+    top_KT, bottom_KT = _bounds(masks.any(dim=-1))
+    boxes = torch.stack((left_KT, top_KT, right_KT, bottom_KT), dim=-1).float() * present.unsqueeze(-1)
+    seen = present.any(dim=-1)
+    return frames, ClipTargets(
+        targets.track_ids_K[seen], targets.labels_K[seen], present[seen], boxes[seen], masks[seen])
+
+
+def _resized(x_XYHW: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x_XYHW, size=size, mode="bilinear", align_corners=False)
+
+
+def _bounds(occupied_KTL: Tensor) -> tuple[Tensor, Tensor]:
+    """The first occupied place along the last axis and the one after the last."""
+    occupied = occupied_KTL.to(torch.uint8)
+    return occupied.argmax(dim=-1), occupied.shape[-1] - occupied.flip(-1).argmax(dim=-1)

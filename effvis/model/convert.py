@@ -1,0 +1,235 @@
+"""Published weights to this network's: ImageNet ResNets, and detectors trained on COCO.
+
+The paper starts from COCO weights (Sec. 4.1). Its head is Sparse R-CNN's with QueryInst's masks, so that nearly every weight
+of theirs has one place here; attention over time has none there. ``convert`` reads
+
+- torchvision's ResNets (``layer1.0.conv1.weight``),
+- Sparse R-CNN and QueryInst as mmdetection names them (``roi_head.bbox_head.0.…``, ``roi_head.mask_head.0.…``),
+- Sparse R-CNN as its authors' detectron2 project names it (``head.head_series.0.…``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from effvis.errors import UserError
+from effvis.model.efficientvis import EfficientVIS
+
+# Of the BatchNorm layers in QueryInst's mask head: PyTorch's default, which mmdetection keeps.
+BATCH_NORM_EPS = 1e-5
+
+# Per source: a pattern of its names and what takes its place here. The first that fits the whole name counts.
+_RULES: dict[str, tuple[tuple[str, str], ...]] = {
+    "a torchvision ResNet": (
+        (r"((?:conv1|bn1|layer\d)\..+)", r"backbone.body.\1"),
+    ),
+    "Sparse R-CNN or QueryInst (mmdetection)": (
+        (r"backbone\.(.+)", r"backbone.body.\1"),
+        (r"neck\.lateral_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.lateral.\1.\2"),
+        (r"neck\.fpn_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.output.\1.\2"),
+        (r"rpn_head\.init_proposal_features\.weight", "query_NTC"),
+        (r"rpn_head\.init_proposal_bboxes\.weight", "proposal_NT4"),
+        (r"roi_head\.bbox_head\.(\d+)\.attention\.attn\.in_proj_(.+)", r"interactions.\1.attention.spatial.project_in.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.attention\.attn\.out_proj\.(.+)", r"interactions.\1.attention.spatial.project_out.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.attention_norm\.(.+)", r"interactions.\1.attention.spatial.norm.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.instance_interactive_conv\.fc_layer\.(.+)", r"interactions.\1.gather.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.instance_interactive_conv\.fc_norm\.(.+)", r"interactions.\1.gather_norm.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.instance_interactive_conv_norm\.(.+)", r"interactions.\1.interaction_norm.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.ffn\.layers\.0\.0\.(.+)", r"interactions.\1.ffn.0.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.ffn\.layers\.1\.(.+)", r"interactions.\1.ffn.2.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.ffn_norm\.(.+)", r"interactions.\1.ffn_norm.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.cls_fcs\.(.+)", r"interactions.\1.class_tower.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.fc_cls\.(.+)", r"interactions.\1.class_logits.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.reg_fcs\.(.+)", r"interactions.\1.box_tower.\2"),
+        (r"roi_head\.bbox_head\.(\d+)\.fc_reg\.(.+)", r"interactions.\1.box_deltas.\2"),
+        (r"roi_head\.mask_head\.(\d+)\.convs\.(\d+)\.conv\.(.+)", r"mask_heads.\1.convs.\2.\3"),
+        (r"roi_head\.mask_head\.(\d+)\.upsample\.(.+)", r"mask_heads.\1.upsample.\2"),
+        (r"roi_head\.mask_head\.(\d+)\.conv_logits\.(.+)", r"mask_heads.\1.logits.\2"),
+        *((rf"roi_head\.{theirs}\.(\d+)\.instance_interactive_conv\.{layer}\.(.+)", rf"{ours}.\1.dynamic_conv.{place}.\2")
+          for theirs, ours in (("bbox_head", "interactions"), ("mask_head", "mask_heads"))
+          for layer, place in (("dynamic_layer", "filters"), ("norm_in", "norm1"), ("norm_out", "norm2"))),
+    ),
+    "Sparse R-CNN (detectron2)": (
+        (r"backbone\.bottom_up\.stem\.conv1\.weight", "backbone.body.conv1.weight"),
+        (r"backbone\.bottom_up\.stem\.conv1\.norm\.(.+)", r"backbone.body.bn1.\1"),
+        *((rf"backbone\.bottom_up\.res{stage + 1}\.(\d+)\.{theirs}", rf"backbone.body.layer{stage}.\1.{ours}")
+          for stage in range(1, 5)
+          for theirs, ours in ((r"conv(\d)\.weight", r"conv\2.weight"), (r"conv(\d)\.norm\.(.+)", r"bn\2.\3"),
+                               (r"shortcut\.weight", "downsample.0.weight"), (r"shortcut\.norm\.(.+)", r"downsample.1.\2"))),
+        *((rf"backbone\.fpn_{kind}{level}\.(.+)", rf"backbone.fpn.{kind}.{level - 2}.\1")
+          for kind in ("lateral", "output") for level in range(2, 6)),
+        (r"init_proposal_features\.weight", "query_NTC"),
+        (r"init_proposal_boxes\.weight", "proposal_NT4"),
+        (r"head\.head_series\.(\d+)\.self_attn\.in_proj_(.+)", r"interactions.\1.attention.spatial.project_in.\2"),
+        *((rf"head\.head_series\.(\d+)\.{theirs}\.(.+)", rf"interactions.\1.{ours}.\2") for theirs, ours in (
+            (r"self_attn\.out_proj", "attention.spatial.project_out"), ("norm1", "attention.spatial.norm"),
+            (r"inst_interact\.dynamic_layer", "dynamic_conv.filters"), (r"inst_interact\.norm1", "dynamic_conv.norm1"),
+            (r"inst_interact\.norm2", "dynamic_conv.norm2"), (r"inst_interact\.out_layer", "gather"),
+            (r"inst_interact\.norm3", "gather_norm"), ("norm2", "interaction_norm"), ("linear1", r"ffn.0"),
+            ("linear2", r"ffn.2"), ("norm3", "ffn_norm"), ("cls_module", "class_tower"), ("class_logits", "class_logits"),
+            ("reg_module", "box_tower"), ("bboxes_delta", "box_deltas"))),
+    ),
+}
+# A name that only this source has.
+_SIGNATURES = {
+    "a torchvision ResNet": "layer1.0.conv1.weight",
+    "Sparse R-CNN or QueryInst (mmdetection)": "roi_head.bbox_head.0.attention.attn.in_proj_weight",
+    "Sparse R-CNN (detectron2)": "head.head_series.0.self_attn.in_proj_weight",
+}
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of one tensor.
+
+    Attributes:
+        name: its name here; the published one where it was dropped.
+        outcome: ``cut`` is loaded in part, with the reason saying which.
+    """
+
+    name: str
+    outcome: Literal["loaded", "cut", "dropped", "left at init"]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Weights for ``EfficientVIS.load_state_dict``, where they come from, and the fate of every tensor on both sides."""
+
+    source: str
+    weights: dict[str, Tensor]
+    fates: list[Fate]
+
+
+def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: object) -> Conversion:
+    """Puts published weights into the places of a network's own.
+
+    Args:
+        published: a state dict in the names of one of the sources.
+        model: whose names, shapes and, where nothing was published, values count. It is not changed.
+        where: the file, for error messages.
+
+    Raises:
+        UserError: the names are of no known source, or the network differs in more than classes and the numbers of
+            queries and iterations.
+    """
+    if published and all(name.startswith("module.") for name in published):
+        # The wrapper of distributed training.
+        published = {name.removeprefix("module."): value for name, value in published.items()}
+    source = next((source for source, name in _SIGNATURES.items() if name in published), None)
+    if source is None:
+        raise UserError(where, next(iter(published), "(empty)"), "these are the names of no known network",
+                        f"Give {', '.join(_RULES)}")
+    own = model.state_dict()
+    published = _fold_batch_norms(published)
+    places = {name: _place(name, source, own) for name in published}
+    _check_backbone(published, places, own, model.config.backbone, where)
+    weights, fates = dict(own), []
+    for name, value in published.items():
+        place = places[name]
+        if place not in own:
+            fates.append(Fate(name, "dropped", _why_no_place(name, place, own)))
+            continue
+        fitted, outcome, reason = _fit(place, value, own[place], where)
+        if fitted is None:
+            fates.append(Fate(name, outcome, reason))
+        else:
+            weights[place] = fitted.to(own[place].dtype).contiguous()
+            fates.append(Fate(place, outcome, reason))
+    reached = {fate.name for fate in fates if fate.outcome != "dropped"}
+    fates += [Fate(name, "left at init", "images have no time" if ".attention.temporal." in name else "nothing was published")
+              for name in own if name not in reached]
+    return Conversion(source, weights, fates)
+
+
+def _place(name: str, source: str, own: Mapping[str, Tensor]) -> str | None:
+    for pattern, place in _RULES[source]:
+        found = re.fullmatch(pattern, name)
+        if found:
+            here = found.expand(place)
+            # With joint attention, that over the instances of one frame is its start (at T=1 they are the same).
+            joint = here.replace(".attention.spatial.", ".attention.joint.")
+            return joint if joint in own else here
+    return None
+
+
+def _check_backbone(
+    published: Mapping[str, Tensor], places: Mapping[str, str | None], own: Mapping[str, Tensor], backbone: str, where: object
+) -> None:
+    """Half a backbone is no start: its names and shapes have to be the published one's."""
+    here = {name: value.shape for name, value in own.items() if name.startswith("backbone.body.")}
+    there = {place: published[name].shape for name, place in places.items()
+             if place is not None and place.startswith("backbone.body.") and not place.endswith("num_batches_tracked")}
+    if here != there or not here:
+        differs = next((name for name in (*here, *there) if here.get(name) != there.get(name)), "backbone")
+        raise UserError(where, differs, f"the checkpoint's backbone is not this network's {backbone}",
+                        "Set model.backbone to the checkpoint's, e.g. -S model.backbone=resnet101")
+
+
+def _why_no_place(name: str, place: str | None, own: Mapping[str, Tensor]) -> str:
+    if name.endswith("num_batches_tracked"):
+        return "frozen BatchNorm counts no batches"
+    if name in ("fc.weight", "fc.bias"):
+        return "ImageNet's classifier"
+    stage = re.match(r"(interactions|mask_heads)\.(\d+)\.", place or "")
+    if stage and not any(known.startswith(stage[0]) for known in own):
+        return f"this network has only {_count(stage[1], own)} iterations"
+    return "no such part in this network"
+
+
+def _count(part: str, own: Mapping[str, Tensor]) -> int:
+    return len({name.split(".")[1] for name in own if name.startswith(f"{part}.")})
+
+
+def _fit(
+    place: str, value: Tensor, own: Tensor, where: object
+) -> tuple[Tensor | None, Literal["loaded", "cut", "dropped"], str]:
+    """A published tensor in the shape of its place here, or None and why not."""
+    if place in ("query_NTC", "proposal_NT4"):
+        queries = own.shape[0]
+        if value.ndim != 2 or value.shape[1] != own.shape[2]:
+            raise _misfit(place, value, own, where)
+        if len(value) < queries:
+            return None, "dropped", f"{len(value)} proposals are fewer than {queries} queries"
+        repeated = value[:queries, None].expand_as(own)
+        if len(value) == queries:
+            return repeated, "loaded", ""
+        return repeated, "cut", f"the first {queries} of {len(value)} proposals"
+    if ".class_logits." in place and value.shape[1:] == own.shape[1:] and len(value) != len(own):
+        return None, "dropped", f"{len(value)} classes there, {len(own)} here"
+    if re.fullmatch(r"mask_heads\.\d+\.logits\.\w+", place) and value.shape[1:] == own.shape[1:] and len(value) != len(own):
+        return None, "dropped", f"{len(value)} masks, one per class, there; class-agnostic here"
+    if value.shape != own.shape:
+        raise _misfit(place, value, own, where)
+    return value, "loaded", ""
+
+
+def _misfit(place: str, value: Tensor, own: Tensor, where: object) -> UserError:
+    return UserError(where, place, f"has shape {tuple(value.shape)}, this network's is {tuple(own.shape)}",
+                     "Set the model's sizes to the checkpoint's")
+
+
+def _fold_batch_norms(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The convolutions of QueryInst's mask heads with the BatchNorm after each folded in: it does not learn here.
+
+    γ (w * x - μ) / √(σ² + ε) + β is the convolution with weight γ w / √(σ² + ε) and bias β - γ μ / √(σ² + ε).
+    """
+    folded = dict(published)
+    for name in published:
+        found = re.fullmatch(r"(roi_head\.mask_head\.\d+\.convs\.\d+)\.bn\.running_var", name)
+        if found is None:
+            continue
+        conv, bn = f"{found[1]}.conv", f"{found[1]}.bn"
+        variance, mean = folded.pop(f"{bn}.running_var"), folded.pop(f"{bn}.running_mean")
+        scale, shift = folded.pop(f"{bn}.weight"), folded.pop(f"{bn}.bias")
+        folded.pop(f"{bn}.num_batches_tracked", None)
+        scale = scale * torch.rsqrt(variance + BATCH_NORM_EPS)
+        folded[f"{conv}.weight"] = folded[f"{conv}.weight"] * scale[:, None, None, None]
+        folded[f"{conv}.bias"] = shift + (folded.get(f"{conv}.bias", 0) - mean) * scale
+    return folded

@@ -1,0 +1,51 @@
+"""Feature pyramid over a ResNet (Lin et al., CVPR 2017): the paper's base features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from effvis.model.resnet import ResNet
+
+
+class FPN(nn.Module):
+    """1x1 laterals, a top-down path that repeats pixels, and a 3x3 convolution on each level."""
+
+    def __init__(self, channels: Sequence[int], hidden_dim: int):
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(width, hidden_dim, 1) for width in channels)
+        self.output = nn.ModuleList(nn.Conv2d(hidden_dim, hidden_dim, 3, 1, 1) for _ in channels)
+        for conv in (*self.lateral, *self.output):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Levels (F, C_l, H_l, W_l) to as many of (F, C, H_l, W_l), both finest first."""
+        outputs: list[Tensor] = []
+        coarser = None
+        for lateral, output, level in zip(
+                reversed(self.lateral), reversed(self.output), reversed(levels), strict=True):
+            here = lateral(level)
+            if coarser is not None:
+                # To the finer level's own size: where that is odd, it is not twice the coarser one's.
+                here = here + F.interpolate(coarser, size=here.shape[-2:], mode="nearest")
+            outputs.append(output(here))
+            coarser = here
+        return outputs[::-1]
+
+
+class ResNetFPN(nn.Module):
+    """A ResNet with FPN: levels P2 to P5."""
+
+    strides: Sequence[int] = (4, 8, 16, 32)
+
+    def __init__(self, name: str, hidden_dim: int):
+        super().__init__()
+        self.body = ResNet(name)
+        self.fpn = FPN(self.body.channels, hidden_dim)
+
+    def forward(self, frames_FCHW: Tensor) -> list[Tensor]:
+        """(F, 3, H, W) normalised frames of any size to (F, C, ⌈H/s⌉, ⌈W/s⌉) for s in ``strides``."""
+        return self.fpn(self.body(frames_FCHW))

@@ -1,0 +1,159 @@
+"""The parts of VisTR: 3-D sine positions, encoder and decoder layers, box attention and the two mask heads.
+
+Dimensions in names: F frames (of all clips), K tracklets per clip, L tokens, Q queries, A attention heads, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sine_positions(frames: int, height: int, width: int, channels: int, like: Tensor) -> Tensor:
+    """Where a token is in time, height and width: (frames, height, width, channels).
+
+    Each axis has a third of the channels. Its coordinate runs from just above 0 to 2 pi over the extent of the clip, times
+    frequencies falling from 1 to nearly 1/10000; even channels hold sines, odd ones cosines.
+
+    Args:
+        channels: a multiple of six.
+        like: gives device and type.
+    """
+    share = channels // 3
+    channel = torch.arange(share, device=like.device, dtype=torch.float32)
+    period_C = 10000.0 ** (2 * (channel // 2) / share)
+    encoded = []
+    for axis, length in enumerate((frames, height, width)):
+        place = torch.arange(1, length + 1, device=like.device, dtype=torch.float32) * (2 * math.pi / length)
+        angle = place[:, None] / period_C
+        along = torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+        shape = [1, 1, 1, share]
+        shape[axis] = length
+        encoded.append(along.view(shape).expand(frames, height, width, share))
+    return torch.cat(encoded, dim=-1).to(like.dtype)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with residual and LayerNorm after it."""
+
+    def __init__(self, hidden_dim: int, ffn_dim: int, dropout: float):
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(hidden_dim, ffn_dim), nn.Linear(ffn_dim, hidden_dim)
+        self.norm = nn.LayerNorm(hidden_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.dropout(F.relu(self.linear1(x)))
+        return self.norm(x + self.dropout(self.linear2(inner)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention with residual and LayerNorm after it; positions go to queries and keys, never to values."""
+
+    def __init__(self, hidden_dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(hidden_dim, heads, dropout=dropout, batch_first=True)
+        self.norm = nn.LayerNorm(hidden_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, x_position: Tensor, memory: Tensor, memory_position: Tensor) -> Tensor:
+        """Queries x (B, Q, C) read memory (B, L, C)."""
+        mixed = self.attention(x + x_position, memory + memory_position, memory, need_weights=False)[0]
+        return self.norm(x + self.dropout(mixed))
+
+
+class EncoderLayer(nn.Module):
+    """Every location of every frame attends to all others of the clip."""
+
+    def __init__(self, hidden_dim: int, heads: int, ffn_dim: int, dropout: float):
+        super().__init__()
+        self.self_attention = Attention(hidden_dim, heads, dropout)
+        self.ffn = FeedForward(hidden_dim, ffn_dim, dropout)
+
+    def forward(self, tokens_BLC: Tensor, position_1LC: Tensor) -> Tensor:
+        return self.ffn(self.self_attention(tokens_BLC, position_1LC, tokens_BLC, position_1LC))
+
+
+class DecoderLayer(nn.Module):
+    """The queries of all instances and frames attend to each other, then to the whole clip."""
+
+    def __init__(self, hidden_dim: int, heads: int, ffn_dim: int, dropout: float):
+        super().__init__()
+        self.self_attention = Attention(hidden_dim, heads, dropout)
+        self.cross_attention = Attention(hidden_dim, heads, dropout)
+        self.ffn = FeedForward(hidden_dim, ffn_dim, dropout)
+
+    def forward(self, x_BQC: Tensor, query_1QC: Tensor, memory_BLC: Tensor, position_1LC: Tensor) -> Tensor:
+        x = self.self_attention(x_BQC, query_1QC, x_BQC, query_1QC)
+        return self.ffn(self.cross_attention(x, query_1QC, memory_BLC, position_1LC))
+
+
+class BoxAttention(nn.Module):
+    """Where in its frame a decoded query looks: attention weights without values."""
+
+    def __init__(self, hidden_dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key = nn.Linear(hidden_dim, hidden_dim), nn.Linear(hidden_dim, hidden_dim)
+
+    def forward(self, query_FKC: Tensor, memory_FCHW: Tensor) -> Tensor:
+        """(F, K, A, H, W), summing to one over heads and locations together, as in DETR."""
+        frames, _, height, width = memory_FCHW.shape
+        query = self.query(query_FKC).unflatten(-1, (self.heads, -1))  # (F, K, A, D)
+        key = self.key(memory_FCHW.flatten(2).transpose(1, 2)).unflatten(-1, (self.heads, -1))  # (F, L, A, D)
+        logits = torch.einsum("fkad,flad->fkal", query / math.sqrt(query.shape[-1]), key)
+        return logits.flatten(2).softmax(dim=-1).view(frames, -1, self.heads, height, width)
+
+
+class FrameMaskHead(nn.Module):
+    """Upsamples memory and box attention to stride 4 with the help of the backbone's finer features (DETR's mask head)."""
+
+    def __init__(self, hidden_dim: int, heads: int, level_channels: Sequence[int]):
+        """``level_channels`` are those of strides 4, 8 and 16."""
+        super().__init__()
+        first = hidden_dim + heads
+        widths = [first, first, hidden_dim // 2, hidden_dim // 4, hidden_dim // 8, hidden_dim // 16]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(inner, outer, 3, padding=1) for inner, outer in zip(widths[:-1], widths[1:], strict=True))
+        self.norms = nn.ModuleList(nn.GroupNorm(math.gcd(8, outer), outer) for outer in widths[1:])
+        self.adapters = nn.ModuleList(
+            nn.Conv2d(channels, width, 1) for channels, width in zip(reversed(level_channels), widths[2:5], strict=True))
+        for conv in (*self.convs, *self.adapters):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, memory_FCHW: Tensor, attention_FKAHW: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """Features of K tracklets in each frame: (F, K, C/16, H_4, W_4).
+
+        Args:
+            levels: strides 4, 8 and 16, each (F, C_l, H_l, W_l).
+        """
+        frames, tracklets = attention_FKAHW.shape[:2]
+        shared = memory_FCHW.unsqueeze(1).expand(-1, tracklets, -1, -1, -1)
+        x = self._convolve(0, torch.cat((shared, attention_FKAHW), dim=2).flatten(0, 1))
+        x = self._convolve(1, x)
+        for step, (adapter, level) in enumerate(zip(self.adapters, reversed(levels), strict=True), start=2):
+            # The frame's feature is computed once and shared by its tracklets.
+            fine = adapter(level).unsqueeze(1)
+            coarse = F.interpolate(x, size=fine.shape[-2:], mode="nearest").view(frames, tracklets, -1, *fine.shape[-2:])
+            x = self._convolve(step, (fine + coarse).flatten(0, 1))
+        return x.view(frames, tracklets, *x.shape[1:])
+
+    def _convolve(self, step: int, x: Tensor) -> Tensor:
+        return F.relu(self.norms[step](self.convs[step](x)))
+
+
+class SequenceMaskHead(nn.Sequential):
+    """3-D convolutions over the T feature maps of one tracklet: (X, C/16, T, H, W) to logits (X, 1, T, H, W)."""
+
+    def __init__(self, hidden_dim: int):
+        inner, width = hidden_dim // 16, hidden_dim // 32
+        layers: list[nn.Module] = []
+        for channels in (inner, width, width):
+            layers += [nn.Conv3d(channels, width, 3, padding=2, dilation=2),
+                       nn.GroupNorm(math.gcd(4, width), width), nn.ReLU()]
+        super().__init__(*layers, nn.Conv3d(width, 1, 1))

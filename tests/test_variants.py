@@ -1,0 +1,365 @@
+"""The paper's ablation switches: against literal transcriptions, and by what each variant can and cannot know."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from builders import pair_batch, tiny_config, tiny_model
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from effvis.config import LossWeights, ModelConfig, TrainConfig
+from effvis.errors import UserError
+from effvis.model.attention import build_attention
+from effvis.model.dynamic_conv import aggregate_cropped_here, aggregate_neighbours, boxes_of_neighbours
+from effvis.model.efficientvis import BaseFeatures, EfficientVIS
+from effvis.model.roi_align import multilevel_roi_align
+from effvis.training.correspondence import pair_losses
+from pipeline.config import RowSettings, evaluation_spec, load_params
+from pipeline.index import load_clips, load_index
+from pipeline.store import RunStore
+from pipeline.train import _initial_weights, start
+
+PRETRAINED = Path(__file__).resolve().parents[1] / "effvis" / "pretrained" / "laptop_cl.safetensors"
+LAPTOP = dict(num_classes=5, queries=6, iterations=3, hidden_dim=48, attention_heads=4, ffn_dim=192, dynamic_dim=16,
+              roi_size=8, mask_roi_size=8, mask_convs=2, similarity_temperature=0.1)
+SCHEMES = ("ftsa", "ftsa-st", "spatial", "temporal", "joint")
+VARIANTS = [
+    {}, *({"attention": scheme} for scheme in SCHEMES[1:]), {"dynamic_conv": "still"}, {"neighbour_crop": "here"},
+    {"query": "time-shared"}]
+
+
+def _name(variant):
+    return "-".join(variant.values()) or "default"
+
+
+def _literal_attention(module, sequence):
+    """Embedding by embedding and head by head: softmax(q k / sqrt(d)) v, projection, residual, LayerNorm."""
+    width = len(sequence[0])
+    depth = width // module.heads
+    qkv = [module.project_in.weight @ x + module.project_in.bias for x in sequence]
+    out = []
+    for i, x in enumerate(sequence):
+        heads = []
+        for h in range(module.heads):
+            q, k, v = (slice(part * width + h * depth, part * width + (h + 1) * depth) for part in range(3))
+            weights = [math.exp(float(qkv[i][q] @ other[k]) / math.sqrt(depth)) for other in qkv]
+            heads.append(sum(w * other[v] for w, other in zip(weights, qkv, strict=True)) / sum(weights))
+        y = x + module.project_out.weight @ torch.cat(heads) + module.project_out.bias
+        out.append((y - y.mean()) / (y.var(unbiased=False) + module.norm.eps).sqrt() * module.norm.weight + module.norm.bias)
+    return out
+
+
+def _literally(module, scheme, query_NTC):
+    tracklets, frames, _ = query_NTC.shape
+    query = query_NTC.clone()
+
+    def temporal():
+        for i in range(tracklets):
+            query[i] = torch.stack(_literal_attention(module.temporal, [query[i, t] for t in range(frames)]))
+
+    def spatial():
+        for t in range(frames):
+            query[:, t] = torch.stack(_literal_attention(module.spatial, [query[i, t] for i in range(tracklets)]))
+
+    if scheme == "joint":
+        places = [(i, t) for i in range(tracklets) for t in range(frames)]
+        for (i, t), x in zip(places, _literal_attention(module.joint, [query_NTC[i, t] for i, t in places]), strict=True):
+            query[i, t] = x
+    for step in {"ftsa": (temporal, spatial), "ftsa-st": (spatial, temporal), "spatial": (spatial,),
+                 "temporal": (temporal,), "joint": ()}[scheme]:
+        step()
+    return query
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_attention_is_its_literal_transcription(scheme):
+    torch.manual_seed(0)
+    module = build_attention(scheme, 8, 2).double()
+    query = torch.randn(2, 3, 4, 8, dtype=torch.float64)
+    expected = torch.stack([_literally(module, scheme, clip) for clip in query])
+    torch.testing.assert_close(module(query), expected, atol=1e-9, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_attention_reaches_what_its_name_says(scheme):
+    """Of a change to tracklet 0 in frame 0, another frame, another tracklet and another place in both get to know."""
+    torch.manual_seed(0)
+    module = build_attention(scheme, 8, 2).double()
+    query = torch.randn(1, 3, 4, 8, dtype=torch.float64)
+    changed = query.clone()
+    changed[:, 0, 0] += 1
+    moved = ((module(query) - module(changed)).abs() > 1e-9).any(dim=-1)[0]
+    other_frame, other_tracklet, both = moved[0, 1].item(), moved[1, 0].item(), moved[1, 1].item()
+    assert (other_frame, other_tracklet, both) == {
+        "spatial": (False, True, False), "temporal": (True, False, False)}.get(scheme, (True, True, True))
+
+
+@torch.no_grad()
+def test_spatial_attention_permutes_with_frames_and_temporal_with_tracklets():
+    torch.manual_seed(0)
+    query = torch.randn(1, 3, 4, 8, dtype=torch.float64)
+    for scheme, order, axis in (("spatial", [2, 0, 3, 1], 2), ("temporal", [2, 0, 1], 1)):
+        module = build_attention(scheme, 8, 2).double()
+        torch.testing.assert_close(
+            module(query.index_select(axis, torch.tensor(order))),
+            module(query).index_select(axis, torch.tensor(order)), atol=1e-12, rtol=0)
+
+
+def _pyramid(frames, width=5):
+    torch.manual_seed(1)
+    return BaseFeatures([torch.randn(2 * frames, width, 32 // stride, 48 // stride, dtype=torch.float64)
+                         for stride in (4, 8, 16)], 2, frames, 32, 48)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [1, 2, 4])
+@pytest.mark.parametrize("crop", ["own", "here"])
+def test_equation_3_with_either_proposal_is_its_literal_transcription(crop, frames):
+    """Frame by frame and region by region: crop frame t' by b^{t'} or b^t, softmax of the cosine, weighted sum."""
+    temperature, size = 0.3, 3
+    model = tiny_model(frames, neighbour_crop=crop, similarity_temperature=temperature, hidden_dim=16)
+    features = _pyramid(frames)
+    strides = model.backbone.strides
+    features = BaseFeatures(features.pyramid[: len(strides)], *(getattr(features, k) for k in (
+        "clips", "frames", "height", "width")))
+    low = torch.rand(2, 3, frames, 2, dtype=torch.float64) * 16
+    boxes = torch.cat((low, low + 6 + 10 * torch.rand_like(low)), dim=-1)
+    expected = torch.zeros(2, 3, frames, size * size, 5, dtype=torch.float64)
+    for b in range(2):
+        for i in range(3):
+            for t in range(frames):
+                regions = []
+                for u in (t - 1, t, t + 1):
+                    if 0 <= u < frames:
+                        box = boxes[b, i, u if crop == "own" else t].view(1, 1, 4)
+                        maps = [level[b * frames + u][None] for level in features.pyramid]
+                        regions.append((u, multilevel_roi_align(maps, strides, box, size).view(size * size, -1)))
+                here = dict(regions)[t]
+                for p in range(size * size):
+                    weights = [math.exp(float(here[p] @ region[p] / (here[p].norm() * region[p].norm())) / temperature)
+                               for _, region in regions]
+                    expected[b, i, t, p] = sum(
+                        w * region[p] for w, (_, region) in zip(weights, regions, strict=True)) / sum(weights)
+    torch.testing.assert_close(model._regions(features, boxes, size), expected, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_both_crops_agree_where_proposals_stand_still():
+    regions = torch.randn(2, 3, 5, 4, 6, dtype=torch.float64)
+    torch.testing.assert_close(aggregate_cropped_here(regions.expand(3, -1, -1, -1, -1, -1), 0.3),
+                               aggregate_neighbours(regions, 0.3), atol=1e-12, rtol=0)
+    boxes = torch.arange(5.0).view(1, 1, 5, 1).expand(-1, -1, -1, 4)
+    assert boxes_of_neighbours(boxes)[..., 0].flatten(1).tolist() == [[1, 2, 3, 4, 4], [0, 1, 2, 3, 4], [0, 0, 1, 2, 3]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant, reach", [
+    ({}, 1), ({"neighbour_crop": "here"}, 1), ({"dynamic_conv": "still"}, 0)], ids=["own", "here", "still"])
+def test_one_interaction_looks_so_many_frames_far(variant, reach):
+    """The first interaction's queries know nothing of the frames yet: what reaches a frame comes by the convolution."""
+    model = tiny_model(4, **variant).eval()
+    clip = torch.randint(0, 255, (1, 4, 3, 32, 48), dtype=torch.uint8)
+    changed = clip.clone()
+    changed[:, 0] = 255 - changed[:, 0]
+    before, after = (model(model.features(c))[0] for c in (clip, changed))
+    for t in range(4):
+        assert torch.equal(before.query_BNTC[:, :, t], after.query_BNTC[:, :, t]) == (t > reach)
+    # By the same boxes: those of frame 1 have seen frame 0, and would crop frame 2's neighbour elsewhere.
+    masks = [model.mask_logits(model.features(c), before) for c in (clip, changed)]
+    for t in range(4):
+        assert torch.equal(masks[0][:, :, t], masks[1][:, :, t]) == (t > reach)
+
+
+@torch.no_grad()
+def test_time_shared_queries_enter_alike_in_all_frames():
+    shared, own = tiny_model(3, query="time-shared").eval(), tiny_model(3).eval()
+    assert shared.query_NTC.shape[1] == 1 and own.query_NTC.shape[1] == 3
+    entered = []
+    for model in (shared, own):
+        model.interactions[0].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
+        features = model.features(torch.randint(0, 255, (2, 3, 3, 32, 48), dtype=torch.uint8))
+        carried = model(features)[-1].query_BNTC
+        assert not torch.allclose(carried[:, :, 0], carried[:, :, 1])
+        model(features, carried)
+    first, second, _, passed = entered
+    assert first.shape == (2, 4, 3, 16) and torch.equal(first, first[:, :, :1].expand_as(first))
+    assert torch.equal(second, second[:, :, :1].expand_as(second))
+    assert passed is carried
+
+
+@torch.no_grad()
+def test_time_shared_queries_are_carried_by_their_mean():
+    model = tiny_model(3, query="time-shared").eval()
+    features = model.features(torch.randint(0, 255, (1, 3, 3, 32, 48), dtype=torch.uint8))
+    query = torch.randn(1, 4, 3, 16)
+    by_mean = model(features, query.mean(dim=2, keepdim=True).expand(-1, -1, 3, -1).contiguous())[-1]
+    torch.testing.assert_close(model(features, query)[-1].query_BNTC, by_mean.query_BNTC, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=_name)
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_a_training_step_has_finite_gradients_everywhere(variant, half):
+    model = tiny_model(3, **variant)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        losses = pair_losses(model, pair_batch([([7, 8], [8])], 3, absent=True), LossWeights(), True)
+    total = torch.stack([value.float() for value in losses.values()]).sum()
+    total.backward()
+    assert torch.isfinite(total)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+def test_variants_are_different_networks_of_the_names_they_share():
+    names = {scheme: set(tiny_model(attention=scheme).state_dict()) for scheme in SCHEMES}
+    assert names["ftsa"] == names["ftsa-st"] == names["spatial"] | names["temporal"]
+    assert all(".attention." in name for name in names["ftsa"] ^ names["joint"])
+    features, outputs = None, []
+    for variant in VARIANTS:
+        model = tiny_model(3, **variant).eval()
+        if features is None:
+            features = model.features(torch.randint(0, 255, (1, 3, 3, 32, 48), dtype=torch.uint8))
+        with torch.no_grad():
+            outputs.append(model(features)[-1].logits_BNTK)
+    for i, one in enumerate(outputs):
+        assert not any(torch.allclose(one, other, atol=1e-6) for other in outputs[:i]), VARIANTS[i]
+
+
+def test_shipped_weights_start_every_variant():
+    weights = load_file(PRETRAINED)
+    for variant in ({}, {"attention": "ftsa-st"}, {"dynamic_conv": "still"}, {"neighbour_crop": "here"}):
+        model = EfficientVIS(ModelConfig(**LAPTOP, clip_length=3, **variant))
+        assert model.load_initial(weights) == []
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, weights[name].float().expand_as(value)), name
+    shared = EfficientVIS(ModelConfig(**LAPTOP, clip_length=3, query="time-shared"))
+    assert shared.load_initial(weights) == []
+    assert torch.equal(shared.query_NTC, weights["query_NTC"].float())
+
+
+@pytest.mark.parametrize("scheme, from_block, unused", [
+    ("spatial", "spatial", {"temporal"}), ("temporal", "temporal", {"spatial"}), ("joint", "spatial", {"temporal"})])
+def test_attention_variants_start_from_the_blocks_of_ftsa(scheme, from_block, unused):
+    weights = load_file(PRETRAINED)
+    model = EfficientVIS(ModelConfig(**LAPTOP, clip_length=3, attention=scheme))
+    left_out = model.load_initial(weights)
+    assert left_out and {name.split(".attention.")[1].split(".")[0] for name in left_out} == unused
+    for name, value in model.state_dict().items():
+        source = name.replace(f".attention.{scheme}.", f".attention.{from_block}.")
+        assert torch.equal(value, weights[source].float().expand_as(value)), name
+    with pytest.raises(ValueError, match="not among"):
+        EfficientVIS(ModelConfig(**LAPTOP, clip_length=3)).load_initial(model.state_dict())
+
+
+def test_time_shared_starts_from_the_mean_of_time_disentangled():
+    clip = tiny_model(3)
+    torch.nn.init.normal_(clip.query_NTC)
+    shared = tiny_model(3, query="time-shared")
+    assert shared.load_initial(clip.state_dict()) == []
+    torch.testing.assert_close(shared.query_NTC, clip.query_NTC.mean(dim=1, keepdim=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.get("attention") not in ("ftsa-st", "spatial", "temporal")],
+                         ids=_name)
+def test_at_one_frame_names_the_same_network(variant):
+    config = tiny_config(1, **variant)
+    same = config.at_one_frame()
+    assert tiny_config(9, **variant).at_one_frame() == same == same.at_one_frame()
+    torch.manual_seed(0)
+    model = EfficientVIS(config).eval()
+    torch.manual_seed(5)
+    twin = EfficientVIS(same).eval()
+    twin.load_state_dict({k.replace(".attention.joint.", ".attention.spatial."): v for k, v in model.state_dict().items()})
+    frame = torch.randint(0, 255, (2, 1, 3, 32, 48), dtype=torch.uint8)
+    one, other = (m(m.features(frame))[-1] for m in (model, twin))
+    assert torch.equal(one.logits_BNTK, other.logits_BNTK) and torch.equal(one.boxes_BNT4, other.boxes_BNT4)
+
+
+def test_at_one_frame_keeps_different_networks_apart():
+    names = [tiny_config(1, attention=scheme).at_one_frame() for scheme in SCHEMES]
+    assert len({config.model_dump_json() for config in names}) == 4  # joint is spatial
+
+
+def test_a_switch_that_does_not_exist_is_refused():
+    for switch in ("attention", "dynamic_conv", "neighbour_crop", "query"):
+        with pytest.raises(ValidationError, match=switch):
+            tiny_config(**{switch: "other"})
+    for wrong in ({"crop_share": (0.9, 0.5)}, {"crop_share": (0, 1)}, {"scales": ()}, {"scales": (0,)}):
+        with pytest.raises(ValidationError, match=next(iter(wrong))):
+            TrainConfig(**wrong)
+
+
+def _train_spec(params, **row):
+    return evaluation_spec(params, RowSettings(**row), 0).train
+
+
+def test_rows_set_the_switches_over_the_parameters(tiny_project):
+    params = load_params(tiny_project(model={"dynamic_conv": "still"}) / "params.yaml")
+    plain = _train_spec(params, T=3)
+    assert (plain.model.attention, plain.model.dynamic_conv, plain.model.query) == ("ftsa", "still", "time-disentangled")
+    row = _train_spec(params, T=3, attention="joint", dynamic_conv="temporal", query="time-shared")
+    assert row.model == plain.model.model_copy(
+        update={"attention": "joint", "dynamic_conv": "temporal", "query": "time-shared"})
+    assert row.key != plain.key
+
+
+def test_rows_of_the_same_network_at_one_frame_share_its_pretraining(tiny_project):
+    params = load_params(tiny_project() / "params.yaml")
+    parent = _train_spec(params, T=3).parent
+    for row in ({"dynamic_conv": "still"}, {"query": "time-shared"}):
+        assert _train_spec(params, T=3, **row).parent == parent
+    starts = {scheme: _train_spec(params, T=3, attention=scheme).parent for scheme in SCHEMES}
+    assert starts["ftsa"] == parent and starts["joint"] == starts["spatial"]
+    assert len({spec.key for spec in starts.values()}) == 4
+    for scheme in SCHEMES:
+        model = EfficientVIS(_train_spec(params, T=3, attention=scheme).model)
+        assert model.load_initial(EfficientVIS(starts[scheme].model).state_dict()) == []
+
+
+def test_shipped_weights_are_for_what_is_the_same_network_at_one_frame(tiny_project):
+    """The laptop's: of table 1 the rows of still convolution and shared queries, of the attention schemes FTSA alone."""
+    values = {name: value for name, value in LAPTOP.items() if name != "num_classes"}
+    params = load_params(tiny_project(model=values, pretrain={"source": "shipped"}) / "params.yaml")
+    init = _train_spec(params, T=3).init
+    assert init.startswith("shipped:laptop_cl@")
+    for row in ({"dynamic_conv": "still"}, {"query": "time-shared"}):
+        assert _train_spec(params, T=3, **row).init == init
+    for scheme in SCHEMES[1:]:
+        with pytest.raises(UserError, match="no shipped weights fit"):
+            _train_spec(params, T=3, attention=scheme)
+
+
+def test_augmentation_of_a_row_reaches_its_clip_pairs(tiny_project):
+    params = load_params(tiny_project() / "params.yaml", ["train.scales=[0.5]", "train.crop_share=[0.5, 0.5]"])
+    index, clips = load_index(params, "train"), load_clips(params, "train", 3)
+    plain, scaled, cropped = (
+        start(_train_spec(params, T=3, **row), index, clips, None)[1].batch(0)
+        for row in ({}, {"augmentation": "multi-scale"}, {"augmentation": "random-crop"}))
+    assert plain.frames[0].shape[-2:] == (32, 48) and scaled.frames[0].shape[-2:] == (16, 24)
+    assert cropped.frames[0].shape == plain.frames[0].shape
+    batches = [start(_train_spec(params, T=3, augmentation="random-crop"), index, clips, None)[1].batch(s) for s in range(4)]
+    originals = [start(_train_spec(params, T=3), index, clips, None)[1].batch(s) for s in range(4)]
+    assert any(not torch.equal(a.frames[0], b.frames[0]) for a, b in zip(batches, originals, strict=True))
+
+
+def test_a_run_starts_from_a_file_of_weights(tiny_project, tmp_path):
+    project = tiny_project(pretrain={"source": "start.safetensors"})
+    params = load_params(project / "params.yaml")
+    with pytest.raises(UserError, match="pretrain.source: there is no file"):
+        _train_spec(params, T=3)
+    spec = _train_spec(load_params(project / "params.yaml", ["pretrain.source=none"]), T=3)
+    torch.manual_seed(5)
+    weights = EfficientVIS(spec.model.at_one_frame()).state_dict()
+    save_file({name: value.contiguous() for name, value in weights.items()}, project / "start.safetensors")
+    spec = _train_spec(params, T=3)
+    assert spec.init.startswith("file:") and spec.key != _train_spec(load_params(
+        project / "params.yaml", ["pretrain.source=none"]), T=3).key
+    loaded = _initial_weights(params, spec, RunStore(params.runs_dir))
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+    (project / "start.safetensors").write_bytes(b"another")
+    with pytest.raises(UserError, match="changed after"):
+        _initial_weights(params, spec, RunStore(params.runs_dir))
