@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
+# One thread per process, as runs have it: tiny tensors gain nothing from two, and on a busy machine lose tenfold.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 # Over the project's own params.yaml. Everything is as in the real thing but small: two trainings of seconds a row.
