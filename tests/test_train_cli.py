@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import merged
 
 from effvis.errors import UserError
 from pipeline import download, index, shipped
@@ -35,18 +36,12 @@ TINY = {
 }
 
 
-def merge(values, changes):
-    for name, value in changes.items():
-        values[name] = merge(values.get(name, {}), value) if isinstance(value, dict) else value
-    return values
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(PROJECT / "experiments", folder / "experiments")
     values = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    (folder / "params.yaml").write_text(yaml.safe_dump(merge(values, TINY)))
+    (folder / "params.yaml").write_text(yaml.safe_dump(merged(values, TINY)))
     params = load_params(folder / "params.yaml")
     download.take(params)
     index.build(params)
