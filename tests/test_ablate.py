@@ -130,7 +130,7 @@ def test_rows_that_are_not_run_or_not_finished_say_so(tiny_project):
     assert [bool(row["measured"]) for row in rows] == [False, True, False, False, False]
     assert rows[1]["measured"]["AP"] == {"mean": 25.0, "std": None, "n": 1}
     markdown = (params.results_dir / "table1d.md").read_text()
-    assert "| T=18 VisTR | 29.7 | not run | – |" in markdown and "T=18 VisTR: VisTR is not implemented yet." in markdown
+    assert "| T=18 VisTR | 29.7 | not run | – |" in markdown and "T=18 VisTR: the pipeline does not train VisTR yet" in markdown
     assert "| T=9 Fully e2e (ours) | 35.3 | 25.0 | -10.3 |" in markdown
     assert "| T=9 Hand-craft | 33.7 | – | – |" in markdown
 
