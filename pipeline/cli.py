@@ -97,6 +97,12 @@ def add_params_arguments(parser: argparse.ArgumentParser) -> None:
                         help="override one parameter, e.g. -S train.epochs=2 (the value is YAML; may be repeated)")
 
 
+def add_row_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which evaluation a command is about: --row and --seed, for ``pipeline.config.find_evaluation``."""
+    parser.add_argument("--row", metavar="TABLE:NAME", help="a table's row, e.g. 'table1e:w/ CL' (default: the headline run)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+
+
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[..., None]]:
     """Progress with the remaining time on stderr.

@@ -245,12 +245,14 @@ def headline_spec(params: Params, seed: int = 0) -> EvalSpec:
     return evaluation_spec(params, params.headline, seed)
 
 
-def find_evaluation(params: Params, row: str, seed: int = 0) -> EvalSpec:
-    """The evaluation of ``<table>:<row's name>`` for one seed.
+def find_evaluation(params: Params, row: str | None, seed: int = 0) -> EvalSpec:
+    """The evaluation of ``<table>:<row's name>`` for one seed; without a row, of the headline run.
 
     Raises:
         UserError: no such row, or it is not run.
     """
+    if row is None:
+        return headline_spec(params, seed)
     table, _, name = row.partition(":")
     rows = {found.name: found for found in load_grid(params, table)}
     if name not in rows or rows[name].not_run is not None:

@@ -101,18 +101,17 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.cli import parser, progress_bar
+    from pipeline.cli import add_row_arguments, parser, progress_bar
 
     arguments = parser(__doc__, "pipeline.evaluate")
-    arguments.add_argument("--row", metavar="TABLE:NAME", help="evaluate a table's row, e.g. 'table1e:w/ CL'")
-    arguments.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    add_row_arguments(arguments)
     args = arguments.parse_args(argv)
 
-    from pipeline.config import find_evaluation, headline_spec, load_params
+    from pipeline.config import find_evaluation, load_params
     from pipeline.store import write_atomically
 
     params = load_params(args.params, args.set)
-    spec = find_evaluation(params, args.row, args.seed) if args.row else headline_spec(params, args.seed)
+    spec = find_evaluation(params, args.row, args.seed)
     with progress_bar("evaluate") as update:
         found = evaluate_run(params, spec, report=lambda r: update(r["step"], r["total"]))
     percent = {name: round(100 * value, 2) if value >= 0 else None for name, value in found["metrics"].items()}

@@ -105,12 +105,11 @@ def _evenly(total: int, wanted: int) -> list[int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.cli import parser
+    from pipeline.cli import add_row_arguments, parser
 
     arguments = parser(__doc__, "pipeline.overlays")
     arguments.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    arguments.add_argument("--row", metavar="TABLE:NAME", help="a table's row, e.g. 'table1e:w/ CL'")
-    arguments.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    add_row_arguments(arguments)
     arguments.add_argument("--videos", type=int, default=4, help="how many videos (default: 4)")
     arguments.add_argument("--frames", type=int, default=6, help="how many frames of each (default: 6)")
     arguments.add_argument("--scale", type=int, default=2, help="enlargement of the frames (default: 2)")
@@ -118,13 +117,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--sketch", action="store_true", help="draw over the frames' edges, not over the photographs")
     args = arguments.parse_args(argv)
 
-    from pipeline.config import find_evaluation, headline_spec, load_params
+    from pipeline.config import find_evaluation, load_params
 
     for name in ("videos", "frames", "scale"):
         if getattr(args, name) < 1:
             raise UserError("command line", f"--{name}", f"{getattr(args, name)} is not at least 1", "Give a larger number")
     params = load_params(args.params, args.set)
-    spec = find_evaluation(params, args.row, args.seed) if args.row else headline_spec(params, args.seed)
+    spec = find_evaluation(params, args.row, args.seed)
     for path in overlay_pictures(params, spec, args.out, videos=args.videos, frames=args.frames, scale=args.scale,
                                  minimum_score=args.score, as_sketch=args.sketch):
         print(path)

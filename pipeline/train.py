@@ -181,18 +181,17 @@ def final_loss(folder: Path) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.cli import parser
+    from pipeline.cli import add_row_arguments, parser
 
     arguments = parser(__doc__, "pipeline.train")
-    arguments.add_argument("--row", metavar="TABLE:NAME", help="train what a table's row needs, e.g. 'table1e:w/ CL'")
-    arguments.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    add_row_arguments(arguments)
     args = arguments.parse_args(argv)
 
-    from pipeline.config import find_evaluation, headline_spec, load_params
+    from pipeline.config import find_evaluation, load_params
     from pipeline.store import RunStore, write_atomically
 
     params = load_params(args.params, args.set)
-    spec = (find_evaluation(params, args.row, args.seed) if args.row else headline_spec(params, args.seed)).train
+    spec = find_evaluation(params, args.row, args.seed).train
     folder = train_with_bars(params, spec)
     done = RunStore(params.runs_dir).done(spec.key)
     print(f"{folder}: {done['steps']} steps in {done['seconds']:.0f} s, final loss {final_loss(folder):.3f}")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from effvis.config import InferenceConfig
+from effvis.data.masks import encode_many
 from effvis.model.efficientvis import EfficientVIS
 
 # Masks are pasted so many at a time: the full-size floats of one chunk are all that is ever held.
@@ -70,9 +70,8 @@ def predict_clip(
         for first in range(0, len(wanted), PASTE_CHUNK):
             part = slice(first, first + PASTE_CHUNK)
             masks = paste_masks(chosen[part], places[part], video_size) >= config.mask_threshold
-            encoded = coco_mask.encode(np.asfortranarray(masks.permute(1, 2, 0).cpu().numpy().astype(np.uint8)))
-            for (n, t), rle in zip(wanted[part].tolist(), encoded, strict=True):
-                rles[n][t] = {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
+            for (n, t), rle in zip(wanted[part].tolist(), encode_many(masks.cpu().numpy()), strict=True):
+                rles[n][t] = rle
     prediction = TrackletPredictions(
         probabilities.float().cpu().numpy(), present.cpu().numpy(), boxes.float().cpu().numpy(), rles)
     return prediction, output.query_BNTC[0]

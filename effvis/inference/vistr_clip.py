@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from effvis.config import InferenceConfig
+from effvis.data.masks import encode_many
 from effvis.inference.clip import TrackletPredictions
 from effvis.model.vistr import VisTR, VisTROutput, masks_at_input_size
 
@@ -49,7 +48,6 @@ def _encode_masks(
             at_input = masks_at_input_size(logits[frames].unsqueeze(0), output.height, output.width)
             full = F.interpolate(at_input, size=video_size, mode="bilinear", align_corners=False)[0]
             masks = full.float().sigmoid() >= threshold
-            encoded = coco_mask.encode(np.asfortranarray(masks.permute(1, 2, 0).cpu().numpy().astype(np.uint8)))
-            for t, rle in zip(frames.tolist(), encoded, strict=True):
-                rles[n][t] = {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
+            for t, rle in zip(frames.tolist(), encode_many(masks.cpu().numpy()), strict=True):
+                rles[n][t] = rle
     return rles
