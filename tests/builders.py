@@ -6,6 +6,9 @@ import numpy as np
 import torch
 
 from effvis.config import ModelConfig
+from effvis.data.clips import ClipPairs
+from effvis.data.dataset import DatasetIndex
+from effvis.data.index import clip_index
 from effvis.model.efficientvis import EfficientVIS
 from effvis.training.targets import ClipPairBatch, ClipTargets
 
@@ -50,3 +53,8 @@ def pair_batch(
         frames=tuple(torch.stack([pair[c][0] for pair in clips]) for c in (0, 1)),
         targets=tuple([pair[c][1] for pair in clips] for c in (0, 1)),
         videos=list(range(len(pairs))))
+
+
+def clip_pairs(index: DatasetIndex, clip_length: int = 2, **changes) -> ClipPairs:
+    """Pairs of clips of a data set of 32x48 frames, two a step."""
+    return ClipPairs(index, clip_index(index, clip_length), **({"input_size": (32, 48), "batch_size": 2, "seed": 0} | changes))

@@ -77,6 +77,18 @@ def tiny_project(_tiny_template, tmp_path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def drawn_index(tmp_path_factory):
+    """The training split of five drawn videos of seven frames, 32x48, in which every shape leaves for a while."""
+    from effvis.data.shapes import ShapesConfig, write
+    from effvis.data.youtube_vis import read_split
+
+    folder = tmp_path_factory.mktemp("drawn")
+    write(ShapesConfig(train_videos=5, val_videos=1, frames=7, height=32, width=48, min_radius=5, max_radius=8, exits=1.0),
+          folder, workers=1)
+    return read_split(folder / "train")
+
+
 def free_port() -> int:
     """On the loopback, free a moment ago."""
     with socket.socket() as probe:

@@ -3,29 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from builders import rectangles
+from builders import clip_pairs, rectangles
 
 from effvis.config import TrainConfig
 from effvis.data.augment import crop, draw_window, mirror, scaled_sizes
-from effvis.data.clips import ClipPairs
-from effvis.data.index import clip_index
-from effvis.data.shapes import ShapesConfig, write
-from effvis.data.youtube_vis import read_split
 from effvis.training.targets import ClipTargets
 
 SIZE = (32, 48)
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shapes")
-    write(ShapesConfig(train_videos=5, val_videos=1, frames=7, height=32, width=48, min_radius=5, max_radius=8, exits=1.0),
-          folder, workers=1)
-    return read_split(folder / "train")
-
-
-def _pairs(index, **changes):
-    return ClipPairs(index, clip_index(index, 2), **({"input_size": SIZE, "batch_size": 2, "seed": 0} | changes))
+@pytest.fixture
+def index(drawn_index):
+    return drawn_index
 
 
 def _bounds(mask):
@@ -120,7 +109,7 @@ def test_the_papers_sizes():
 
 
 def test_multi_scale_draws_one_size_per_step_for_the_same_clips(index):
-    plain, scaled = _pairs(index, flip=True), _pairs(index, flip=True, augmentation="multi-scale", scales=(0.5, 1, 1.5))
+    plain, scaled = clip_pairs(index, flip=True), clip_pairs(index, flip=True, augmentation="multi-scale", scales=(0.5, 1, 1.5))
     seen = set()
     for step in range(12):
         a, b = plain.batch(step), scaled.batch(step)
@@ -133,13 +122,13 @@ def test_multi_scale_draws_one_size_per_step_for_the_same_clips(index):
         if size == SIZE:
             assert torch.equal(a.frames[0], b.frames[0])
     assert seen == {(16, 24), (32, 48), (48, 72)}
-    assert scaled.batch(3).frames[0].shape == _pairs(
+    assert scaled.batch(3).frames[0].shape == clip_pairs(
         index, augmentation="multi-scale", scales=(0.5, 1, 1.5)).batch(3).frames[0].shape
 
 
 def test_random_crop_cuts_the_same_window_out_of_both_clips(index, monkeypatch):
-    plain = _pairs(index, batch_size=1)
-    cropping = _pairs(index, batch_size=1, augmentation="random-crop", crop_share=(0.5, 0.8))
+    plain = clip_pairs(index, batch_size=1)
+    cropping = clip_pairs(index, batch_size=1, augmentation="random-crop", crop_share=(0.5, 0.8))
     windows = []
     monkeypatch.setattr("effvis.data.clips.draw_window", lambda *given: windows.append(draw_window(*given)) or windows[-1])
     for step in range(10):
@@ -154,7 +143,7 @@ def test_random_crop_cuts_the_same_window_out_of_both_clips(index, monkeypatch):
 
 
 def test_without_augmentation_its_settings_change_nothing(index):
-    plain, other = _pairs(index), _pairs(index, scales=(0.5, 2), crop_share=(0.1, 0.2))
+    plain, other = clip_pairs(index), clip_pairs(index, scales=(0.5, 2), crop_share=(0.1, 0.2))
     for step in range(4):
         a, b = plain.batch(step), other.batch(step)
         assert all(torch.equal(x, y) for x, y in zip(a.frames, b.frames, strict=True))

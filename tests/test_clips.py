@@ -3,28 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from builders import clip_pairs
 from PIL import Image
 
-from effvis.data.clips import ClipPairs, clip_frames, read_frame
-from effvis.data.index import clip_index
+from effvis.data.clips import clip_frames, read_frame
 from effvis.data.masks import decode
-from effvis.data.shapes import ShapesConfig, write
-from effvis.data.youtube_vis import read_split
 from effvis.errors import UserError
 
 SIZE = (32, 48)
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shapes")
-    write(ShapesConfig(train_videos=5, val_videos=1, frames=7, height=32, width=48, min_radius=5, max_radius=8, exits=1.0),
-          folder, workers=1)
-    return read_split(folder / "train")
-
-
-def _pairs(index, clip_length=2, **changes):
-    return ClipPairs(index, clip_index(index, clip_length), **({"input_size": SIZE, "batch_size": 2, "seed": 0} | changes))
+@pytest.fixture
+def index(drawn_index):
+    return drawn_index
 
 
 def _same(a, b):
@@ -34,16 +25,16 @@ def _same(a, b):
 
 
 def test_a_batch_follows_from_seed_and_step_alone(index):
-    one, other = _pairs(index), _pairs(index)
+    one, other = clip_pairs(index), clip_pairs(index)
     for step in (0, 1, 5):
         other.batch(99)
         assert _same(one.batch(step), other.batch(step))
     assert not _same(one.batch(0), one.batch(2))
-    assert not _same(one.batch(0), _pairs(index, seed=1).batch(0))
+    assert not _same(one.batch(0), clip_pairs(index, seed=1).batch(0))
 
 
 def test_an_epoch_shows_no_video_twice(index):
-    pairs = _pairs(index)
+    pairs = clip_pairs(index)
     assert len(pairs) == 2
     for epoch in range(3):
         seen = [v for step in range(2) for v in pairs.batch(2 * epoch + step).videos]
@@ -51,7 +42,7 @@ def test_an_epoch_shows_no_video_twice(index):
 
 
 def test_targets_are_the_annotations(index):
-    batch = _pairs(index, clip_length=7).batch(0)  # the whole video, twice: no two clips of it are apart
+    batch = clip_pairs(index, clip_length=7).batch(0)  # the whole video, twice: no two clips of it are apart
     for frames, targets, video in zip(batch.frames[0], batch.targets[0], batch.videos, strict=True):
         tracks = [t for t in index.tracks_of(video) if any(t.rles)]
         assert targets.track_ids_K.tolist() == [t.id for t in tracks]
@@ -69,7 +60,7 @@ def test_targets_are_the_annotations(index):
 
 
 def test_two_clips_of_a_pair_come_in_both_orders_and_do_not_overlap(index):
-    pairs = _pairs(index, batch_size=1)
+    pairs = clip_pairs(index, batch_size=1)
     read, asked = pairs.frames.clip, []
     pairs.frames.clip = lambda video, frames: asked.append((video, frames)) or read(video, frames)
     orders = set()
@@ -84,7 +75,7 @@ def test_two_clips_of_a_pair_come_in_both_orders_and_do_not_overlap(index):
 
 
 def test_flip_mirrors_frames_boxes_and_masks_together(index):
-    plain, flipped = _pairs(index, batch_size=1), _pairs(index, batch_size=1, flip=True)
+    plain, flipped = clip_pairs(index, batch_size=1), clip_pairs(index, batch_size=1, flip=True)
     mirrored = 0
     for step in range(8):
         a, b = plain.batch(step), flipped.batch(step)
@@ -102,8 +93,8 @@ def test_flip_mirrors_frames_boxes_and_masks_together(index):
 
 
 def test_frames_and_targets_follow_the_input_size(index):
-    batch = _pairs(index, input_size=(16, 24)).batch(0)
-    original = _pairs(index).batch(0)
+    batch = clip_pairs(index, input_size=(16, 24)).batch(0)
+    original = clip_pairs(index).batch(0)
     assert batch.frames[0].shape[-2:] == (16, 24)
     for small, full in zip(batch.targets[0], original.targets[0], strict=True):
         assert torch.equal(small.track_ids_K, full.track_ids_K)

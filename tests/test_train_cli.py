@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import merged
+from conftest import TINY, merged
 
 from effvis.errors import UserError
 from pipeline import download, index, shipped
@@ -25,12 +25,10 @@ from pipeline.store import RunStore
 from pipeline.train import train_run
 
 PROJECT = Path(__file__).resolve().parents[1]
-TINY = {
-    "shapes": {"train_videos": 6, "val_videos": 2, "frames": 8, "height": 32, "width": 48, "min_radius": 5, "max_radius": 8},
-    "input_size": [32, 48],
-    "model": {"hidden_dim": 16, "attention_heads": 2, "ffn_dim": 32, "dynamic_dim": 4, "queries": 4, "iterations": 2,
-              "roi_size": 4, "mask_roi_size": 4, "mask_convs": 1},
-    "pretrain": {"source": "scratch", "train": {"epochs": 4, "batch_size": 2, "lr_drop_epoch": 3}},
+# Enough steps to be killed in the middle of, and checkpoints between them.
+LONGER = {
+    "shapes": {"val_videos": 2},
+    "pretrain": {"train": {"epochs": 4, "batch_size": 2, "lr_drop_epoch": 3}},
     "train": {"epochs": 10, "batch_size": 1, "lr_drop_epoch": 8},
     "resources": {"checkpoint_seconds": 0.2},
 }
@@ -41,7 +39,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(PROJECT / "experiments", folder / "experiments")
     values = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    (folder / "params.yaml").write_text(yaml.safe_dump(merged(values, TINY)))
+    (folder / "params.yaml").write_text(yaml.safe_dump(merged(values, merged(TINY, LONGER))))
     params = load_params(folder / "params.yaml")
     download.take(params)
     index.build(params)
