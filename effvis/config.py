@@ -30,7 +30,7 @@ class ModelConfig(Config):
     queries: int = Field(10, ge=1, description="N, tracklet queries")
     iterations: int = Field(6, ge=1, description="M, query-video interactions")
     hidden_dim: int = Field(256, ge=8, description="C")
-    backbone: Literal["tiny", "resnet18", "resnet50", "resnet101"] = "tiny"
+    backbone: Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"] = "tiny"
     attention_heads: int = Field(8, ge=1)
     ffn_dim: int = Field(2048, ge=1)
     dynamic_dim: int = Field(64, ge=1, description="inner width of the dynamic convolution")
@@ -79,17 +79,17 @@ class LossWeights(Config):
     bce: float = Field(2.0, ge=0)
 
 
-class TrainConfig(Config):
-    """Optimisation (Sec. 4.1) and correspondence learning (Sec. 3.3)."""
+class OptimisationConfig(Config):
+    """Optimisation (Sec. 4.1) and augmentation, for any method."""
 
     epochs: float = Field(33, gt=0, description="passes over the videos, one clip pair of each per pass")
     batch_size: int = Field(16, ge=1, description="clip pairs per step over all workers; left open by the paper")
     lr: float = Field(2.5e-5, gt=0)
+    backbone_lr: float | None = Field(None, gt=0, description="None: lr; left open by the paper")
     lr_drop_epoch: float = Field(27, gt=0, description="the learning rate is divided by 10 here")
     warmup_steps: int = Field(0, ge=0, description="linear warm-up; left open by the paper")
     weight_decay: float = Field(1e-4, ge=0)
     clip_norm: float = Field(1.0, gt=0)
-    correspondence: bool = Field(True, description="CL: the second clip starts from the first clip's output queries")
     horizontal_flip: bool = Field(False, description="flip both clips of a pair with probability one half")
     augmentation: Literal["none", "multi-scale", "random-crop"] = Field(
         "none", description="multi-scale: one input size per step; random-crop: one window per clip pair, resized back")
@@ -99,7 +99,6 @@ class TrainConfig(Config):
         "height from 360 to 480; the steps between are left open")
     crop_share: tuple[Share, Share] = Field(
         (0.6, 1.0), description="least and largest share of each side that a random crop keeps; VisTR's are in pixels")
-    loss: LossWeights = LossWeights()
 
     @field_validator("crop_share")
     @classmethod
@@ -107,6 +106,13 @@ class TrainConfig(Config):
         if crop_share[0] > crop_share[1]:
             raise ValueError("the least share is above the largest")
         return crop_share
+
+
+class TrainConfig(OptimisationConfig):
+    """The training of EfficientVIS: with correspondence learning (Sec. 3.3) and the losses of Eq. 5."""
+
+    correspondence: bool = Field(True, description="CL: the second clip starts from the first clip's output queries")
+    loss: LossWeights = LossWeights()
 
 
 class HandcraftConfig(Config):

@@ -9,131 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, PositiveInt, PrivateAttr
+from pydantic import Field
 
-from effvis.config import Config, InferenceConfig, ModelConfig, TrainConfig, build
-from effvis.data.shapes import ShapesConfig
+from effvis.config import Config, InferenceConfig, OptimisationConfig, build
 from effvis.errors import UserError
+from effvis.vistr_config import VisTRConfig
 from pipeline.keys import evaluation_code_digest, key, training_digest
-from pipeline.specs import EvalSpec, TrainSpec
+from pipeline.settings import DERIVED, Params, RowSettings
+from pipeline.specs import EvalSpec, Method, TrainSpec
 
-GENERATED_DATASETS = ("shapes-vis",)
-# Fields of the configurations that are not anybody's to set, and what they follow from.
-DERIVED = {
-    "model.num_classes": "It follows from the dataset",
-    "model.clip_length": "It follows from a row's T and from scale.T",
-    "pretrain.train.correspondence": "Pretraining learns correspondence where the row does",
-}
-
-
-def _word(value: Any) -> Any:
-    """YAML reads ``on`` and ``off`` as true and false."""
-    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-
-
-class ModelSettings(ModelConfig):
-    """``ModelConfig`` before the dataset and the row have said their part."""
-
-    num_classes: int = 1
-    clip_length: int = 1
-
-    def resolve(self, num_classes: int, clip_length: int) -> ModelConfig:
-        return ModelConfig(**{**self.model_dump(), "num_classes": num_classes, "clip_length": clip_length})
-
-
-class TrainSettings(TrainConfig):
-    """``TrainConfig`` before the data have decided whether correspondence has to be learned."""
-
-    correspondence: Annotated[Literal["on", "off", "auto"], BeforeValidator(_word)] = "auto"
-
-    def resolve(self, correspondence: bool) -> TrainConfig:
-        return TrainConfig(**{**self.model_dump(), "correspondence": correspondence})
-
-
-class PretrainSettings(Config):
-    source: str = Field(
-        "shipped", pattern=r"^(shipped|scratch|none|.+\.safetensors)$",
-        description="shipped, scratch, none, or a file relative to params.yaml, as pipeline.import_weights writes it")
-    train: TrainConfig = TrainConfig()
-
-
-class IndexSettings(Config):
-    clip_lengths: tuple[PositiveInt, ...] = ()
-
-
-class ScaleSettings(Config):
-    """The paper's clip lengths and what stands for them on this dataset."""
-
-    T: dict[PositiveInt, PositiveInt] = {}
-
-
-class ResourceSettings(Config):
-    slots: PositiveInt = Field(2, description="runs side by side")
-    threads: PositiveInt = Field(1, description="processor threads of each run")
-    checkpoint_seconds: float = Field(30, gt=0)
-
-
-class RowSettings(Config):
-    """What a row of a table sets, in the paper's terms; what it leaves out is as in the parameters."""
-
-    T: PositiveInt = Field(36, description="the paper's clip length, before scaling")
-    cl: bool | None = Field(None, description="correspondence learning; None: train.correspondence")
-    linking: Literal["end-to-end", "hand-craft"] | None = None
-    test_fps: float | None = Field(None, gt=0)
-    method: Literal["efficientvis", "vistr"] = "efficientvis"
-    attention: Literal["ftsa", "ftsa-st", "spatial", "temporal", "joint"] | None = None
-    dynamic_conv: Literal["temporal", "still"] | None = None
-    query: Literal["time-disentangled", "time-shared"] | None = None
-    augmentation: Literal["none", "multi-scale", "random-crop"] | None = Field(None, description="of the clip training")
-
-
-class Params(Config):
-    """params.yaml over its profile."""
-
-    profile: str
-    dataset: str
-    data_dir: Path = Path("data")
-    runs_dir: Path = Path("runs")
-    results_dir: Path = Path("results")
-    seeds: PositiveInt = 2
-    tables: tuple[str, ...] = ()
-    headline: RowSettings = RowSettings()
-    shapes: ShapesConfig = ShapesConfig()
-    index: IndexSettings = IndexSettings()
-    input_size: tuple[PositiveInt, PositiveInt]
-    model: ModelSettings
-    pretrain: PretrainSettings = PretrainSettings()
-    train: TrainSettings
-    inference: InferenceConfig = InferenceConfig()
-    scale: ScaleSettings = ScaleSettings()
-    resources: ResourceSettings = ResourceSettings()
-    _root: Path = PrivateAttr(default=Path("."))
-
-    @property
-    def root(self) -> Path:
-        """The project's folder: where params.yaml lies. All folders of the parameters are absolute."""
-        return self._root
-
-    @property
-    def dataset_folder(self) -> Path:
-        """Holds train/ and val/."""
-        return self.data_dir / self.dataset if self.dataset in GENERATED_DATASETS else self._root / self.dataset
-
-    @property
-    def dataset_name(self) -> str:
-        return self.dataset if self.dataset in GENERATED_DATASETS else self.dataset_folder.resolve().name
-
-    @property
-    def index_folder(self) -> Path:
-        return self.data_dir / "index" / self.dataset_name
-
-    def clip_length(self, published: int) -> int:
-        """What stands for a clip length of the paper."""
-        return self.scale.T.get(published, published)
-
+if TYPE_CHECKING:
+    from effvis.config import ModelConfig
+    from pipeline.settings import ModelSettings, VisTRModelSettings
 
 def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ()) -> Params:
     """Reads the parameters: the profile, over it the file, over that ``key=value`` overrides with dotted keys.
@@ -226,9 +116,6 @@ def load_table(params: Params, name: str) -> Table:
     rows = []
     for number, row in enumerate(table.rows):
         settings = build(RowSettings, row.set, where=path, prefix=f"rows.{number}.set")
-        if settings.method != "efficientvis" and row.not_run is None:
-            raise UserError(path, f"rows.{number}.set.method", f"{settings.method} is not implemented",
-                            "Say so in the row's not_run")
         seeds = () if row.not_run is not None else range(params.seeds)
         evaluations = tuple(evaluation_spec(params, settings, seed) for seed in seeds)
         rows.append(Row(name, row.name, row.set, row.published, row.not_run, evaluations))
@@ -251,14 +138,23 @@ def find_evaluation(params: Params, row: str | None, seed: int = 0) -> EvalSpec:
     Raises:
         UserError: no such row, or it is not run.
     """
+    return evaluation_spec(params, find_row(params, row), seed)
+
+
+def find_row(params: Params, row: str | None) -> RowSettings:
+    """What ``<table>:<row's name>`` sets; without a row, what the headline run sets.
+
+    Raises:
+        UserError: no such row, or it is not run.
+    """
     if row is None:
-        return headline_spec(params, seed)
+        return params.headline
     table, _, name = row.partition(":")
     rows = {found.name: found for found in load_grid(params, table)}
     if name not in rows or rows[name].not_run is not None:
         runnable = ", ".join(repr(found.name) for found in rows.values() if found.not_run is None)
         raise UserError("--row", row, f"{table} has no such row to run", f"Its rows are {runnable}")
-    return evaluation_spec(params, RowSettings(**rows[name].set), seed)
+    return RowSettings(**rows[name].set)
 
 
 def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpec:
@@ -268,56 +164,89 @@ def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpe
         UserError: the dataset is not indexed yet, or no shipped weights fit.
     """
     inference = _override(params.inference, settings, "linking", "test_fps")
+    if settings.method == "vistr":
+        inference = inference.model_copy(update={"linking": "hand-craft"})
     return _evaluation(params, _train_spec(params, settings, seed), inference)
 
 
 def pretrained_evaluation(params: Params, spec: TrainSpec) -> EvalSpec:
-    """The evaluation of a pretraining: end-to-end, one frame per clip."""
-    return _evaluation(params, spec, params.inference)
+    """The evaluation of a pretraining at one frame per clip, linked as its method links."""
+    linking = "hand-craft" if spec.method == "vistr" else params.inference.linking
+    return _evaluation(params, spec, params.inference.model_copy(update={"linking": linking}))
 
 
-def evaluation_digest(validation_digest: str) -> str:
+def evaluation_digest(method: Method, validation_digest: str) -> str:
     """Of the validation split and the code that predicts and scores."""
-    return key({"code": evaluation_code_digest(), "data": validation_digest})
+    return key({"code": evaluation_code_digest(method), "data": validation_digest})
 
 
 def _evaluation(params: Params, spec: TrainSpec, inference: InferenceConfig) -> EvalSpec:
     from pipeline.index import dataset_facts
 
-    return EvalSpec(spec, inference, evaluation_digest(dataset_facts(params).digests["val"]))
+    return EvalSpec(spec, inference, evaluation_digest(spec.method, dataset_facts(params).digests["val"]))
 
 
-def pretrain_spec(params: Params, correspondence: bool, model: ModelSettings | None = None) -> TrainSpec:
-    """The training on single frames that every row with or without correspondence learning starts from.
+def pretrain_spec(params: Params, settings: RowSettings) -> TrainSpec:
+    """The training on single frames that a row would start from if nothing were shipped.
 
-    Args:
-        model: of the row; by default the parameters'. All that are the same network at T=1 share one training.
+    All rows that are the same network at T=1 share it, with or without correspondence learning.
     """
-    from pipeline.index import dataset_facts
+    return _pretrain_spec(params, _network(params, settings), _correspondence(params, settings))
 
-    dataset = dataset_facts(params)
-    return TrainSpec(
-        kind="pretrain", model=(model or params.model).resolve(len(dataset.categories), 1).at_one_frame(),
-        train=params.pretrain.train.model_copy(update={"correspondence": correspondence}), seed=0, input_size=params.input_size,
-        dataset_name=params.dataset_name, dataset_digest=dataset.digests["train"], code_digest=training_digest())
+
+def _pretrain_spec(params: Params, model: ModelSettings | VisTRModelSettings, correspondence: bool) -> TrainSpec:
+    if _method(model) == "vistr":
+        train = params.vistr.pretrain.train
+    else:
+        train = params.pretrain.train.model_copy(update={"correspondence": correspondence})
+    return _spec(params, "pretrain", model, 1, train, seed=0)
 
 
 def _train_spec(params: Params, settings: RowSettings, seed: int) -> TrainSpec:
+    model, correspondence = _network(params, settings), _correspondence(params, settings)
+    train = params.vistr.train if settings.method == "vistr" else params.train.resolve(correspondence)
+    init, parent = _start(params, model, correspondence)
+    return _spec(params, "train", model, params.clip_length(settings.T), _override(train, settings, "augmentation"), seed,
+                 init, parent)
+
+
+def _network(params: Params, settings: RowSettings) -> ModelSettings | VisTRModelSettings:
+    """The parameters' network with what the row says of it."""
+    model = params.vistr.model if settings.method == "vistr" else params.model
+    if settings.backbone is not None:
+        model = model.model_copy(update={"backbone": params.scale.backbone[settings.backbone]})
+    return _override(model, settings, *(() if settings.method == "vistr" else ("attention", "dynamic_conv", "query")))
+
+
+def _spec(
+    params: Params, kind: Literal["pretrain", "train"], model: ModelSettings | VisTRModelSettings, clip_length: int,
+    train: OptimisationConfig, seed: int, init: str | None = None, parent: TrainSpec | None = None,
+) -> TrainSpec:
     from pipeline.index import dataset_facts
 
     dataset = dataset_facts(params)
-    clip_length = params.clip_length(settings.T)
-    correspondence = settings.cl
-    if correspondence is None:
-        word = params.train.correspondence
-        correspondence = dataset.longest_video["train"] > clip_length if word == "auto" else word == "on"
-    model = _override(params.model, settings, "attention", "dynamic_conv", "query")
-    train = _override(params.train, settings, "augmentation")
-    init, parent = _start(params, model, correspondence)
+    resolved = model.resolve(len(dataset.categories), clip_length)
     return TrainSpec(
-        kind="train", model=model.resolve(len(dataset.categories), clip_length),
-        train=train.resolve(correspondence), seed=seed, input_size=params.input_size, dataset_name=params.dataset_name,
-        dataset_digest=dataset.digests["train"], code_digest=training_digest(), init=init, parent=parent)
+        kind=kind, model=resolved.at_one_frame() if kind == "pretrain" else resolved, train=train, seed=seed,
+        input_size=params.input_size, dataset_name=params.dataset_name, dataset_digest=dataset.digests["train"],
+        code_digest=training_digest(_method(model)), init=init, parent=parent)
+
+
+def _method(model: ModelConfig | VisTRConfig) -> Method:
+    return "vistr" if isinstance(model, VisTRConfig) else "efficientvis"
+
+
+def _correspondence(params: Params, settings: RowSettings) -> bool:
+    """Whether CL is learned: as the row says, else as the parameters do, else where the data need it (Sec. 3.3)."""
+    from pipeline.index import dataset_facts
+
+    if settings.method == "vistr":
+        return False
+    if settings.cl is not None:
+        return settings.cl
+    if params.train.correspondence == "auto":
+        return dataset_facts(params).longest_video["train"] > params.clip_length(settings.T)
+    return params.train.correspondence == "on"
 
 
 def _override(config: Config, settings: RowSettings, *names: str) -> Any:
@@ -326,16 +255,24 @@ def _override(config: Config, settings: RowSettings, *names: str) -> Any:
         name: getattr(settings, name) for name in names if getattr(settings, name) is not None})
 
 
-def _start(params: Params, model: ModelSettings, correspondence: bool) -> tuple[str | None, TrainSpec | None]:
+def _start(
+    params: Params, model: ModelSettings | VisTRModelSettings, correspondence: bool
+) -> tuple[str | None, TrainSpec | None]:
+    """What a training starts from: its name for the key, and the training that makes it where there is one."""
     from pipeline import shipped
 
-    if params.pretrain.source == "none":
+    source = params.pretrain_source(_method(model))
+    if source == "none":
         return None, None
-    if params.pretrain.source == "shipped":
-        return shipped.find(model.resolve(1, 1), correspondence), None
-    if params.pretrain.source != "scratch":
-        return shipped.file_start(params.root / params.pretrain.source), None
-    parent = pretrain_spec(params, correspondence, model)
+    if source not in ("auto", "shipped", "scratch"):
+        return shipped.file_start(params.root / source), None
+    if source != "scratch":
+        found = shipped.find(model.resolve(1, 1), correspondence)
+        if found is not None:
+            return found, None
+        if source == "shipped":
+            raise shipped.none_fits(correspondence)
+    parent = _pretrain_spec(params, model, correspondence)
     return f"run:{parent.key}", parent
 
 

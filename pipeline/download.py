@@ -28,7 +28,7 @@ def source_file(params: Params) -> Path:
 
 
 def is_generated(params: Params) -> bool:
-    from pipeline.config import GENERATED_DATASETS
+    from pipeline.settings import GENERATED_DATASETS
 
     return params.dataset in GENERATED_DATASETS
 

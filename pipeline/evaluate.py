@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from effvis.evaluation.video_ap import Evaluation
     from effvis.inference.predictor import Predictions
     from effvis.model.efficientvis import EfficientVIS
+    from effvis.model.vistr import VisTR
     from pipeline.config import Params
-    from pipeline.specs import EvalSpec
+    from pipeline.specs import EvalSpec, Method
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -51,14 +52,20 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None
 
 
 def predict(
-    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
+    model: EfficientVIS | VisTR, method: Method, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
     progress: Callable[[int, int], None],
 ) -> dict[float | None, Predictions]:
     """Predictions by score threshold; end-to-end inference has none to choose and its key is None."""
     from effvis.inference.predictor import predict_split, predict_sweep
 
+    if method == "vistr":
+        from effvis.inference.vistr_clip import predict_clip
+
+        return dict(predict_sweep(model, index, config, predict=predict_clip, input_size=input_size, progress=progress))
     if config.linking == "hand-craft":
-        return dict(predict_sweep(model, index, config, input_size=input_size, progress=progress))
+        from effvis.inference.clip import predict_alone
+
+        return dict(predict_sweep(model, index, config, predict=predict_alone, input_size=input_size, progress=progress))
     return {None: predict_split(model, index, config, input_size=input_size, progress=progress)}
 
 
@@ -71,7 +78,7 @@ def score(ground_truth: Mapping[str, Any], predictions: Predictions) -> Evaluati
 
 def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None) -> dict[str, Any]:
     from effvis.data.parsing import annotation_file
-    from effvis.model.efficientvis import EfficientVIS
+    from effvis.model.build import build_model
     from pipeline.config import evaluation_digest
     from pipeline.index import load_index
     from pipeline.train import set_up_torch
@@ -79,13 +86,13 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
     weights = store.load_weights(spec.train.key)
     set_up_torch(params)
     index = load_index(params, "val")
-    if evaluation_digest(index.digest) != spec.evaluation_digest:
+    if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
-    model = EfficientVIS(spec.train.model)
+    model = build_model(spec.train.model)
     model.load_state_dict(weights)
 
     began = time.monotonic()
-    candidates = predict(model, index, spec.inference, spec.train.input_size,
+    candidates = predict(model, spec.train.method, index, spec.inference, spec.train.input_size,
                          lambda done, total: report({"step": done, "total": total}) if report else None)
     seconds = time.monotonic() - began
     ground_truth = json.loads(annotation_file(params.dataset_folder / "val").read_text(encoding="utf-8"))

@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 KEY_DIGITS = 16
-# What decides a weight. A function after a colon is taken alone: the rest of its module only stores and reports.
-TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "effvis.model.efficientvis", "pipeline.train:start",
-                 "pipeline.train:set_up_torch")
+# What decides a weight, by method: a change of one method is none of the other. A function after a colon is taken alone:
+# the rest of its module only stores and reports.
+_TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "pipeline.train:start", "pipeline.train:set_up_torch")
+TRAINING_CODE = {
+    "efficientvis": (*_TRAINING_CODE, "effvis.training.correspondence"),
+    "vistr": (*_TRAINING_CODE, "effvis.training.vistr_losses"),
+}
 # What decides a number that is read from a weight.
-EVALUATION_CODE = ("effvis.inference.predictor", "effvis.evaluation.video_ap", "pipeline.evaluate:predict",
-                   "pipeline.evaluate:score")
+_EVALUATION_CODE = ("effvis.inference.predictor", "effvis.evaluation.video_ap", "pipeline.evaluate:predict",
+                    "pipeline.evaluate:score")
+EVALUATION_CODE = {"efficientvis": _EVALUATION_CODE, "vistr": (*_EVALUATION_CODE, "effvis.inference.vistr_clip")}
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -43,15 +48,15 @@ def file_sha256(path: Path) -> str:
 
 
 @cache
-def training_digest() -> str:
+def training_digest(method: str) -> str:
     """Of all code that decides a trained weight."""
-    return code_digest(TRAINING_CODE)
+    return code_digest(TRAINING_CODE[method])
 
 
 @cache
-def evaluation_code_digest() -> str:
+def evaluation_code_digest(method: str) -> str:
     """Of all code that decides what a trained weight scores."""
-    return code_digest(EVALUATION_CODE)
+    return code_digest(EVALUATION_CODE[method])
 
 
 def code_digest(entries: Iterable[str], *, root: Path = PROJECT) -> str:

@@ -74,7 +74,9 @@ def _missing_trainings(spec: TrainSpec, store: RunStore) -> tuple[TrainSpec, ...
 
 def _training_label(cells: list[str], spec: TrainSpec) -> str:
     if spec.kind == "pretrain":
-        return f"single frames, {'with' if spec.train.correspondence else 'without'} CL"
+        if spec.method == "vistr":
+            return "VisTR, single frames"
+        return f"single frames, {'with' if spec.correspondence else 'without'} CL"
     return _label(cells, spec.seed)
 
 

@@ -5,9 +5,11 @@ By default it trains what params.yaml asks for and the project does not ship; --
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effvis.errors import UserError
 from pipeline import shipped
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def ship(
     facts = {
         "command": command,
         "run": spec.key,
-        "correspondence": spec.train.correspondence,
+        "method": spec.method,
+        "correspondence": spec.correspondence,
         "steps": store.done(spec.key)["steps"],
         "metrics": {"AP": round(100 * metrics["AP"], 2), "final_loss": round(final_loss(store.folder(spec.key)), 4)},
         "dataset": {"name": spec.dataset_name, "digest": spec.dataset_digest,
@@ -54,26 +57,34 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.cli import parser
 
     arguments = parser(__doc__, "pipeline.pretrain")
-    arguments.add_argument("--cl", choices=("on", "off"), default="on",
-                           help="with correspondence learning or without (default: on)")
+    arguments.add_argument("--row", metavar="TABLE:NAME", help="the start of a table's row, e.g. 'table1a:Spatial (S)' "
+                           "(default: of the headline run)")
+    arguments.add_argument("--cl", choices=("on", "off"), help="with correspondence learning or without (default: as the row)")
     arguments.add_argument("--from-scratch", action="store_true", help="train even where shipped weights would do")
     arguments.add_argument("--ship", metavar="NAME", help="copy the result to effvis/pretrained/NAME.safetensors "
                            "(implies --from-scratch)")
     args = arguments.parse_args(argv)
 
-    from pipeline.config import load_params, pretrain_spec
+    from pipeline.config import find_row, load_params, pretrain_spec
     from pipeline.train import train_with_bars
 
     params = load_params(args.params, args.set)
-    correspondence = args.cl == "on"
-    if params.pretrain.source == "shipped" and not args.from_scratch and args.ship is None:
-        print(f"{shipped.find(params.model.resolve(1, 1), correspondence)}: shipped, nothing to train")
-        return 0
-    spec = pretrain_spec(params, correspondence)
+    settings = find_row(params, args.row)
+    if args.cl is not None:
+        if settings.method == "vistr":
+            raise UserError("--cl", args.cl, "VisTR hands no queries on", "Leave it out")
+        settings = settings.model_copy(update={"cl": args.cl == "on"})
+    spec = pretrain_spec(params, settings)
+    if params.pretrain_source(spec.method) in ("auto", "shipped") and not args.from_scratch and args.ship is None:
+        found = shipped.find(spec.model, spec.correspondence)
+        if found is not None:
+            print(f"{found}: shipped, nothing to train")
+            return 0
     print(train_with_bars(params, spec))
     if args.ship is not None:
-        overrides = "".join(f" -S {text}" for text in args.set)
-        facts = ship(params, spec, args.ship, f"python -m pipeline.pretrain --cl {args.cl} --ship {args.ship}{overrides}")
+        words = [*(["--row", args.row] if args.row else []), *(["--cl", args.cl] if args.cl else []), "--ship", args.ship,
+                 *(word for text in args.set for word in ("-S", text))]
+        facts = ship(params, spec, args.ship, f"python -m pipeline.pretrain {shlex.join(words)}")
         print(f"{shipped.FOLDER / args.ship}.safetensors: AP {facts['metrics']['AP']} at one frame per clip")
     return 0
 

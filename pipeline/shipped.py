@@ -11,36 +11,39 @@ from pipeline.keys import file_sha256
 
 if TYPE_CHECKING:
     from effvis.config import ModelConfig
+    from effvis.vistr_config import VisTRConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
 
 
-def find(model: ModelConfig, correspondence: bool, *, folder: Path = FOLDER) -> str:
-    """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``.
+def find(model: ModelConfig | VisTRConfig, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
+    """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``; None where there is none.
 
     Args:
         model: at any clip length; what it is at one frame decides.
         correspondence: whether it has to be learned with correspondence learning.
 
     Raises:
-        UserError: there is none, or its weights are not those that its description speaks of.
+        UserError: its weights are not those that its description speaks of.
     """
     wanted = _at_one_frame(model)
-    from effvis.config import ModelConfig
-
-    names = []
     for description in sorted(folder.glob("*.yaml")):
         facts = _read(description)
-        if facts["correspondence"] == correspondence and _at_one_frame(ModelConfig(**facts["model"])) == wanted:
+        same_kind = facts["correspondence"] == correspondence and facts["method"] == _method(model)
+        if same_kind and _at_one_frame(type(model)(**facts["model"])) == wanted:
             return f"shipped:{description.stem}@{_checked_sha256(description, facts)}"
-        names.append(description.stem)
+    return None
+
+
+def none_fits(correspondence: bool, *, folder: Path = FOLDER) -> UserError:
+    """What to say where ``find`` found nothing and nothing else is wanted."""
+    names = ", ".join(sorted(description.stem for description in folder.glob("*.yaml")))
     learning = "with" if correspondence else "without"
-    raise UserError(
+    return UserError(
         "params.yaml", "pretrain.source",
-        f"no shipped weights fit this model, pretrained {learning} correspondence learning (there are: "
-        f"{', '.join(names) or 'none'})",
-        "Set pretrain.source to scratch, and they are trained here")
+        f"no shipped weights fit this model, pretrained {learning} correspondence learning (there are: {names or 'none'})",
+        "Set pretrain.source to auto or scratch, and they are trained here")
 
 
 def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
@@ -113,13 +116,19 @@ def _read(description: Path) -> dict[str, Any]:
     import yaml
 
     facts = yaml.safe_load(description.read_text(encoding="utf-8"))
-    for key in ("model", "correspondence", "sha256"):
+    for key in ("method", "model", "correspondence", "sha256"):
         if not isinstance(facts, dict) or key not in facts:
             raise UserError(description, key, "is missing", "Restore the file from the project's repository")
     return facts
 
 
-def _at_one_frame(model: ModelConfig) -> dict[str, Any]:
+def _method(model: ModelConfig | VisTRConfig) -> str:
+    from effvis.vistr_config import VisTRConfig
+
+    return "vistr" if isinstance(model, VisTRConfig) else "efficientvis"
+
+
+def _at_one_frame(model: ModelConfig | VisTRConfig) -> dict[str, Any]:
     # The class heads are learned anew for other classes, so their number does not tell networks apart.
     return model.at_one_frame().model_dump(mode="json", exclude={"num_classes"})
 

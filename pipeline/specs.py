@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from effvis.config import InferenceConfig, ModelConfig, TrainConfig
+from effvis.vistr_config import VisTRConfig, VisTRTrainConfig
 from pipeline.keys import key
+
+Method = Literal["efficientvis", "vistr"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class TrainSpec:
 
     Args:
         kind: only a word for people; the same training has the same key under either.
-        model: with the dataset's number of classes and the clip length in frames.
+        model: with the dataset's number of classes and the clip length in frames. Its type says which method is trained.
         input_size: (height, width) that frames are resized to.
         dataset_name: for people; the digest decides.
         dataset_digest: of the training split.
@@ -26,8 +29,8 @@ class TrainSpec:
     """
 
     kind: Literal["pretrain", "train"]
-    model: ModelConfig
-    train: TrainConfig
+    model: ModelConfig | VisTRConfig
+    train: TrainConfig | VisTRTrainConfig
     seed: int
     input_size: tuple[int, int]
     dataset_name: str
@@ -40,8 +43,18 @@ class TrainSpec:
     def __post_init__(self):
         object.__setattr__(self, "key", key(self._facts()))
 
+    @property
+    def method(self) -> Method:
+        return "vistr" if isinstance(self.model, VisTRConfig) else "efficientvis"
+
+    @property
+    def correspondence(self) -> bool:
+        """Whether queries learn to be handed on from clip to clip; VisTR's are not."""
+        return isinstance(self.train, TrainConfig) and self.train.correspondence
+
     def _facts(self) -> dict[str, Any]:
         return {
+            "method": self.method,
             "model": self.model.model_dump(mode="json"),
             "train": self.train.model_dump(mode="json"),
             "seed": self.seed,

@@ -210,7 +210,7 @@ def _name(cells: list[tuple[str, str]], config: Mapping[str, Any]) -> str:
     """Of all cells that show a run the first gives its name."""
     label = ": ".join(cells[0]) if cells else config["dataset"]
     if config["kind"] == "pretrain":
-        label = f"pretraining {'with' if config['train']['correspondence'] else 'without'} CL"
+        label = f"pretraining {'with' if config['train'].get('correspondence') else 'without'} CL"
     return f"{label}, seed {config['seed']}"
 
 

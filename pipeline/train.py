@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from effvis.errors import UserError
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
     from effvis.data.index import ClipIndex
     from effvis.model.efficientvis import EfficientVIS
+    from effvis.model.vistr import VisTR
+    from effvis.training.targets import ClipPairBatch
     from pipeline.config import Params
     from pipeline.specs import TrainSpec
     from pipeline.store import RunStore
@@ -51,25 +53,54 @@ def train_run(params: Params, spec: TrainSpec, *, report: Report | None = None) 
     return store.folder(spec.key)
 
 
-def start(
-    spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mapping[str, Any] | None
-) -> tuple[EfficientVIS, ClipPairs, list[str]]:
-    """The network before its first step, the clip pairs it will see, and which initial weights it did not take.
+class Start(NamedTuple):
+    """A training before its first step.
+
+    Attributes:
+        losses_of: of a batch, by name.
+        left_out: names of the weights that stay as initialised, and of initial ones that found no place.
+    """
+
+    model: EfficientVIS | VisTR
+    losses_of: Callable[[ClipPairBatch], dict[str, Any]]
+    pairs: ClipPairs
+    left_out: list[str]
+
+
+def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mapping[str, Any] | None) -> Start:
+    """Builds the network and what it will be trained on.
 
     A change here is a change of the training: the training code's digest covers it.
+
+    Raises:
+        UserError: the initial weights are not of this network.
     """
+    from functools import partial
+
     import torch
 
     from effvis.data.clips import ClipPairs
-    from effvis.model.efficientvis import EfficientVIS
+    from effvis.model.build import build_model
 
     torch.manual_seed(spec.seed)
-    model = EfficientVIS(spec.model)
-    left_out = model.load_initial(initial) if initial is not None else []
+    model = build_model(spec.model)
+    try:
+        left_out = model.load_initial(initial) if initial is not None else []
+    except ValueError as error:
+        raise UserError("params.yaml", "pretrain.source", f"{spec.init} is of another network: {error}",
+                        "Give weights of this one, or set scratch") from None
+    if spec.method == "vistr":
+        from effvis.training.vistr_losses import pair_losses
+
+        losses_of = partial(pair_losses, model, weights=spec.train.loss)
+    else:
+        from effvis.training.correspondence import pair_losses
+
+        losses_of = partial(pair_losses, model, weights=spec.train.loss, correspondence=spec.train.correspondence)
     pairs = ClipPairs(index, clips, input_size=spec.input_size, batch_size=spec.train.batch_size, seed=spec.seed,
                       flip=spec.train.horizontal_flip, augmentation=spec.train.augmentation, scales=spec.train.scales,
                       crop_share=spec.train.crop_share)
-    return model, pairs, left_out
+    return Start(model, losses_of, pairs, left_out)
 
 
 def set_up_torch(params: Params) -> None:
@@ -92,25 +123,23 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | No
     if index.digest != spec.dataset_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this run was planned", "Start again")
     clips = load_clips(params, "train", spec.model.clip_length)
-    model, pairs, left_out = start(spec, index, clips, _initial_weights(params, spec, store))
+    begun = start(spec, index, clips, _initial_weights(params, spec, store))
 
     store.begin(spec.key, spec.describe())
     log = RunLog(store.folder(spec.key))
     try:
-        steps, seconds = _steps(params, spec, model, pairs, log, report)
+        steps, seconds = _steps(params, spec, begun, log, report)
     except FloatingPointError as error:
         raise UserError(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
     finally:
         log.close()
-    store.finish(spec.key, model.state_dict(), {
+    store.finish(spec.key, begun.model.state_dict(), {
         "steps": steps, "seconds": round(seconds, 3), "began": began, "ended": time.time(),
-        "code_digest": spec.code_digest, "initial_weights_left_out": left_out,
+        "code_digest": spec.code_digest, "initial_weights_left_out": begun.left_out,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **environment()})
 
 
-def _steps(
-    params: Params, spec: TrainSpec, model: EfficientVIS, pairs: ClipPairs, log: Any, report: Report | None
-) -> tuple[int, float]:
+def _steps(params: Params, spec: TrainSpec, begun: Start, log: Any, report: Report | None) -> tuple[int, float]:
     """Trains to the end, with history and checkpoints; returns the steps and seconds of all attempts together."""
     from effvis.training.loop import train
     from pipeline.cli import deferred_stop
@@ -121,7 +150,7 @@ def _steps(
     saved, step = time.monotonic(), snapshot["training"]["step"] if snapshot["training"] else 0
     pace = _Pace(report)
     with deferred_stop() as stop:
-        for progress in train(model, pairs, spec.train, resume=snapshot["training"]):
+        for progress in train(begun.model, begun.losses_of, begun.pairs, spec.train, resume=snapshot["training"]):
             step, seconds = progress.step, time.monotonic() - clock
             log.append({"step": step, "time": time.time(), "seconds": round(seconds, 3), "epoch": progress.epoch,
                         "videos_seen": progress.videos_seen, "lr": progress.lr, "loss": progress.losses["total"],

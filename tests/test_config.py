@@ -165,7 +165,7 @@ def test_rows_share_trainings_and_differ_in_how_they_are_tested(indexed):
     params = params_of(indexed)
     table = load_table(params, "table1d")
     short_linked, short, vistr, long_linked, long = table.rows
-    assert vistr.not_run and vistr.evaluations == () and vistr.published["AP"] == 29.7
+    assert vistr.evaluations[0].train.method == "vistr" and vistr.published["AP"] == 29.7
     assert [s.train for s in short_linked.evaluations] == [s.train for s in short.evaluations]
     assert short_linked.evaluations[0].inference.linking == "hand-craft"
     assert short_linked.evaluations[0].key != short.evaluations[0].key
@@ -230,13 +230,12 @@ def test_an_unknown_table_lists_those_there_are(indexed):
 
 
 def test_an_unknown_row_lists_those_that_run(indexed):
-    for row in ("table1e:with CL", "table1d:T=18 VisTR"):
-        with pytest.raises(UserError, match="Its rows are '"):
-            find_evaluation(params_of(indexed), row)
+    with pytest.raises(UserError, match="Its rows are 'w/o CL', 'w/ CL'"):
+        find_evaluation(params_of(indexed), "table1e:with CL")
 
 
 @pytest.mark.parametrize("setting, value, key", [
-    ("T", "long", "rows.0.set.T"), ("cll", False, "rows.0.set.cll"), ("method", "vistr", "rows.0.set.method"),
+    ("T", "long", "rows.0.set.T"), ("cll", False, "rows.0.set.cll"), ("method", "vistr", "rows.0.set"),
 ])
 def test_a_wrong_row_names_its_file_and_key(indexed, tmp_path, setting, value, key):
     project = tmp_path / "project"
@@ -260,13 +259,15 @@ def test_shipped_weights_are_chosen_by_network_and_correspondence(indexed, tmp_p
     weights = tmp_path / "weights.safetensors"
     for value, (name, correspondence) in enumerate((("plain", False), ("linked", True))):
         save_file({"query": torch.full((2,), float(value))}, weights)
-        shipped.ship(name, weights, {"model": model.model_dump(), "correspondence": correspondence}, folder=tmp_path / "s")
+        facts = {"method": "efficientvis", "model": model.model_dump(), "correspondence": correspondence}
+        shipped.ship(name, weights, facts, folder=tmp_path / "s")
     digest = hashlib.sha256((tmp_path / "s" / "linked.safetensors").read_bytes()).hexdigest()
     loaded = shipped.load(f"shipped:linked@{digest}", folder=tmp_path / "s")
     assert loaded["query"].dtype == torch.float16 and loaded["query"].tolist() == [1.0, 1.0]
     assert shipped.find(model.model_copy(update={"num_classes": 40}), True, folder=tmp_path / "s") == f"shipped:linked@{digest}"
-    with pytest.raises(UserError, match="scratch"):
-        shipped.find(model.model_copy(update={"queries": 9}), True, folder=tmp_path / "s")
+    assert shipped.find(model.model_copy(update={"queries": 9}), True, folder=tmp_path / "s") is None
+    assert shipped.find(params_of(indexed).vistr.model.resolve(5, 1), False, folder=tmp_path / "s") is None
+    assert "linked, plain" in str(shipped.none_fits(True, folder=tmp_path / "s"))
     (tmp_path / "s" / "linked.safetensors").write_bytes(b"tampered")
     with pytest.raises(UserError, match="linked.safetensors: sha256"):
         shipped.find(model, True, folder=tmp_path / "s")

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from effvis.config import LossWeights
-from effvis.inference.predictor import predict_split, predict_sweep
-from effvis.training.correspondence import pair_losses
 from pipeline.config import known_tables, load_grid, load_params
+from pipeline.evaluate import predict
 from pipeline.index import load_clips, load_index
 from pipeline.train import start
 
@@ -16,7 +14,8 @@ EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"thresholds": [0.0]}}
 
 @pytest.mark.slow
 def test_every_row_takes_a_step_and_gives_predictions(tiny_project):
-    params = load_params(tiny_project(pretrain={"source": "none"}, inference=EVERYTHING) / "params.yaml")
+    fresh = {"pretrain": {"source": "none"}}
+    params = load_params(tiny_project(**fresh, vistr=fresh, inference=EVERYTHING) / "params.yaml")
     train, val = (load_index(params, split) for split in ("train", "val"))
     rows = [row for table in known_tables(params) for row in load_grid(params, table)]
     run = [row for row in rows if row.not_run is None]
@@ -26,16 +25,12 @@ def test_every_row_takes_a_step_and_gives_predictions(tiny_project):
         spec = row.evaluations[0]
         if spec.train.key not in models:
             clips = load_clips(params, "train", spec.train.model.clip_length)
-            model, pairs, _ = start(spec.train, train, clips, None)
-            losses = pair_losses(model, pairs.batch(0), LossWeights(), spec.train.train.correspondence)
-            sum(losses.values()).backward()
+            model, losses_of, pairs, _ = start(spec.train, train, clips, None)
+            sum(losses_of(pairs.batch(0)).values()).backward()
             assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None), row.name
             models[spec.train.key] = model
-        model, options = models[spec.train.key], {"input_size": spec.train.input_size}
-        if spec.inference.linking == "hand-craft":
-            found = predict_sweep(model, val, spec.inference, **options)[spec.inference.handcraft.thresholds[0]]
-        else:
-            found = predict_split(model, val, spec.inference, **options)
+        model = models[spec.train.key].eval()
+        (found,) = predict(model, spec.train.method, val, spec.inference, spec.train.input_size, lambda *_: None).values()
         assert {result["video_id"] for result in found.results} == {video.id for video in val.videos}, row.name
         assert all(len(r["segmentations"]) == len(found.kept[r["video_id"]]) for r in found.results), row.name
         frames = sum(len(kept) for kept in found.kept.values())

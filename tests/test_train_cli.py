@@ -21,6 +21,7 @@ from pipeline import download, index, shipped
 from pipeline.config import headline_spec, load_params, pretrain_spec
 from pipeline.evaluate import evaluate_run
 from pipeline.pretrain import ship
+from pipeline.settings import RowSettings
 from pipeline.store import RunStore
 from pipeline.train import train_run
 
@@ -178,7 +179,7 @@ def test_a_half_written_run_is_redone(project, trained, tmp_path):
 def test_reports_say_how_far_it_is(project, tmp_path):
     params = load_params(project / "params.yaml", [f"runs_dir={tmp_path}"])
     reports = []
-    train_run(params, pretrain_spec(params, correspondence=False), report=reports.append)
+    train_run(params, pretrain_spec(params, RowSettings(cl=False)), report=reports.append)
     assert reports[0]["step"] == 1 and reports[-1]["step"] == reports[-1]["total"] == 12
     assert {"step", "total", "loss", "lr", "eta"} == set(reports[0]) and reports[-1]["eta"] == 0
 
@@ -187,7 +188,7 @@ def test_reports_say_how_far_it_is(project, tmp_path):
 def test_a_loss_that_explodes_is_a_user_error(project, tmp_path):
     params = load_params(project / "params.yaml", [f"runs_dir={tmp_path}", "pretrain.train.lr=1e30"])
     with pytest.raises(UserError, match="train.lr"):
-        train_run(params, pretrain_spec(params, correspondence=True))
+        train_run(params, pretrain_spec(params, RowSettings(cl=True)))
 
 
 @pytest.mark.slow

@@ -337,12 +337,12 @@ def test_augmentation_of_a_row_reaches_its_clip_pairs(tiny_project):
     params = load_params(tiny_project() / "params.yaml", ["train.scales=[0.5]", "train.crop_share=[0.5, 0.5]"])
     index, clips = load_index(params, "train"), load_clips(params, "train", 3)
     plain, scaled, cropped = (
-        start(_train_spec(params, T=3, **row), index, clips, None)[1].batch(0)
+        start(_train_spec(params, T=3, **row), index, clips, None).pairs.batch(0)
         for row in ({}, {"augmentation": "multi-scale"}, {"augmentation": "random-crop"}))
     assert plain.frames[0].shape[-2:] == (32, 48) and scaled.frames[0].shape[-2:] == (16, 24)
     assert cropped.frames[0].shape == plain.frames[0].shape
-    batches = [start(_train_spec(params, T=3, augmentation="random-crop"), index, clips, None)[1].batch(s) for s in range(4)]
-    originals = [start(_train_spec(params, T=3), index, clips, None)[1].batch(s) for s in range(4)]
+    batches = [start(_train_spec(params, T=3, augmentation="random-crop"), index, clips, None).pairs.batch(s) for s in range(4)]
+    originals = [start(_train_spec(params, T=3), index, clips, None).pairs.batch(s) for s in range(4)]
     assert any(not torch.equal(a.frames[0], b.frames[0]) for a, b in zip(batches, originals, strict=True))
 
 

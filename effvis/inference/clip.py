@@ -77,6 +77,13 @@ def predict_clip(
     return prediction, output.query_BNTC[0]
 
 
+def predict_alone(
+    model: EfficientVIS, frames_TCHW: Tensor, video_size: tuple[int, int], config: InferenceConfig
+) -> TrackletPredictions:
+    """Runs one clip that knows nothing of the clips before it; see ``predict_clip``."""
+    return predict_clip(model, frames_TCHW, None, video_size, config)[0]
+
+
 def paste_masks(masks_XSS: Tensor, boxes_X4: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resampling of masks from their boxes into frames: (X, H, W), zero outside the box."""
     side = masks_XSS.shape[-1]

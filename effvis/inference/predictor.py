@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from effvis.config import InferenceConfig
 from effvis.data.clips import FrameReader, clip_frames
 from effvis.data.dataset import DatasetIndex, Video
 from effvis.inference import end_to_end, handcraft
-from effvis.inference.clip import predict_clip
+from effvis.inference.clip import TrackletPredictions
 from effvis.inference.tracklets import VideoTracklet, best_results
 from effvis.model.efficientvis import EfficientVIS
 
@@ -56,17 +56,24 @@ def predict_split(
 
 
 def predict_sweep(
-    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, *, input_size: tuple[int, int],
-    progress: Callable[[int, int], None] | None = None,
+    model: nn.Module, index: DatasetIndex, config: InferenceConfig, *,
+    predict: Callable[[nn.Module, Tensor, tuple[int, int], InferenceConfig], TrackletPredictions],
+    input_size: tuple[int, int], progress: Callable[[int, int], None] | None = None,
 ) -> dict[float, Predictions]:
-    """Results by hand-crafted linking for each score threshold; the network runs once."""
+    """Results by hand-crafted linking for each score threshold; the network runs once.
+
+    Args:
+        predict: the method's prediction of one clip: of the network, frames (T, 3, H, W), the video's (height, width) and
+            the config.
+        progress: called with (videos done, videos).
+    """
     model.eval()
     reader = FrameReader(index, input_size)
     clips = []
     for v, video in enumerate(index.videos):
         frames = kept_frames(video, config.test_fps)
         size = (video.height, video.width)
-        clips.append([(numbers, predict_clip(model, pixels, None, size, config)[0])
+        clips.append([(numbers, predict(model, pixels, size, config))
                       for numbers, pixels in _clips(reader, v, frames, model.config.clip_length)])
         if progress is not None:
             progress(v + 1, len(index.videos))

@@ -45,7 +45,7 @@ def _encode_masks(
         logits_XTHW = model.mask_logits(output, chunk.unsqueeze(0))[0]
         for n, logits in zip(chunk.tolist(), logits_XTHW, strict=True):
             frames = present_NT[n].nonzero()[:, 0]
-            at_input = masks_at_input_size(logits[frames].unsqueeze(0), output.height, output.width)
+            at_input = masks_at_input_size(logits[frames].unsqueeze(0), output.height, output.width, model.mask_stride)
             full = F.interpolate(at_input, size=video_size, mode="bilinear", align_corners=False)[0]
             masks = full.float().sigmoid() >= threshold
             for t, rle in zip(frames.tolist(), encode_many(masks.cpu().numpy()), strict=True):

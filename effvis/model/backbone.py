@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvis.model.fpn import ResNetFPN
+from effvis.model.resnet import ResNet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Blocks per stage; the deeper one is to the other what ResNet-101 is to ResNet-50.
+TINY_BLOCKS = {"tiny": 1, "tiny-deep": 2}
 
 
 class ResidualBlock(nn.Module):
@@ -29,35 +32,54 @@ class ResidualBlock(nn.Module):
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
-class TinyBackbone(nn.Module):
-    """A small residual network whose strides 4, 8 and 16 are fused into one base feature of stride 4.
+class TinyBody(nn.Module):
+    """A small residual network; it stands in for a ResNet where a model must learn in minutes on a laptop.
 
-    It stands in for ResNet-50 with FPN where a model must learn in minutes on a laptop. Objects there are 10 to 60
-    pixels wide, so that one level serves them all.
+    Args:
+        blocks: residual blocks of each stage.
+
+    Attributes:
+        strides, channels: of its four levels. Frames there are a few times smaller than the paper's, and so are strides.
+    """
+
+    strides: Sequence[int] = (2, 4, 8, 16)
+    channels: Sequence[int] = (16, 32, 48, 64)
+
+    def __init__(self, blocks: int = 1):
+        super().__init__()
+        self.stem = nn.Conv2d(3, self.channels[0], 3, 2, 1, bias=False)
+        self.stem_norm = nn.GroupNorm(8, self.channels[0])
+        self.stages = nn.ModuleList(
+            _stage(inner, outer, blocks) for inner, outer in zip(self.channels, self.channels[1:], strict=False))
+
+    def levels(self, frames_FCHW: Tensor) -> list[Tensor]:
+        """(F, 3, H, W) normalised frames to (F, C_l, ⌈H/s⌉, ⌈W/s⌉) for s in ``TinyBody.strides``."""
+        levels = [F.relu(self.stem_norm(self.stem(frames_FCHW)))]
+        for stage in self.stages:
+            levels.append(stage(levels[-1]))
+        return levels
+
+    def forward(self, frames_FCHW: Tensor) -> list[Tensor]:
+        return self.levels(frames_FCHW)
+
+
+class TinyBackbone(TinyBody):
+    """The tiny body with its strides 4, 8 and 16 fused into one base feature of stride 4.
+
+    Objects on a laptop's frames are 10 to 60 pixels wide, so that one level serves them all.
     """
 
     strides: Sequence[int] = (4,)
-    widths = (16, 32, 48, 64)
 
-    def __init__(self, hidden_dim: int):
-        super().__init__()
-        stem, *stages = self.widths
-        self.stem = nn.Conv2d(3, stem, 3, 2, 1, bias=False)
-        self.stem_norm = nn.GroupNorm(8, stem)
-        self.stages = nn.ModuleList(
-            ResidualBlock(inner, outer, 2) for inner, outer in zip(self.widths, stages, strict=False))
-        self.lateral = nn.ModuleList(nn.Conv2d(width, hidden_dim, 1) for width in stages)
+    def __init__(self, hidden_dim: int, blocks: int = 1):
+        super().__init__(blocks)
+        self.lateral = nn.ModuleList(nn.Conv2d(width, hidden_dim, 1) for width in self.channels[1:])
         self.output = nn.Conv2d(hidden_dim, hidden_dim, 3, 1, 1)
 
     def forward(self, frames_FCHW: Tensor) -> list[Tensor]:
         """(F, 3, H, W) normalised frames to one level (F, C, H/4, W/4)."""
-        x = F.relu(self.stem_norm(self.stem(frames_FCHW)))
-        levels = []
-        for stage in self.stages:
-            x = stage(x)
-            levels.append(x)
         fused = None
-        for lateral, level in zip(reversed(self.lateral), reversed(levels), strict=True):
+        for lateral, level in zip(reversed(self.lateral), reversed(self.levels(frames_FCHW)[1:]), strict=True):
             here = lateral(level)
             fused = here if fused is None else here + F.interpolate(fused, size=here.shape[-2:], mode="nearest")
         return [self.output(fused)]
@@ -65,4 +87,14 @@ class TinyBackbone(nn.Module):
 
 def build_backbone(name: str, hidden_dim: int) -> nn.Module:
     """The backbone of a name in ``ModelConfig.backbone``; its levels have ``hidden_dim`` channels."""
-    return TinyBackbone(hidden_dim) if name == "tiny" else ResNetFPN(name, hidden_dim)
+    return TinyBackbone(hidden_dim, TINY_BLOCKS[name]) if name in TINY_BLOCKS else ResNetFPN(name, hidden_dim)
+
+
+def build_body(name: str) -> nn.Module:
+    """The same without its pyramid: frames to four levels of ``channels`` at ``strides``, finest first."""
+    return TinyBody(TINY_BLOCKS[name]) if name in TINY_BLOCKS else ResNet(name)
+
+
+def _stage(inner: int, outer: int, blocks: int) -> nn.Module:
+    first = ResidualBlock(inner, outer, 2)
+    return first if blocks == 1 else nn.Sequential(first, *(ResidualBlock(outer, outer, 1) for _ in range(blocks - 1)))

@@ -6,6 +6,8 @@ torchvision's name and shape, its published weights load as they are: ``ResNet("
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,8 +102,10 @@ class ResNet(nn.Module):
     """The body of a ResNet, without its classifier.
 
     Attributes:
-        channels: of the four stages' outputs, whose strides are 4, 8, 16 and 32.
+        strides, channels: of the four stages' outputs.
     """
+
+    strides: Sequence[int] = (4, 8, 16, 32)
 
     def __init__(self, name: str):
         super().__init__()

@@ -9,16 +9,14 @@ D decoder layers. Boxes are xyxy in input pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from effvis.config import Config
-from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD
+from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_body
 from effvis.model.boxes import cxcywh_to_xyxy
 from effvis.model.heads import gather_tracklets
 from effvis.model.vistr_parts import (
@@ -29,26 +27,7 @@ from effvis.model.vistr_parts import (
     SequenceMaskHead,
     sine_positions,
 )
-
-
-class VisTRConfig(Config):
-    """The network of the VisTR paper; the defaults are its settings."""
-
-    num_classes: int = Field(ge=1)
-    clip_length: int = Field(ge=1, description="T, frames per clip; 36 in the VisTR paper")
-    queries: int = Field(10, ge=1, description="N, queries per frame; the n-th queries of all frames are one tracklet")
-    hidden_dim: int = Field(384, ge=96, multiple_of=96, description="C; thirds hold the positions, 1/32 the last mask layers")
-    encoder_layers: int = Field(6, ge=1)
-    decoder_layers: int = Field(6, ge=1)
-    attention_heads: int = Field(8, ge=1)
-    ffn_dim: int = Field(2048, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1, description="0 where training must be the same on every machine")
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self):
-        if self.hidden_dim % self.attention_heads:
-            raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of attention_heads {self.attention_heads}")
-        return self
+from effvis.vistr_config import VisTRConfig
 
 
 @dataclass(frozen=True)
@@ -59,8 +38,8 @@ class VisTROutput:
         logits_DBNTK: class logits, no-object last.
         boxes_DBNT4: xyxy in input pixels.
         query_BNTC: decoded queries of the last layer.
-        memory_FCHW: encoded clip at stride 32, F = B*T.
-        levels: backbone features of strides 4, 8 and 16, each (F, C_l, H_l, W_l).
+        memory_FCHW: encoded clip at the coarsest stride (32 in VisTR), F = B*T.
+        levels: the three finer backbone features (strides 4, 8 and 16 in VisTR), each (F, C_l, H_l, W_l).
         height, width: of the input, in pixels.
     """
 
@@ -76,14 +55,17 @@ class VisTROutput:
 class VisTR(nn.Module):
     """Predicts the classes, boxes and whole-frame masks of N tracklets in one pass over a clip."""
 
-    def __init__(self, config: VisTRConfig, body: nn.Module, channels: Sequence[int]):
+    def __init__(self, config: VisTRConfig, body: nn.Module, channels: Sequence[int], mask_stride: int = 4):
         """
         Args:
-            body: frames (F, 3, H, W) to feature maps of strides 4, 8, 16 and 32, rounded up at odd sizes.
+            body: frames (F, 3, H, W) to four feature maps, each of twice the stride of the one before, rounded up at odd
+                sizes. ``build_vistr`` gives it the one that the config names.
             channels: of these four maps.
+            mask_stride: of the first of them, and so of the masks; 4 in VisTR.
         """
         super().__init__()
         self.config = config
+        self.mask_stride = mask_stride
         width, heads = config.hidden_dim, config.attention_heads
         layer = (width, heads, config.ffn_dim, config.dropout)
         self.body = body
@@ -138,20 +120,54 @@ class VisTR(nn.Module):
             query_BNTC=decoded_DBNTC[-1], memory_FCHW=memory_FCHW, levels=levels, height=height, width=width)
 
     def mask_logits(self, output: VisTROutput, select_BK: Tensor | None = None) -> Tensor:
-        """Whole-frame masks at stride 4: (B, N, T, H/4, W/4), or of K selected tracklets per clip (B, K, T, H/4, W/4)."""
+        """Whole-frame masks at stride s: (B, N, T, H/s, W/s), or of K selected tracklets per clip (B, K, T, H/s, W/s)."""
         query = output.query_BNTC if select_BK is None else gather_tracklets(output.query_BNTC, select_BK)
         clips, tracklets, frames, _ = query.shape
         query_FKC = query.transpose(1, 2).flatten(0, 1)
         attention = self.box_attention(query_FKC, output.memory_FCHW)
         features = self.frame_masks(output.memory_FCHW, attention, output.levels).unflatten(0, (clips, frames))
-        sequences = features.permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # (B*K, C/16, T, H/4, W/4)
+        sequences = features.permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # (B*K, C/16, T, H/s, W/s)
         return self.sequence_masks(sequences).view(clips, tracklets, frames, *sequences.shape[-2:])
 
+    def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """Starts from the weights of the same network at another T or with other classes.
 
-def masks_at_input_size(logits: Tensor, height: int, width: int) -> Tensor:
-    """Mask logits (X, T, H/4, W/4) at the size of the input: (X, T, H, W).
+        Queries learned at T=1 are repeated in time; the class layer of another number of classes stays as initialised.
 
-    The last row and column of stride 4 reach beyond inputs that are no multiple of it; what is beyond is cut off.
+        Returns:
+            The names of the own parameters that stay as initialised.
+
+        Raises:
+            ValueError: a weight is missing, unknown or has another shape, so that it is not the same network.
+        """
+        own = self.state_dict()
+        if own.keys() != weights.keys():
+            raise ValueError(f"{min(own.keys() ^ weights.keys())} is not in both networks")
+        adapted, stay = {}, []
+        for name, value in own.items():
+            given = weights[name]
+            if name == "query_NTC" and given.shape[1] == 1:
+                given = given.expand_as(value)
+            if name.startswith("class_logits.") and len(given) != len(value):
+                stay.append(name)
+                given = value
+            if given.shape != value.shape:
+                raise ValueError(f"{name} has shape {tuple(given.shape)}, this network's is {tuple(value.shape)}")
+            adapted[name] = given
+        self.load_state_dict(adapted)
+        return stay
+
+
+def build_vistr(config: VisTRConfig) -> VisTR:
+    """VisTR on the backbone that its config names."""
+    body = build_body(config.backbone)
+    return VisTR(config, body, body.channels, body.strides[0])
+
+
+def masks_at_input_size(logits: Tensor, height: int, width: int, stride: int = 4) -> Tensor:
+    """Mask logits (X, T, H/s, W/s) at the size of the input: (X, T, H, W).
+
+    The last row and column of stride s reach beyond inputs that are no multiple of it; what is beyond is cut off.
     """
-    full = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+    full = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
     return full[..., :height, :width]

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from effvis.config import TrainConfig
+from effvis.config import OptimisationConfig
 from effvis.data.clips import ClipPairs
-from effvis.model.efficientvis import EfficientVIS
-from effvis.training.correspondence import pair_losses
+from effvis.training.targets import ClipPairBatch
+
+# What the parameters of a backbone are named with: EfficientVIS's has a pyramid around its body, VisTR's has none.
+BACKBONE_PREFIXES = ("backbone.", "body.")
 
 
 @dataclass(frozen=True)
@@ -35,31 +38,32 @@ class Progress:
     state: Callable[[], dict[str, Any]]
 
 
-def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+def total_steps(config: OptimisationConfig, steps_per_epoch: int) -> int:
     return max(1, math.ceil(config.epochs * steps_per_epoch))
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+def learning_rate(config: OptimisationConfig, step: int, steps_per_epoch: int) -> float:
     """Of the step that follows ``step`` finished ones: linear warm-up, then constant, a tenth after the drop."""
-    warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
-    return config.lr * warm * (0.1 if step >= config.lr_drop_epoch * steps_per_epoch else 1.0)
+    return config.lr * _schedule(config, step, steps_per_epoch)
 
 
 def train(
-    model: EfficientVIS, pairs: ClipPairs, config: TrainConfig, *, resume: dict[str, Any] | None = None
+    model: nn.Module, losses_of: Callable[[ClipPairBatch], dict[str, Tensor]], pairs: ClipPairs,
+    config: OptimisationConfig, *, resume: dict[str, Any] | None = None
 ) -> Iterator[Progress]:
     """Trains in place, yielding after every step.
 
-    The same model, pairs and config give bitwise the same weights on one machine, resumed or not: a step's clips follow
-    from the seed of ``pairs`` and its number alone.
+    The same model, pairs and config give bitwise the same weights on one machine, resumed or not: a step's clips, and
+    what dropout leaves out in it, follow from the seed of ``pairs`` and its number alone.
 
     Args:
+        losses_of: the weighted losses of a batch, by name; their sum is minimised.
         resume: what ``Progress.state()`` gave.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay)
     done = 0
     if resume is not None:
         model.load_state_dict(resume["model"])
@@ -68,10 +72,10 @@ def train(
     steps = total_steps(config, len(pairs))
     model.train()
     for step in range(done, steps):
-        lr = learning_rate(config, step, len(pairs))
         for group in optimizer.param_groups:
-            group["lr"] = lr
-        losses = pair_losses(model, pairs.batch(step), config.loss, config.correspondence)
+            group["lr"] = group["full_lr"] * _schedule(config, step, len(pairs))
+        torch.manual_seed(pairs.seed * 2**32 + step)
+        losses = losses_of(pairs.batch(step))
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise FloatingPointError(f"the loss is {total.item()} at step {step + 1}: lower train.lr")
@@ -85,4 +89,19 @@ def train(
 
         yield Progress(
             step=step + 1, total_steps=steps, epoch=(step + 1) / len(pairs), videos_seen=(step + 1) * pairs.batch_size,
-            lr=lr, losses={name: value.item() for name, value in losses.items()} | {"total": total.item()}, state=state)
+            lr=learning_rate(config, step, len(pairs)),
+            losses={name: value.item() for name, value in losses.items()} | {"total": total.item()}, state=state)
+
+
+def _schedule(config: OptimisationConfig, step: int, steps_per_epoch: int) -> float:
+    warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    return warm * (0.1 if step >= config.lr_drop_epoch * steps_per_epoch else 1.0)
+
+
+def _parameter_groups(model: nn.Module, config: OptimisationConfig) -> list[dict[str, Any]]:
+    """Each with its learning rate before the schedule, ``full_lr``."""
+    if config.backbone_lr is None:
+        return [{"params": list(model.parameters()), "full_lr": config.lr}]
+    backbone = [p for name, p in model.named_parameters() if name.startswith(BACKBONE_PREFIXES)]
+    others = [p for name, p in model.named_parameters() if not name.startswith(BACKBONE_PREFIXES)]
+    return [{"params": backbone, "full_lr": config.backbone_lr}, {"params": others, "full_lr": config.lr}]

@@ -7,25 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
-from effvis.config import Config
 from effvis.model.boxes import generalized_iou
 from effvis.model.vistr import VisTR, VisTROutput, masks_at_input_size
 from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, match
 from effvis.training.targets import ClipPairBatch, ClipTargets
-
-
-class VisTRLossWeights(Config):
-    """Weights of the VisTR paper and its code; the matching uses the first three of them too."""
-
-    category: float = Field(1.0, ge=0)
-    l1: float = Field(5.0, ge=0)
-    giou: float = Field(2.0, ge=0)
-    focal: float = Field(1.0, ge=0, description="focal cross-entropy of the mask pixels")
-    dice: float = Field(1.0, ge=0)
-    no_object: float = Field(0.1, gt=0, description="share of a no-object frame in the class loss")
+from effvis.vistr_config import VisTRLossWeights
 
 
 @torch.no_grad()
@@ -130,7 +118,7 @@ def _mask_losses(
     model: VisTR, output: VisTROutput, pairs: _MatchedPairs, weights: VisTRLossWeights
 ) -> dict[str, Tensor]:
     logits = model.mask_logits(output, pairs.select_BK)[pairs.clip_X, pairs.slot_X]
-    logits = masks_at_input_size(logits, output.height, output.width).float()
+    logits = masks_at_input_size(logits, output.height, output.width, model.mask_stride).float()
     truth = pairs.masks_XTHW.to(logits.dtype)
     present = pairs.present_XT.to(logits.dtype)
     probability = logits.sigmoid()

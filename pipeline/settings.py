@@ -1,0 +1,167 @@
+"""What may be set: params.yaml over its profile, and what a row of a table sets over both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, PrivateAttr, model_validator
+
+from effvis.config import Config, InferenceConfig, ModelConfig, TrainConfig
+from effvis.data.shapes import ShapesConfig
+from effvis.vistr_config import VisTRConfig, VisTRTrainConfig
+
+Backbone = Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"]
+GENERATED_DATASETS = ("shapes-vis",)
+# Fields of the configurations that are not anybody's to set, and what they follow from.
+DERIVED = {
+    "model.num_classes": "It follows from the dataset",
+    "model.clip_length": "It follows from a row's T and from scale.T",
+    "pretrain.train.correspondence": "Pretraining learns correspondence where the row does",
+    "vistr.model.num_classes": "It follows from the dataset",
+    "vistr.model.clip_length": "It follows from a row's T and from scale.T",
+}
+
+
+def _word(value: Any) -> Any:
+    """YAML reads ``on`` and ``off`` as true and false."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+class ModelSettings(ModelConfig):
+    """``ModelConfig`` before the dataset and the row have said their part."""
+
+    num_classes: int = 1
+    clip_length: int = 1
+
+    def resolve(self, num_classes: int, clip_length: int) -> ModelConfig:
+        return ModelConfig(**{**self.model_dump(), "num_classes": num_classes, "clip_length": clip_length})
+
+
+class VisTRModelSettings(VisTRConfig):
+    """``VisTRConfig`` before the dataset and the row have said their part."""
+
+    num_classes: int = 1
+    clip_length: int = 1
+
+    def resolve(self, num_classes: int, clip_length: int) -> VisTRConfig:
+        return VisTRConfig(**{**self.model_dump(), "num_classes": num_classes, "clip_length": clip_length})
+
+
+class TrainSettings(TrainConfig):
+    """``TrainConfig`` before the data have decided whether correspondence has to be learned."""
+
+    correspondence: Annotated[Literal["on", "off", "auto"], BeforeValidator(_word)] = "auto"
+
+    def resolve(self, correspondence: bool) -> TrainConfig:
+        return TrainConfig(**{**self.model_dump(), "correspondence": correspondence})
+
+
+class PretrainSettings(Config):
+    source: str = Field(
+        "auto", pattern=r"^(auto|shipped|scratch|none|.+\.safetensors)$",
+        description="shipped: weights that come with the project; scratch: trained here first; auto: shipped ones where "
+        "they fit, else trained here; none; or a file relative to params.yaml, as pipeline.import_weights writes it")
+    train: TrainConfig = TrainConfig()
+
+
+class VisTRPretrainSettings(PretrainSettings):
+    train: VisTRTrainConfig = VisTRTrainConfig()
+
+
+class VisTRSettings(Config):
+    """All of the peer that is not shared with EfficientVIS."""
+
+    model: VisTRModelSettings = VisTRModelSettings()
+    pretrain: VisTRPretrainSettings = VisTRPretrainSettings()
+    train: VisTRTrainConfig = VisTRTrainConfig()
+
+
+class IndexSettings(Config):
+    clip_lengths: tuple[PositiveInt, ...] = ()
+
+
+class ScaleSettings(Config):
+    """The paper's clip lengths and backbones, and what stands for them here; what is not listed stands for itself."""
+
+    T: dict[PositiveInt, PositiveInt] = {}
+    backbone: dict[Literal["R50", "R101"], Backbone] = {"R50": "resnet50", "R101": "resnet101"}
+
+
+class ResourceSettings(Config):
+    slots: PositiveInt = Field(2, description="runs side by side")
+    threads: PositiveInt = Field(1, description="processor threads of each run")
+    checkpoint_seconds: float = Field(30, gt=0)
+
+
+class RowSettings(Config):
+    """What a row of a table sets, in the paper's terms; what it leaves out is as in the parameters."""
+
+    T: PositiveInt = Field(36, description="the paper's clip length, before scaling")
+    cl: bool | None = Field(None, description="correspondence learning; None: train.correspondence")
+    linking: Literal["end-to-end", "hand-craft"] | None = None
+    test_fps: float | None = Field(None, gt=0)
+    method: Literal["efficientvis", "vistr"] = "efficientvis"
+    attention: Literal["ftsa", "ftsa-st", "spatial", "temporal", "joint"] | None = None
+    dynamic_conv: Literal["temporal", "still"] | None = None
+    query: Literal["time-disentangled", "time-shared"] | None = None
+    augmentation: Literal["none", "multi-scale", "random-crop"] | None = Field(None, description="of the clip training")
+    backbone: Literal["R50", "R101"] | None = Field(None, description="the paper's, before scaling")
+
+    @model_validator(mode="after")
+    def _vistr_has_no_tracklet_queries(self):
+        if self.method == "vistr":
+            foreign = [name for name in ("cl", "attention", "dynamic_conv", "query") if getattr(self, name) is not None]
+            if foreign or self.linking == "end-to-end":
+                raise ValueError(f"VisTR has no {', '.join(foreign) or 'end-to-end linking'}")
+        return self
+
+
+class Params(Config):
+    """params.yaml over its profile."""
+
+    profile: str
+    dataset: str
+    data_dir: Path = Path("data")
+    runs_dir: Path = Path("runs")
+    results_dir: Path = Path("results")
+    seeds: PositiveInt = 2
+    tables: tuple[str, ...] = ()
+    headline: RowSettings = RowSettings()
+    shapes: ShapesConfig = ShapesConfig()
+    index: IndexSettings = IndexSettings()
+    input_size: tuple[PositiveInt, PositiveInt]
+    model: ModelSettings
+    pretrain: PretrainSettings = PretrainSettings()
+    train: TrainSettings
+    vistr: VisTRSettings = VisTRSettings()
+    inference: InferenceConfig = InferenceConfig()
+    scale: ScaleSettings = ScaleSettings()
+    resources: ResourceSettings = ResourceSettings()
+    _root: Path = PrivateAttr(default=Path("."))
+
+    @property
+    def root(self) -> Path:
+        """The project's folder: where params.yaml lies. All folders of the parameters are absolute."""
+        return self._root
+
+    @property
+    def dataset_folder(self) -> Path:
+        """Holds train/ and val/."""
+        return self.data_dir / self.dataset if self.dataset in GENERATED_DATASETS else self._root / self.dataset
+
+    @property
+    def dataset_name(self) -> str:
+        return self.dataset if self.dataset in GENERATED_DATASETS else self.dataset_folder.resolve().name
+
+    @property
+    def index_folder(self) -> Path:
+        return self.data_dir / "index" / self.dataset_name
+
+    def pretrain_source(self, method: Literal["efficientvis", "vistr"]) -> str:
+        """What the trainings of a method start from."""
+        return (self.vistr.pretrain if method == "vistr" else self.pretrain).source
+
+    def clip_length(self, published: int) -> int:
+        """What stands for a clip length of the paper."""
+        return self.scale.T.get(published, published)

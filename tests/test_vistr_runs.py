@@ -1,0 +1,159 @@
+"""VisTR through the pipeline: its rows, its start, its training and its evaluation, in the harness of EfficientVIS."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from builders import clip_pairs
+from conftest import CHECKOUT
+from pydantic import ValidationError
+
+from effvis.model.vistr import build_vistr
+from effvis.training.loop import train
+from effvis.training.vistr_losses import pair_losses
+from effvis.vistr_config import VisTRConfig, VisTRLossWeights, VisTRTrainConfig
+from pipeline.config import evaluation_spec, find_evaluation, find_row, load_params, pretrain_spec
+from pipeline.evaluate import evaluate_run
+from pipeline.keys import PROJECT, TRAINING_CODE, _imports, _parse
+from pipeline.settings import RowSettings
+from pipeline.store import RunStore
+from pipeline.train import train_run
+
+ROW = "table1d:T=18 VisTR"
+
+
+def tiny_vistr(clip_length=2, seed=0, **changes):
+    torch.manual_seed(seed)
+    values = dict(num_classes=5, queries=4, backbone="tiny", hidden_dim=96, encoder_layers=1, decoder_layers=1,
+                  attention_heads=2, ffn_dim=32, dropout=0.0)
+    return build_vistr(VisTRConfig(**(values | changes), clip_length=clip_length))
+
+
+def trained_for(steps, index, *, stop_after=None, **changes):
+    """Weights after so many steps; with ``stop_after``, from a snapshot that was taken there."""
+    config = VisTRTrainConfig(epochs=steps / 2, lr_drop_epoch=steps, lr=1e-3, backbone_lr=changes.pop("backbone_lr", 1e-4))
+
+    def fresh():
+        model = tiny_vistr(**changes)
+        return model, lambda batch: pair_losses(model, batch, VisTRLossWeights()), clip_pairs(index)
+
+    model, losses_of, pairs = fresh()
+    snapshot = None
+    for progress in train(model, losses_of, pairs, config):
+        if progress.step == stop_after:
+            snapshot = progress.state()
+            break
+    if snapshot is not None:
+        model, losses_of, pairs = fresh()
+        for _ in train(model, losses_of, pairs, config, resume=snapshot):
+            pass
+    return model.state_dict()
+
+
+def test_a_row_is_a_training_of_its_own_settings_linked_by_hand(tiny_project):
+    params = load_params(tiny_project() / "params.yaml", ["vistr.train.lr=0.125"])
+    spec = find_evaluation(params, ROW)
+    assert spec.train.method == "vistr" and not spec.train.correspondence
+    assert (spec.train.model.clip_length, spec.train.model.num_classes, spec.train.train.lr) == (6, 5, 0.125)
+    assert spec.train.train.augmentation == "random-crop", "as VisTR trains"
+    assert spec.inference.linking == "hand-craft"
+    assert (spec.train.parent.method, spec.train.parent.model.clip_length, spec.train.parent.kind) == ("vistr", 1, "pretrain")
+    assert spec.train.parent == pretrain_spec(params, find_row(params, ROW))
+    assert spec.train.describe()["method"] == "vistr"
+    other = evaluation_spec(params, RowSettings(T=18), 0)
+    assert other.train.method == "efficientvis" and other.train.code_digest != spec.train.code_digest
+    assert other.evaluation_digest != spec.evaluation_digest
+
+
+def test_a_larger_backbone_stands_for_the_papers(tiny_project):
+    params = load_params(tiny_project() / "params.yaml")
+    for method in ("efficientvis", "vistr"):
+        models = [evaluation_spec(params, RowSettings(method=method, backbone=name), 0).train.model for name in ("R50", "R101")]
+        assert [model.backbone for model in models] == ["tiny", "tiny-deep"]
+    paper = load_params(CHECKOUT / "params.yaml", ["profile=paper"])
+    assert paper.scale.backbone == {"R50": "resnet50", "R101": "resnet101"}
+
+
+def test_what_vistr_does_not_have_is_refused():
+    for foreign in ({"cl": True}, {"attention": "ftsa"}, {"query": "time-shared"}, {"linking": "end-to-end"}):
+        with pytest.raises(ValidationError, match="VisTR has no"):
+            RowSettings(method="vistr", **foreign)
+    assert RowSettings(method="vistr", linking="hand-craft", T=9).T == 9
+
+
+def test_no_training_of_one_method_follows_from_the_other_ones_code():
+    def reached(method):
+        waiting, seen = [entry for entry in TRAINING_CODE[method] if ":" not in entry], set()
+        while waiting:
+            module = waiting.pop()
+            if module not in seen:
+                seen.add(module)
+                waiting.extend(_imports(_parse(module, PROJECT), module, PROJECT))
+        return seen
+
+    assert not [module for module in reached("efficientvis") if "vistr" in module]
+    assert "effvis.model.vistr" in reached("vistr") and "effvis.training.losses" not in reached("vistr")
+
+
+def test_a_clip_network_starts_from_one_frame():
+    one, clip = tiny_vistr(1, seed=1, num_classes=3), tiny_vistr(4, seed=2, num_classes=5)
+    classes = {name: value.clone() for name, value in clip.state_dict().items() if name.startswith("class_logits.")}
+    assert sorted(clip.load_initial(one.state_dict())) == ["class_logits.bias", "class_logits.weight"]
+    for name, value in clip.state_dict().items():
+        expected = classes.get(name, one.state_dict()[name])
+        assert torch.equal(value, expected.expand_as(value)), name
+    with pytest.raises(ValueError, match="not in both"):
+        clip.load_initial({"query_NTC": torch.zeros(4, 1, 96)})
+    with pytest.raises(ValueError, match="shape"):
+        tiny_vistr(4, queries=9).load_initial(clip.state_dict())
+
+
+def test_masks_have_the_stride_of_the_finest_level():
+    model = tiny_vistr(2).eval()
+    with torch.no_grad():
+        masks = model.mask_logits(model(torch.zeros(1, 2, 3, 33, 48, dtype=torch.uint8)))
+    assert model.mask_stride == 2 and masks.shape == (1, 4, 2, 17, 24)
+
+
+def test_dropout_resumes_bitwise(drawn_index):
+    """What is left out in a step follows from its number, not from how often the process was started."""
+    unbroken = trained_for(4, drawn_index, dropout=0.3)
+    resumed = trained_for(4, drawn_index, dropout=0.3, stop_after=2)
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+    without = trained_for(4, drawn_index, dropout=0.0)
+    assert any(not torch.equal(unbroken[name], without[name]) for name in unbroken)
+
+
+def test_the_backbone_has_its_own_learning_rate(drawn_index):
+    start = tiny_vistr().state_dict()
+
+    def moved(backbone_lr):
+        weights = trained_for(2, drawn_index, backbone_lr=backbone_lr)
+        distance = {name: (weights[name] - start[name]).abs().max().item() for name in start}
+        return (max(d for name, d in distance.items() if name.startswith("body.")),
+                max(d for name, d in distance.items() if not name.startswith("body.")))
+
+    (slow, rest), (fast, same_rest) = moved(1e-6), moved(None)
+    # Adam's first steps are as large as the learning rate.
+    assert slow < 1e-5 and fast > 1e-4 and math.isclose(rest, same_rest, rel_tol=0.5)
+
+
+@pytest.mark.slow
+def test_a_row_is_trained_from_its_start_and_evaluated(tiny_project):
+    folder = tiny_project(inference={"presence_threshold": 0.0, "handcraft": {"thresholds": [0.0, 0.5]}})
+    params = load_params(folder / "params.yaml")
+    spec = find_evaluation(params, ROW)
+    train_run(params, spec.train)
+    store = RunStore(params.runs_dir)
+    assert store.is_done(spec.train.parent.key) and store.done(spec.train.key)["initial_weights_left_out"] == []
+    found = evaluate_run(params, spec)
+    assert 0 <= found["metrics"]["AP"] <= 1 and set(found["ap_by_threshold"]) == {"0.0", "0.5"}
+    assert found["frames"] == 3 * 8
+
+
+def test_pretrain_names_what_does_not_fit(tiny_project):
+    command = [sys.executable, "-m", "pipeline.pretrain", "--row", ROW, "--cl", "on"]
+    ended = subprocess.run(command, cwd=tiny_project(), env={"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stderr.startswith("error: --cl: on: VisTR") and ended.stderr.count("\n") == 1
