@@ -65,7 +65,7 @@ def _from_store(params: Params, spec: EvalSpec) -> dict[str, Any] | None:
         "seed": spec.train.seed,
         "config": {"train": spec.train.describe(), "inference": spec.inference.model_dump(mode="json")},
         "metrics": report["metrics"],
-        **{name: report[name] for name in ("threshold", "ap_by_threshold") if name in report},
+        **{name: report[name] for name in ("threshold", "ap_by_threshold", "videos_seen") if name in report},
         "times": {
             "train_seconds": trained.get("seconds"),
             "evaluate_seconds": report["seconds"],

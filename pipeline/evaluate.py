@@ -83,7 +83,7 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
     from pipeline.index import load_index
     from pipeline.train import set_up_torch
 
-    weights = store.load_weights(spec.train.key)
+    weights = store.load_snapshot(spec.train.key, spec.halvings)
     set_up_torch(params)
     index = load_index(params, "val")
     if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
@@ -104,7 +104,8 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
         "run": spec.train.key, "evaluation": spec.key, "metrics": scored[best].metrics,
         "per_category": scored[best].per_category, **(sweep if best is not None else {}),
         "inference": spec.inference.model_dump(mode="json"), "seconds": round(seconds, 3), "frames": frames,
-        "frames_per_second": round(frames / seconds, 2), "time": time.time()})
+        "frames_per_second": round(frames / seconds, 2), "time": time.time(),
+        "videos_seen": (store.done(spec.train.key)["steps"] >> spec.halvings) * spec.train.train.batch_size})
 
 
 def main(argv: list[str] | None = None) -> int:

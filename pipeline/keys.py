@@ -18,7 +18,8 @@ from typing import Any
 KEY_DIGITS = 16
 # What decides a weight, by method: a change of one method is none of the other. A function after a colon is taken alone:
 # the rest of its module only stores and reports.
-_TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "pipeline.train:start", "pipeline.train:set_up_torch")
+_TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "pipeline.train:start", "pipeline.train:clips_per_video",
+                  "pipeline.train:set_up_torch")
 TRAINING_CODE = {
     "efficientvis": (*_TRAINING_CODE, "effvis.training.correspondence"),
     "vistr": (*_TRAINING_CODE, "effvis.training.vistr_losses"),

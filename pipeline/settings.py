@@ -92,6 +92,8 @@ class ResourceSettings(Config):
     slots: PositiveInt = Field(2, description="runs side by side")
     threads: PositiveInt = Field(1, description="processor threads of each run")
     checkpoint_seconds: float = Field(30, gt=0)
+    snapshots: int = Field(0, ge=0, le=12, description="weights kept after a half, a quarter, an eighth, … of the training, "
+                           "so many of them: for learning curves")
 
 
 class RowSettings(Config):

@@ -75,12 +75,14 @@ class EvalSpec:
 
     Args:
         evaluation_digest: of the validation split and the code that predicts and scores.
+        halvings: of the weights after 1/2**halvings of the training, a point of its learning curve; 0 is its end.
         key: 16 hex digits, computed.
     """
 
     train: TrainSpec
     inference: InferenceConfig
     evaluation_digest: str
+    halvings: int = 0
     key: str = field(init=False)
 
     def __post_init__(self):
@@ -91,6 +93,7 @@ class EvalSpec:
             "train_key": self.train.key,
             "inference": self.inference.model_dump(mode="json"),
             "evaluation_digest": self.evaluation_digest,
+            **({"halvings": self.halvings} if self.halvings else {}),
         }
 
     def describe(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     runs/<key>/config.yaml         what the key was made of
                history.jsonl       one line per training step
                checkpoint/         the last two snapshots of an unfinished training
+               snapshots/          weights after a half, a quarter, … of the training
                weights.safetensors
                done.json           written last
                eval/<eval key>/    results.json, per_category.csv, metrics.json; put there as a whole
@@ -89,6 +90,33 @@ class RunStore:
         if not self.is_done(key):
             raise UserError(self.folder(key), "done.json", "this run is not finished", "Train it with python -m pipeline.train")
         return load_file(self.weights_file(key))
+
+    def keep_snapshot(self, key: str, halvings: int, weights: Mapping[str, Any]) -> None:
+        """Stores the weights after 1/2**halvings of a training."""
+        from safetensors.torch import save
+
+        file = self._snapshot_file(key, halvings)
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, save({name: value.contiguous() for name, value in weights.items()}))
+
+    def load_snapshot(self, key: str, halvings: int) -> dict[str, Any]:
+        """What ``keep_snapshot`` stored, as tensors by name.
+
+        Raises:
+            UserError: the training kept none so early, or is not done.
+        """
+        from safetensors.torch import load_file
+
+        if not halvings:
+            return self.load_weights(key)
+        file = self._snapshot_file(key, halvings)
+        if not self.is_done(key) or not file.is_file():
+            raise UserError(file, "(file)", "this training kept no such snapshot",
+                            f"Set resources.snapshots to {halvings} or more, move {self.folder(key)} away and train it again")
+        return load_file(file)
+
+    def _snapshot_file(self, key: str, halvings: int) -> Path:
+        return self.folder(key) / "snapshots" / f"after_1_{2**halvings}.safetensors"
 
     def begin(self, key: str, config: Mapping[str, Any]) -> None:
         """Makes the folder and notes what the key was made of. An earlier ``done.json`` was not believed: it goes."""

@@ -99,8 +99,16 @@ def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mappi
         losses_of = partial(pair_losses, model, weights=spec.train.loss, correspondence=spec.train.correspondence)
     pairs = ClipPairs(index, clips, input_size=spec.input_size, batch_size=spec.train.batch_size, seed=spec.seed,
                       flip=spec.train.horizontal_flip, augmentation=spec.train.augmentation, scales=spec.train.scales,
-                      crop_share=spec.train.crop_share)
+                      crop_share=spec.train.crop_share, clips_per_video=clips_per_video(spec, index.longest_video))
     return Start(model, losses_of, pairs, left_out)
+
+
+def clips_per_video(spec: TrainSpec, longest_video: int) -> int:
+    """A pair for correspondence learning, and for its absence where that is compared; elsewhere the second clip of a pair
+    would be the first one again (a clip holds every video), or, for VisTR, cost what its longer training needs."""
+    if spec.method == "vistr":
+        return 1
+    return 2 if spec.train.correspondence or longest_video > spec.model.clip_length else 1
 
 
 def set_up_torch(params: Params) -> None:
@@ -128,7 +136,7 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | No
     store.begin(spec.key, spec.describe())
     log = RunLog(store.folder(spec.key))
     try:
-        steps, seconds = _steps(params, spec, begun, log, report)
+        steps, seconds = _steps(params, spec, begun, store, log, report)
     except FloatingPointError as error:
         raise UserError(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
     finally:
@@ -139,7 +147,9 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | No
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **environment()})
 
 
-def _steps(params: Params, spec: TrainSpec, begun: Start, log: Any, report: Report | None) -> tuple[int, float]:
+def _steps(
+    params: Params, spec: TrainSpec, begun: Start, store: RunStore, log: Any, report: Report | None
+) -> tuple[int, float]:
     """Trains to the end, with history and checkpoints; returns the steps and seconds of all attempts together."""
     from effvis.training.loop import train
     from pipeline.cli import deferred_stop
@@ -155,6 +165,9 @@ def _steps(params: Params, spec: TrainSpec, begun: Start, log: Any, report: Repo
             log.append({"step": step, "time": time.time(), "seconds": round(seconds, 3), "epoch": progress.epoch,
                         "videos_seen": progress.videos_seen, "lr": progress.lr, "loss": progress.losses["total"],
                         **{f"loss_{name}": value for name, value in progress.losses.items() if name != "total"}})
+            for halvings in range(1, params.resources.snapshots + 1):
+                if step == progress.total_steps >> halvings:
+                    store.keep_snapshot(spec.key, halvings, begun.model.state_dict())
             pace.step(step, progress.total_steps, loss=progress.losses["total"], lr=progress.lr)
             if stop or time.monotonic() - saved > params.resources.checkpoint_seconds:
                 log.checkpoint({"training": progress.state(), "seconds": seconds}, step)

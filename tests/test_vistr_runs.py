@@ -16,10 +16,11 @@ from effvis.training.vistr_losses import pair_losses
 from effvis.vistr_config import VisTRConfig, VisTRLossWeights, VisTRTrainConfig
 from pipeline.config import evaluation_spec, find_evaluation, find_row, load_params, pretrain_spec
 from pipeline.evaluate import evaluate_run
+from pipeline.index import load_clips, load_index
 from pipeline.keys import PROJECT, TRAINING_CODE, _imports, _parse
 from pipeline.settings import RowSettings
 from pipeline.store import RunStore
-from pipeline.train import train_run
+from pipeline.train import start, train_run
 
 ROW = "table1d:T=18 VisTR"
 
@@ -157,3 +158,19 @@ def test_pretrain_names_what_does_not_fit(tiny_project):
     command = [sys.executable, "-m", "pipeline.pretrain", "--row", ROW, "--cl", "on"]
     ended = subprocess.run(command, cwd=tiny_project(), env={"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stderr.startswith("error: --cl: on: VisTR") and ended.stderr.count("\n") == 1
+
+
+def test_one_clip_is_drawn_where_a_second_teaches_nothing(tiny_project):
+    params = load_params(tiny_project() / "params.yaml")
+    index = load_index(params, "train")
+
+    def clips_drawn(**row):
+        spec = evaluation_spec(params, RowSettings(**row), 0).train
+        batch = start(spec, index, load_clips(params, "train", spec.model.clip_length), None).pairs.batch(0)
+        assert len(batch.frames) == len(batch.targets) and len(batch.targets[0]) == 2
+        return len(batch.frames)
+
+    # Videos have eight frames.
+    assert clips_drawn(T=9, cl=True) == clips_drawn(T=9, cl=False) == 2, "the two rows of table 1e see the same clips"
+    assert clips_drawn(T=8) == 1 and clips_drawn(T=8, cl=True) == 2
+    assert clips_drawn(method="vistr", T=9) == 1

@@ -74,6 +74,7 @@ class ClipPairs:
     Args:
         input_size: (height, width) of the network's input.
         batch_size: pairs per step, over all workers.
+        clips_per_video: 2 for pairs; 1 for the first of each pair alone, where the second teaches nothing.
         flip: mirror both clips of a pair with probability one half.
         augmentation: of ``TrainConfig``. ``multi-scale`` draws one size for all pairs of a step, so that they need no
             padding; ``random-crop`` one window for both clips of a pair.
@@ -84,11 +85,12 @@ class ClipPairs:
     def __init__(
         self, index: DatasetIndex, clips: ClipIndex, *, input_size: tuple[int, int], batch_size: int, seed: int,
         flip: bool = False, augmentation: str = "none", scales: Sequence[float] = (1.0,),
-        crop_share: tuple[float, float] = (1.0, 1.0),
+        crop_share: tuple[float, float] = (1.0, 1.0), clips_per_video: int = 2,
     ):
         self.index, self.clips = index, clips
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.augmentation, self.crop_share = augmentation, crop_share
+        self.clips_per_video = clips_per_video
         self.input_size = tuple(input_size)
         # Frames of another size are read anew, not resized twice; all sizes share one cache's worth of memory.
         self._sizes = scaled_sizes(self.input_size, scales) if augmentation == "multi-scale" else [self.input_size]
@@ -116,17 +118,17 @@ class ClipPairs:
             size = self._sizes[step_rng.integers(len(self._sizes))]
         pairs = [self._pair(int(video), size, np.random.default_rng((self.seed, epoch, position, slot)))
                  for slot, video in enumerate(chosen)]
-        first, second = zip(*pairs, strict=True)
+        by_place = list(zip(*pairs, strict=True))
         return ClipPairBatch(
-            frames=(torch.stack([f for f, _ in first]), torch.stack([f for f, _ in second])),
-            targets=([t for _, t in first], [t for _, t in second]),
+            frames=tuple(torch.stack([frames for frames, _ in clips]) for clips in by_place),
+            targets=tuple([targets for _, targets in clips] for clips in by_place),
             videos=[int(video) for video in chosen])
 
     def _pair(self, video: int, size: tuple[int, int], rng: np.random.Generator) -> list[tuple[Tensor, ClipTargets]]:
         pair = self._pairs_by_video[rng.integers(self._first_of_video[video], self._first_of_video[video + 1])]
         starts = self.clips.clip_start_K[[self.clips.pair_first_P[pair], self.clips.pair_second_P[pair]]]
         # Sec. 3.3: in random order, so that correspondence does not hang on the direction of time.
-        starts = starts[::-1] if rng.random() < 0.5 else starts
+        starts = (starts[::-1] if rng.random() < 0.5 else starts)[: self.clips_per_video]
         mirrored = self.flip and rng.random() < 0.5
         clips = [self._clip(video, int(start), size) for start in starts]
         if mirrored:

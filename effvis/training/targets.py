@@ -37,12 +37,14 @@ class ClipTargets:
 class ClipPairBatch:
     """B pairs of clips, the two of a pair from one video, in the (random) order in which the network sees them.
 
+    Where nothing is to be learned from a second clip, it is left out, and there is one of each below instead of two.
+
     Attributes:
         frames: two tensors (B, T, 3, H, W) uint8.
         targets: two lists of B ``ClipTargets``.
         videos: index of the video of each pair.
     """
 
-    frames: tuple[Tensor, Tensor]
-    targets: tuple[list[ClipTargets], list[ClipTargets]]
+    frames: tuple[Tensor, ...]
+    targets: tuple[list[ClipTargets], ...]
     videos: list[int]

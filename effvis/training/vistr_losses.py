@@ -62,7 +62,7 @@ def clip_losses(
 
 
 def pair_losses(model: VisTR, batch: ClipPairBatch, weights: VisTRLossWeights) -> dict[str, Tensor]:
-    """Losses of B clip pairs; VisTR carries nothing from clip to clip, so that they are 2B clips."""
+    """Losses of B clip pairs; VisTR carries nothing from clip to clip, so that they are 2B clips (or B, with one of each)."""
     return clip_losses(model, torch.cat(batch.frames), [clip for clips in batch.targets for clip in clips], weights)
 
 
