@@ -7,7 +7,6 @@ the paper's terms, into one training and one evaluation, each with its key.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ from effvis.data.shapes import ShapesConfig
 from effvis.errors import UserError
 from pipeline.keys import evaluation_code_digest, key, training_digest
 from pipeline.specs import EvalSpec, TrainSpec
+from pipeline.table_file import Row, Table, TableFile
 
 GENERATED_DATASETS = ("shapes-vis",)
 # Fields of the configurations that are not anybody's to set, and what they follow from.
@@ -84,6 +84,8 @@ class RowSettings(Config):
     linking: Literal["end-to-end", "hand-craft"] | None = None
     test_fps: float | None = Field(None, gt=0)
     method: Literal["efficientvis", "vistr"] = "efficientvis"
+    backbone: Literal["R50", "R101"] | None = Field(None, description="the paper's")
+    dataset: Literal["youtube-vis-2019", "youtube-vis-2021"] | None = Field(None, description="the paper's")
     attention: Literal["ftsa", "ftsa-st", "spatial", "temporal", "joint"] | None = None
     dynamic_conv: Literal["temporal", "still"] | None = None
     query: Literal["time-disentangled", "time-shared"] | None = None
@@ -168,48 +170,10 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
     return params
 
 
-class _RowFile(Config):
-    name: str
-    set: dict[str, Any] = {}
-    published: dict[Literal["AP", "AP50", "AP75", "AR1", "AR10"], float] = {}
-    not_run: str | None = None
-
-
-class _TableFile(Config):
-    title: str
-    caption: str = ""
-    rows: tuple[_RowFile, ...] = Field(min_length=1)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table.
-
-    Attributes:
-        set: as the table's file has it, in the paper's terms.
-        published: the paper's numbers in percent.
-        not_run: why this project has no number for it, or None.
-        evaluations: one per seed; empty where it is not run.
-    """
-
-    table: str
-    name: str
-    set: Mapping[str, Any]
-    published: Mapping[str, float]
-    not_run: str | None
-    evaluations: tuple[EvalSpec, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    name: str
-    title: str
-    caption: str
-    rows: tuple[Row, ...]
-
-
 def known_tables(params: Params) -> list[str]:
-    return sorted(file.stem for file in (params.root / "experiments").glob("table*.yaml"))
+    """The names of all tables, and of what the paper compares in its text alone (text31)."""
+    files = (params.root / "experiments").glob("*.yaml")
+    return sorted(file.stem for file in files if file.stem.startswith(("table", "text")))
 
 
 def load_table(params: Params, name: str) -> Table:
@@ -222,16 +186,14 @@ def load_table(params: Params, name: str) -> Table:
         raise UserError(params.root / "experiments", name, "there is no such table",
                         f"Known tables: {', '.join(known_tables(params)) or 'none'}")
     path = params.root / "experiments" / f"{name}.yaml"
-    table = build(_TableFile, _read_mapping(path, "Restore it"), where=path)
+    table = build(TableFile, _read_mapping(path, "Restore it"), where=path)
     rows = []
     for number, row in enumerate(table.rows):
         settings = build(RowSettings, row.set, where=path, prefix=f"rows.{number}.set")
-        if settings.method != "efficientvis" and row.not_run is None:
-            raise UserError(path, f"rows.{number}.set.method", f"{settings.method} is not implemented",
-                            "Say so in the row's not_run")
         seeds = () if row.not_run is not None else range(params.seeds)
         evaluations = tuple(evaluation_spec(params, settings, seed) for seed in seeds)
-        rows.append(Row(name, row.name, row.set, row.published, row.not_run, evaluations))
+        columns = {column: str(value) for column, value in row.columns.items()}
+        rows.append(Row(name, row.name, columns, row.set, row.published, row.not_run, evaluations))
     return Table(name, table.title, table.caption, tuple(rows))
 
 
@@ -317,7 +279,14 @@ def _train_spec(params: Params, settings: RowSettings, seed: int) -> TrainSpec:
     return TrainSpec(
         kind="train", model=model.resolve(len(dataset.categories), clip_length),
         train=train.resolve(correspondence), seed=seed, input_size=params.input_size, dataset_name=params.dataset_name,
-        dataset_digest=dataset.digests["train"], code_digest=training_digest(), init=init, parent=parent)
+        dataset_digest=_own_digest(dataset.digests["train"], settings), code_digest=training_digest(), init=init, parent=parent)
+
+
+def _own_digest(digest: str, settings: RowSettings) -> str:
+    """Keeps rows apart that are planned but cannot be trained yet: no data set has the digest that they ask for."""
+    planned = {"method": "efficientvis", "backbone": "R50", "dataset": "youtube-vis-2019"}
+    own = {name: value for name in planned if (value := getattr(settings, name)) not in (None, planned[name])}
+    return key({"digest": digest, **own}) if own else digest
 
 
 def _override(config: Config, settings: RowSettings, *names: str) -> Any:

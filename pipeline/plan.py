@@ -73,14 +73,15 @@ def _missing_trainings(spec: TrainSpec, store: RunStore) -> tuple[TrainSpec, ...
 
 
 def _training_label(cells: list[str], spec: TrainSpec) -> str:
-    if spec.kind == "pretrain":
-        return f"single frames, {'with' if spec.train.correspondence else 'without'} CL"
-    return _label(cells, spec.seed)
+    return f"single frames for {_first(cells)}" if spec.kind == "pretrain" else _label(cells, spec.seed)
 
 
 def _label(cells: list[str], seed: int) -> str:
-    more = f" +{len(cells) - 1}" if len(cells) > 1 else ""
-    return f"{cells[0]}{more}, seed {seed}"
+    return f"{_first(cells)}, seed {seed}"
+
+
+def _first(cells: list[str]) -> str:
+    return f"{cells[0]} +{len(cells) - 1}" if len(cells) > 1 else cells[0]
 
 
 def jobs(params: Params, plan: Plan) -> list[Job]:
