@@ -144,7 +144,7 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
         UserError: names the file at fault (or the command line) and the dotted key.
     """
     path = Path(path).resolve()
-    given = _read_mapping(path, "Run in the project's folder or give --params FILE")
+    given = read_mapping(path, "Run in the project's folder or give --params FILE")
     command_line = _parse_overrides(overrides)
     name = _merge(given, command_line).get("profile")
     profiles = path.parent / "experiments" / "profiles"
@@ -152,7 +152,7 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
     if not isinstance(name, str) or profile not in profiles.glob("*.yaml"):
         known = ", ".join(sorted(file.stem for file in profiles.glob("*.yaml"))) or f"none in {profiles}"
         raise UserError(path, "profile", f"there is no profile {name!r}", f"Known profiles: {known}")
-    layers = [("command line", command_line), (path, given), (profile, _read_mapping(profile, "Restore it"))]
+    layers = [("command line", command_line), (path, given), (profile, read_mapping(profile, "Restore it"))]
     merged: dict[str, Any] = {}
     for _, values in reversed(layers):
         merged = _merge(merged, values)
@@ -186,7 +186,7 @@ def load_table(params: Params, name: str) -> Table:
         raise UserError(params.root / "experiments", name, "there is no such table",
                         f"Known tables: {', '.join(known_tables(params)) or 'none'}")
     path = params.root / "experiments" / f"{name}.yaml"
-    table = build(TableFile, _read_mapping(path, "Restore it"), where=path)
+    table = build(TableFile, read_mapping(path, "Restore it"), where=path)
     rows = []
     for number, row in enumerate(table.rows):
         settings = build(RowSettings, row.set, where=path, prefix=f"rows.{number}.set")
@@ -308,7 +308,12 @@ def _start(params: Params, model: ModelSettings, correspondence: bool) -> tuple[
     return f"run:{parent.key}", parent
 
 
-def _read_mapping(path: Path, remedy: str) -> dict[str, Any]:
+def read_mapping(path: Path, remedy: str) -> dict[str, Any]:
+    """The content of a YAML file that is a mapping.
+
+    Raises:
+        UserError: it cannot be read, with this remedy, or is something else.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

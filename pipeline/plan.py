@@ -85,13 +85,15 @@ def _first(cells: list[str]) -> str:
 
 
 def jobs(params: Params, plan: Plan) -> list[Job]:
-    """The missing keys as jobs for the pool."""
+    """The missing keys as jobs for the pool; a training's cost is its estimated time, or what it sees where nothing ran yet."""
+    from pipeline.estimate import durations, pixels_seen
     from pipeline.evaluate import evaluate_run
     from pipeline.schedule import Job
     from pipeline.store import RunStore
     from pipeline.train import train_run
 
     store = RunStore(params.runs_dir)
+    expected = durations(params, plan)
     result = []
     for spec in (*plan.trainings, *plan.evaluations):
         if spec.key not in plan.missing:
@@ -100,7 +102,7 @@ def jobs(params: Params, plan: Plan) -> list[Job]:
         if spec in plan.trainings:
             log = store.folder(spec.key) / "log.txt"
             needs = (spec.parent.key,) if spec.parent else ()
-            cost = spec.train.epochs * spec.model.clip_length  # frames seen, but for a factor that all share
+            cost = expected[spec.key].seconds if spec.key in expected else pixels_seen(spec.describe())
             result.append(Job(spec.key, spec.kind, label, partial(train_run, params, spec), log, needs, cost))
         else:
             log = store.folder(spec.train.key) / f"log-{spec.key}.txt"

@@ -16,6 +16,10 @@ FOLDER = Path(__file__).resolve().parents[1] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
 
 
+class NothingFits(UserError):
+    """No shipped weights are of the network that is wanted."""
+
+
 def find(model: ModelConfig, correspondence: bool, *, folder: Path = FOLDER) -> str:
     """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``.
 
@@ -24,7 +28,8 @@ def find(model: ModelConfig, correspondence: bool, *, folder: Path = FOLDER) -> 
         correspondence: whether it has to be learned with correspondence learning.
 
     Raises:
-        UserError: there is none, or its weights are not those that its description speaks of.
+        NothingFits: there is none.
+        UserError: its weights are not those that its description speaks of.
     """
     wanted = _at_one_frame(model)
     from effvis.config import ModelConfig
@@ -36,7 +41,7 @@ def find(model: ModelConfig, correspondence: bool, *, folder: Path = FOLDER) -> 
             return f"shipped:{description.stem}@{_checked_sha256(description, facts)}"
         names.append(description.stem)
     learning = "with" if correspondence else "without"
-    raise UserError(
+    raise NothingFits(
         "params.yaml", "pretrain.source",
         f"no shipped weights fit this model, pretrained {learning} correspondence learning (there are: "
         f"{', '.join(names) or 'none'})",

@@ -6,15 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import CHECKOUT, write_params
+from conftest import CHECKOUT, put_evaluation, write_params
 
 from effvis.errors import UserError
-from effvis.evaluation.video_ap import METRICS
 from pipeline import cells
-from pipeline.ablate import choose_rows, main, write_tables
-from pipeline.config import load_params, load_table
+from pipeline.ablate import choose_rows, expand_grid, main, write_tables
+from pipeline.config import known_tables, load_params, load_table
 from pipeline.plan import jobs, plan_rows
-from pipeline.store import RunStore
 
 TABLES = ("table1d", "table1e", "table1h")
 
@@ -29,13 +27,6 @@ def plan_of(folder, *names, overrides=()):
     params = load_params(folder / "params.yaml", overrides)
     tables = [load_table(params, name) for name in names]
     return params, tables, plan_rows(params, [row for table in tables for row in table.rows])
-
-
-def put_evaluation(params, spec, ap, seconds=1.5):
-    """A finished evaluation in the store, with numbers that are easy to recognise."""
-    metrics = {name: ap for name in METRICS} | {"APl": -1.0}
-    report = {"metrics": metrics, "per_category": {}, "seconds": seconds, "frames_per_second": 10.0}
-    RunStore(params.runs_dir).write_evaluation(spec.train.key, spec.key, [], report)
 
 
 def test_rows_share_trainings_and_a_pretraining_for_each_kind(tiny_project):
@@ -108,6 +99,7 @@ def test_cells_and_tables_are_means_over_seeds_in_percent(tiny_project):
     csv = (params.results_dir / "table1e.csv").read_text().splitlines()
     assert csv[0] == "table,row,metric,published,mean,std,n"
     assert "table1e,w/ CL,AP,35.3,50.0,0.0,2" in csv and "table1e,w/ CL,AR100,,50.0,0.0,2" in csv
+    assert r"w/ CL & published & 35.3 & 57.6 &" in (params.results_dir / "table1e.tex").read_text()
     metrics = json.loads((params.results_dir / "metrics" / "table1e.json").read_text())
     assert metrics["w/ CL"]["AP"]["mean"] == 50.0
 
@@ -151,14 +143,15 @@ def test_dry_run_shows_rows_unique_trainings_and_what_is_done(tiny_project):
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[:2] == ["table1e: w/o CL: 2 of 2 evaluations done", "table1e: w/ CL: 0 of 2 evaluations done"]
-    assert lines[-2:] == ["6 unique trainings: 3 done, 3 missing", "4 unique evaluations: 2 done, 2 missing"]
+    assert lines[-3:] == ["6 unique trainings: 3 done, 3 missing", "4 unique evaluations: 2 done, 2 missing",
+                          "estimated time: unknown, there are no past runs"]
     for spec in (*plan.trainings, *plan.evaluations):
         assert sum(line.startswith(spec.key) for line in lines) == 1
     assert not (folder / "results").exists(), "a dry run writes nothing"
 
     narrowed = command(folder, "ablate", "--grid", "table1e", "--dry-run", "--rows", "w/ CL", "--seeds", "1")
-    assert narrowed.stdout.splitlines()[-2:] == ["2 unique trainings: 0 done, 2 missing",
-                                                 "1 unique evaluations: 0 done, 1 missing"]
+    assert narrowed.stdout.splitlines()[-3:-1] == ["2 unique trainings: 0 done, 2 missing",
+                                                   "1 unique evaluations: 0 done, 1 missing"]
 
 
 def test_wrong_names_are_named(tiny_project):
@@ -171,6 +164,27 @@ def test_wrong_names_are_named(tiny_project):
     with pytest.raises(UserError, match="w/ CLL.*'w/o CL', 'w/ CL'"):
         choose_rows(tables, ["w/ CLL"])
     assert [row.name for row in choose_rows(tables, ["w/ CL"])] == ["w/ CL"]
+    profile = command(folder, "ablate", "--grid", "table1e", "--profile", "mainframe", "--dry-run")
+    assert profile.returncode == 2 and "there is no profile 'mainframe'. Known profiles: laptop, paper" in profile.stderr
+
+
+def test_rows_are_chosen_by_name_or_by_table_and_name(tiny_project):
+    _, tables, _ = plan_of(tiny_project(seeds=1), "table1g", "table2")
+    chosen = choose_rows(tables, ["EfficientVIS", "table2:VisTR"])
+    assert [(row.table, row.name) for row in chosen] == [
+        ("table1g", "EfficientVIS"), ("table2", "EfficientVIS"), ("table2", "VisTR")]
+
+
+@pytest.mark.parametrize("grid, names", [
+    ("table1e", ["table1e"]),
+    ("table1", [f"table1{letter}" for letter in "abcdefgh"]),
+    ("table1h, table1e,table1h", ["table1h", "table1e"]),
+    ("text31,table1,table1e", ["text31", *(f"table1{letter}" for letter in "abcdefgh")]),
+    ("all", [*(f"table1{letter}" for letter in "abcdefgh"), "table2", "table3"]),
+    ("table", ["table"]),
+])
+def test_a_grid_s_name_may_stand_for_several_tables(tiny_project, grid, names):
+    assert expand_grid(known_tables(load_params(tiny_project() / "params.yaml")), grid) == names
 
 
 def test_everything_done_needs_neither_ray_nor_mlflow(tiny_project):
@@ -186,7 +200,7 @@ def test_everything_done_needs_neither_ray_nor_mlflow(tiny_project):
     )
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
-    assert (folder / "results" / "table1e.md").exists()
+    assert (folder / "results" / "table1e.md").exists() and (folder / "results" / "claims.md").exists()
 
 
 @pytest.mark.slow
