@@ -31,6 +31,8 @@ _SPECIAL = {
 def latex(table: dict[str, Any]) -> str:
     """The table of ``pipeline.tables.summary`` as a ``table`` environment, its label ``tab:<table>``."""
     extra = list(table["rows"][0]["columns"])
+    # A table with many columns takes both of a page that has two, in smaller letters.
+    environment, size = ("table*", r"\scriptsize") if len(extra) > 2 else ("table", r"\footnotesize")
     caption = [
         f"{table['title']}.",
         table["caption"],
@@ -38,8 +40,8 @@ def latex(table: dict[str, Any]) -> str:
         *sorted({f"Without a measured line: {row['not_run']}." for row in table["rows"] if row["not_run"]}),
     ]
     lines = [
-        r"\begin{table}",
-        r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{{environment}}}",
+        rf"  \centering{size}\setlength{{\tabcolsep}}{{2pt}}",
         rf"  \caption{{{escape(' '.join(caption))}}}",
         rf"  \label{{tab:{table['table']}}}",
         rf"  \begin{{tabular}}{{{'l' * (2 + len(extra))}{'r' * len(METRICS)}}}",
@@ -48,7 +50,7 @@ def latex(table: dict[str, Any]) -> str:
     ]
     for number, row in enumerate(table["rows"]):
         lines += [r"    \addlinespace" if number else r"    \midrule", *_row(row)]
-    lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
+    lines += [r"    \bottomrule", r"  \end{tabular}", rf"\end{{{environment}}}"]
     return "\n".join(lines) + "\n"
 
 
