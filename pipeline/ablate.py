@@ -1,4 +1,5 @@
-"""Fills tables: runs everything that their rows still miss as one pool, then writes results/<table>.{json,md,csv}.
+"""Fills tables: runs everything that their rows still miss as one pool, then writes results/<table>.{json,md,csv,tex}
+and results/claims.{json,md}.
 
 Rows share trainings, and what the run store or results/cells has is not run again. A run that fails is reported with its
 log and does not stop the others; the exit code is then 1.
@@ -8,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Container, Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
+from pipeline.cli import parser, seconds_text
 
 if TYPE_CHECKING:
     from pipeline.config import Params, Row, Table
+    from pipeline.estimate import Duration
     from pipeline.plan import Plan
     from pipeline.schedule import Status
 
@@ -54,34 +58,74 @@ def write_tables(params: Params, tables: Iterable[Table]) -> None:
         write_table(params.results_dir, summary(params, table))
 
 
+def expand_grid(known: Sequence[str], grid: str) -> list[str]:
+    """The tables that ``--grid`` names, each once: ``all``, ``table1`` for 1a to 1h, single names, or several with commas.
+
+    A name that is none of these stays as it is, for ``load_table`` to refuse.
+    """
+    names: dict[str, None] = {}
+    for word in map(str.strip, grid.split(",")):
+        if word == "all":
+            found = [name for name in known if name.startswith("table")]
+        else:
+            found = [word] if word in known else [name for name in known if name[:-1] == word and name[-1].isalpha()]
+        names |= dict.fromkeys(found or [word])
+    return list(names)
+
+
 def choose_rows(tables: Sequence[Table], names: Sequence[str]) -> list[Row]:
-    """The rows of these names, in any of the tables; no name: all rows.
+    """The rows of these names, in any of the tables or, as ``table:name``, in one; no name: all rows.
 
     Raises:
         UserError: a name that no row has.
     """
     rows = [row for table in tables for row in table.rows]
-    known = [row.name for row in rows]
+    known = {name for row in rows for name in (row.name, f"{row.table}:{row.name}")}
     for name in names:
         if name not in known:
-            raise UserError("--rows", name, "there is no such row", f"The rows are {', '.join(map(repr, known))}")
-    return [row for row in rows if not names or row.name in names]
+            listed = ", ".join(dict.fromkeys(repr(row.name) for row in rows))
+            raise UserError("--rows", name, "there is no such row", f"The rows are {listed}")
+    return [row for row in rows if not names or {row.name, f"{row.table}:{row.name}"}.intersection(names)]
 
 
-def show_plan(rows: Iterable[Row], plan: Plan) -> None:
-    """What --dry-run prints: each row, each unique run, and the sums."""
+def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
+    """What --dry-run prints: each row, each unique run, the sums, and how long it will take."""
+    from pipeline.estimate import durations
+
     for row in rows:
         missing = sum(spec.key in plan.missing for spec in row.evaluations)
         state = row.not_run or f"{len(row.evaluations) - missing} of {len(row.evaluations)} evaluations done"
         print(f"{row.table}: {row.name}: {state}")
     print()
+    expected = durations(params, plan)
     for spec in (*plan.trainings, *plan.evaluations):
-        kind = getattr(spec, "kind", "evaluate")
-        print(f"{spec.key}  {kind:8}  {'missing' if spec.key in plan.missing else 'done':7}  {plan.labels[spec.key]}")
+        kind, state = getattr(spec, "kind", "evaluate"), "missing" if spec.key in plan.missing else "done"
+        time = seconds_text(expected[spec.key].seconds) if spec.key in expected else ""
+        print(f"{spec.key}  {kind:8}  {state:7}  {time:>7}  {plan.labels[spec.key]}")
     print()
     for what, specs in (("trainings", plan.trainings), ("evaluations", plan.evaluations)):
         missing = sum(spec.key in plan.missing for spec in specs)
         print(f"{len(specs)} unique {what}: {len(specs) - missing} done, {missing} missing")
+    if plan.missing:
+        print(estimate_text(params, plan, expected))
+
+
+def estimate_text(params: Params, plan: Plan, expected: Mapping[str, Duration]) -> str:
+    """The time until nothing is missing, and what it stands on."""
+    from pipeline.estimate import elapsed
+    from pipeline.plan import jobs
+
+    if not expected:
+        return "estimated time: unknown, there are no past runs"
+    slots = params.resources.slots
+    seconds = {key: expected[key].seconds if key in expected else 0.0 for key in plan.missing}
+    counts = Counter(duration.basis for duration in expected.values())
+    stands_on = [f"{counts['same']} runs as their configuration took before"] if counts["same"] else []
+    stands_on += [f"{counts['similar']} as similar runs took"] if counts["similar"] else []
+    unknown = len(plan.missing) - len(expected)
+    stands_on += [f"{unknown} unknown and not counted"] if unknown else []
+    time = seconds_text(elapsed(jobs(params, plan), seconds, slots))
+    return f"estimated time: {time} with {slots} side by side ({', '.join(stands_on)})"
 
 
 def report_end(ended: Iterable[Status], own: Container[str]) -> int:
@@ -96,39 +140,46 @@ def report_end(ended: Iterable[Status], own: Container[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.cli import parser
-
     arguments = parser(__doc__, "pipeline.ablate")
-    arguments.add_argument("--grid", required=True, metavar="TABLES", help="table1e, or several: table1d,table1e,table1h")
+    arguments.add_argument("--grid", required=True, metavar="TABLES", help="table1e; several: table1d,table1e; table1: 1a to "
+                           "1h; all: every table")
     arguments.add_argument("--ahead", action="store_true", help="run what the other tables of params.yaml miss in the same "
                            "pool, too; their files are not written, their failures not counted")
-    arguments.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="run only these rows, e.g. 'w/ CL'")
+    arguments.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="run only these rows, e.g. 'w/ CL' or "
+                           "'table1e:w/ CL'")
     arguments.add_argument("--seeds", type=int, metavar="N", help="average over N seeds instead of the parameters' number")
-    arguments.add_argument("--dry-run", action="store_true", help="show rows, unique runs and what is done; run nothing")
+    arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
+    arguments.add_argument("--dry-run", action="store_true", help="show rows, unique runs, what is done and how long the rest "
+                           "will take; run nothing")
     arguments.add_argument("--from-scratch", action="store_true", help="train what rows start from, shipped or not")
     options = arguments.parse_args(argv)
 
-    from pipeline.config import load_params, load_table
+    from pipeline.claims import write_ledger
+    from pipeline.claims_file import load_ledger
+    from pipeline.config import known_tables, load_params, load_table
     from pipeline.plan import plan_rows
     from pipeline.track import Tracker
 
     overrides = [*options.set]
     overrides += [] if options.seeds is None else [f"seeds={options.seeds}"]
+    overrides += [] if options.profile is None else [f"profile={options.profile}"]
     overrides += ["pretrain.source=scratch"] if options.from_scratch else []
     params = load_params(options.params, overrides)
-    names = list(dict.fromkeys(name.strip() for name in options.grid.split(",")))
+    names = expand_grid(known_tables(params), options.grid)
     tables = [load_table(params, name) for name in names]
     rows = choose_rows(tables, options.rows)
     ahead = [load_table(params, name) for name in params.tables if options.ahead and name not in names]
     plan = plan_rows(params, [*rows, *(row for table in ahead for row in table.rows)])
     if options.dry_run:
-        show_plan(rows, plan)
+        show_plan(params, rows, plan)
         return 0
+    ledger = load_ledger(params)  # a mistake in it is told before hours of training, not after
     with Tracker(params) if plan.missing else contextlib.nullcontext():
         ended = run_missing(params, plan)
         write_tables(params, tables)
-    for table in names:
-        print(params.results_dir / f"{table}.md")
+        written = [*(params.results_dir / f"{table}.md" for table in names), write_ledger(params, ledger)]
+    for file in written:
+        print(file)
     return report_end(ended, plan_rows(params, rows).labels)
 
 

@@ -7,12 +7,10 @@ the paper's terms, into one training and one evaluation, each with its key.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field
 
 from effvis.config import Config, InferenceConfig, OptimisationConfig, build
 from effvis.errors import UserError
@@ -20,10 +18,12 @@ from effvis.vistr_config import VisTRConfig
 from pipeline.keys import evaluation_code_digest, key, training_digest
 from pipeline.settings import DERIVED, Params, RowSettings
 from pipeline.specs import EvalSpec, Method, TrainSpec
+from pipeline.table_file import Row, Table, TableFile
 
 if TYPE_CHECKING:
     from effvis.config import ModelConfig
     from pipeline.settings import ModelSettings, VisTRModelSettings
+
 
 def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ()) -> Params:
     """Reads the parameters: the profile, over it the file, over that ``key=value`` overrides with dotted keys.
@@ -32,7 +32,7 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
         UserError: names the file at fault (or the command line) and the dotted key.
     """
     path = Path(path).resolve()
-    given = _read_mapping(path, "Run in the project's folder or give --params FILE")
+    given = read_mapping(path, "Run in the project's folder or give --params FILE")
     command_line = _parse_overrides(overrides)
     name = _merge(given, command_line).get("profile")
     profiles = path.parent / "experiments" / "profiles"
@@ -40,7 +40,7 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
     if not isinstance(name, str) or profile not in profiles.glob("*.yaml"):
         known = ", ".join(sorted(file.stem for file in profiles.glob("*.yaml"))) or f"none in {profiles}"
         raise UserError(path, "profile", f"there is no profile {name!r}", f"Known profiles: {known}")
-    layers = [("command line", command_line), (path, given), (profile, _read_mapping(profile, "Restore it"))]
+    layers = [("command line", command_line), (path, given), (profile, read_mapping(profile, "Restore it"))]
     merged: dict[str, Any] = {}
     for _, values in reversed(layers):
         merged = _merge(merged, values)
@@ -58,48 +58,10 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
     return params
 
 
-class _RowFile(Config):
-    name: str
-    set: dict[str, Any] = {}
-    published: dict[Literal["AP", "AP50", "AP75", "AR1", "AR10"], float] = {}
-    not_run: str | None = None
-
-
-class _TableFile(Config):
-    title: str
-    caption: str = ""
-    rows: tuple[_RowFile, ...] = Field(min_length=1)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table.
-
-    Attributes:
-        set: as the table's file has it, in the paper's terms.
-        published: the paper's numbers in percent.
-        not_run: why this project has no number for it, or None.
-        evaluations: one per seed; empty where it is not run.
-    """
-
-    table: str
-    name: str
-    set: Mapping[str, Any]
-    published: Mapping[str, float]
-    not_run: str | None
-    evaluations: tuple[EvalSpec, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    name: str
-    title: str
-    caption: str
-    rows: tuple[Row, ...]
-
-
 def known_tables(params: Params) -> list[str]:
-    return sorted(file.stem for file in (params.root / "experiments").glob("table*.yaml"))
+    """The names of all tables, and of what the paper compares in its text alone (text31)."""
+    files = (params.root / "experiments").glob("*.yaml")
+    return sorted(file.stem for file in files if file.stem.startswith(("table", "text")))
 
 
 def load_table(params: Params, name: str) -> Table:
@@ -112,13 +74,14 @@ def load_table(params: Params, name: str) -> Table:
         raise UserError(params.root / "experiments", name, "there is no such table",
                         f"Known tables: {', '.join(known_tables(params)) or 'none'}")
     path = params.root / "experiments" / f"{name}.yaml"
-    table = build(_TableFile, _read_mapping(path, "Restore it"), where=path)
+    table = build(TableFile, read_mapping(path, "Restore it"), where=path)
     rows = []
     for number, row in enumerate(table.rows):
         settings = build(RowSettings, row.set, where=path, prefix=f"rows.{number}.set")
         seeds = () if row.not_run is not None else range(params.seeds)
         evaluations = tuple(evaluation_spec(params, settings, seed) for seed in seeds)
-        rows.append(Row(name, row.name, row.set, row.published, row.not_run, evaluations))
+        columns = {column: str(value) for column, value in row.columns.items()}
+        rows.append(Row(name, row.name, columns, row.set, row.published, row.not_run, evaluations))
     return Table(name, table.title, table.caption, tuple(rows))
 
 
@@ -276,7 +239,12 @@ def _start(
     return f"run:{parent.key}", parent
 
 
-def _read_mapping(path: Path, remedy: str) -> dict[str, Any]:
+def read_mapping(path: Path, remedy: str) -> dict[str, Any]:
+    """The content of a YAML file that is a mapping.
+
+    Raises:
+        UserError: it cannot be read, with this remedy, or is something else.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

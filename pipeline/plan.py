@@ -73,26 +73,27 @@ def _missing_trainings(spec: TrainSpec, store: RunStore) -> tuple[TrainSpec, ...
 
 
 def _training_label(cells: list[str], spec: TrainSpec) -> str:
-    if spec.kind == "pretrain":
-        if spec.method == "vistr":
-            return "VisTR, single frames"
-        return f"single frames, {'with' if spec.correspondence else 'without'} CL"
-    return _label(cells, spec.seed)
+    return f"single frames for {_first(cells)}" if spec.kind == "pretrain" else _label(cells, spec.seed)
 
 
 def _label(cells: list[str], seed: int) -> str:
-    more = f" +{len(cells) - 1}" if len(cells) > 1 else ""
-    return f"{cells[0]}{more}, seed {seed}"
+    return f"{_first(cells)}, seed {seed}"
+
+
+def _first(cells: list[str]) -> str:
+    return f"{cells[0]} +{len(cells) - 1}" if len(cells) > 1 else cells[0]
 
 
 def jobs(params: Params, plan: Plan) -> list[Job]:
-    """The missing keys as jobs for the pool."""
+    """The missing keys as jobs for the pool; a training's cost is its estimated time, or what it sees where nothing ran yet."""
+    from pipeline.estimate import durations, pixels_seen
     from pipeline.evaluate import evaluate_run
     from pipeline.schedule import Job
     from pipeline.store import RunStore
     from pipeline.train import train_run
 
     store = RunStore(params.runs_dir)
+    expected = durations(params, plan)
     result = []
     for spec in (*plan.trainings, *plan.evaluations):
         if spec.key not in plan.missing:
@@ -101,7 +102,7 @@ def jobs(params: Params, plan: Plan) -> list[Job]:
         if spec in plan.trainings:
             log = store.folder(spec.key) / "log.txt"
             needs = (spec.parent.key,) if spec.parent else ()
-            cost = spec.train.epochs * spec.model.clip_length  # frames seen, but for a factor that all share
+            cost = expected[spec.key].seconds if spec.key in expected else pixels_seen(spec.describe())
             result.append(Job(spec.key, spec.kind, label, partial(train_run, params, spec), log, needs, cost))
         else:
             log = store.folder(spec.train.key) / f"log-{spec.key}.txt"

@@ -109,6 +109,7 @@ class RowSettings(Config):
     query: Literal["time-disentangled", "time-shared"] | None = None
     augmentation: Literal["none", "multi-scale", "random-crop"] | None = Field(None, description="of the clip training")
     backbone: Literal["R50", "R101"] | None = Field(None, description="the paper's, before scaling")
+    dataset: Literal["youtube-vis-2019", "youtube-vis-2021"] | None = Field(None, description="the paper's, before scaling")
 
     @model_validator(mode="after")
     def _vistr_has_no_tracklet_queries(self):

@@ -17,6 +17,10 @@ FOLDER = Path(__file__).resolve().parents[1] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
 
 
+class NothingFits(UserError):
+    """No shipped weights are of the network that is wanted."""
+
+
 def find(model: ModelConfig | VisTRConfig, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
     """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``; None where there is none.
 
@@ -36,11 +40,11 @@ def find(model: ModelConfig | VisTRConfig, correspondence: bool, *, folder: Path
     return None
 
 
-def none_fits(correspondence: bool, *, folder: Path = FOLDER) -> UserError:
+def none_fits(correspondence: bool, *, folder: Path = FOLDER) -> NothingFits:
     """What to say where ``find`` found nothing and nothing else is wanted."""
     names = ", ".join(sorted(description.stem for description in folder.glob("*.yaml")))
     learning = "with" if correspondence else "without"
-    return UserError(
+    return NothingFits(
         "params.yaml", "pretrain.source",
         f"no shipped weights fit this model, pretrained {learning} correspondence learning (there are: {names or 'none'})",
         "Set pretrain.source to auto or scratch, and they are trained here")

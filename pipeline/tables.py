@@ -20,16 +20,17 @@ def summary(params: Params, table: Table) -> dict[str, Any]:
     """The table's machine-readable form: the same for the same cells, so that it can be committed.
 
     Returns:
-        ``table``, ``title``, ``caption``, ``dataset``, ``profile`` and ``rows``, each with ``name``, ``set``,
-        ``published`` (metric → percent), ``measured`` (metric → ``mean``, ``std`` over the seeds (None for one seed) and
-        ``n``, in percent; empty where nothing was measured), ``runs`` and ``evaluations`` (keys), and ``not_run`` (why, or
-        None).
+        ``table``, ``title``, ``caption``, ``dataset``, ``profile`` and ``rows``, each with ``name``, ``columns`` (what the
+        paper's table shows before its numbers, as text), ``set``, ``published`` (metric → percent), ``measured`` (metric →
+        ``mean``, ``std`` over the seeds (None for one seed) and ``n``, in percent; empty where nothing was measured),
+        ``runs`` and ``evaluations`` (keys), and ``not_run`` (why, or None).
     """
+    datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]
     return {
         "table": table.name,
         "title": table.title,
         "caption": table.caption,
-        "dataset": params.dataset_name,
+        "dataset": ", ".join(dict.fromkeys(datasets)) or params.dataset_name,
         "profile": params.profile,
         "rows": [_row(params, row) for row in table.rows],
     }
@@ -41,6 +42,7 @@ def _row(params: Params, row: Row) -> dict[str, Any]:
     found = [cell for spec in row.evaluations if (cell := cells.find(params, spec)) is not None]
     return {
         "name": row.name,
+        "columns": dict(row.columns),
         "set": dict(row.set),
         "published": dict(row.published),
         "measured": _measured([cell["metrics"] for cell in found]),
@@ -61,7 +63,8 @@ def _measured(metrics: list[dict[str, float]]) -> dict[str, dict[str, float | in
 
 
 def write_table(folder: Path, table: dict[str, Any]) -> None:
-    """Writes <table>.json, .md and .csv, and metrics/<table>.json in the form that dvc metrics shows and compares."""
+    """Writes <table>.json, .md, .csv and .tex, and metrics/<table>.json in the form that dvc metrics shows and compares."""
+    from pipeline.latex import latex
     from pipeline.store import write_atomically
 
     name = table["table"]
@@ -69,6 +72,7 @@ def write_table(folder: Path, table: dict[str, Any]) -> None:
         f"{name}.json": _json(table),
         f"{name}.md": markdown(table),
         f"{name}.csv": _csv(table),
+        f"{name}.tex": latex(table),
         f"metrics/{name}.json": _json({row["name"]: row["measured"] for row in table["rows"] if row["measured"]}),
     }
     (folder / "metrics").mkdir(parents=True, exist_ok=True)
@@ -82,18 +86,27 @@ def _json(value: Any) -> str:
 
 def markdown(table: dict[str, Any]) -> str:
     """The table for people; what to make of the two kinds of numbers stands above it."""
-    others = [f"{name} published / measured" for name in OTHERS]
-    columns = ["", "AP published", "AP measured", "Δ AP", *others, "seeds"]
-    lines = [_line(columns), _line([":--", *["--:"] * (len(columns) - 1)])]
+    extra = list(table["rows"][0]["columns"])
+    numbers = ["AP published", "AP measured", "Δ AP", *(f"{name} published / measured" for name in OTHERS), "seeds"]
+    lines = [_line(["", *map(_escape, extra), *numbers]), _line([":--"] * (1 + len(extra)) + ["--:"] * len(numbers))]
     for row in table["rows"]:
         published, measured = row["published"], row["measured"]
         first = [_published(published, FIRST), row["not_run"] and "not run" or _measured_text(measured, FIRST)]
         others = [f"{_published(published, name)} / {_measured_text(measured, name)}" for name in OTHERS]
         seeds = str(len(row["evaluations"])) if measured else ""
-        lines.append(_line([_escape(row["name"]), *first, _difference(published, measured), *others, seeds]))
-    notes = [f"{row['name']}: {row['not_run']}." for row in table["rows"] if row["not_run"]]
-    parts = [f"## {table['title']}", table["caption"], "\n".join(lines), *notes]
+        texts = [_escape(text) for text in (row["name"], *row["columns"].values())]
+        lines.append(_line([*texts, *first, _difference(published, measured), *others, seeds]))
+    parts = [f"## {table['title']}", table["caption"], "\n".join(lines), *_not_run_notes(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _not_run_notes(table: dict[str, Any]) -> list[str]:
+    """A sentence for each reason why rows are not run."""
+    names: dict[str, list[str]] = {}
+    for row in table["rows"]:
+        if row["not_run"]:
+            names.setdefault(row["not_run"], []).append(row["name"])
+    return [f"Not run ({reason}): {'; '.join(rows)}." for reason, rows in names.items()]
 
 
 def _line(cells: list[str]) -> str:
@@ -124,10 +137,10 @@ def _csv(table: dict[str, Any]) -> str:
     """One line per row and metric."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", "row", "metric", "published", "mean", "std", "n"])
+    writer.writerow(["table", "row", *table["rows"][0]["columns"], "metric", "published", "mean", "std", "n"])
     for row in table["rows"]:
         for name in dict.fromkeys([*row["published"], *row["measured"]]):
             measured = row["measured"].get(name, {})
             numbers = [row["published"].get(name), measured.get("mean"), measured.get("std"), measured.get("n", 0)]
-            writer.writerow([table["table"], row["name"], name, *numbers])
+            writer.writerow([table["table"], row["name"], *row["columns"].values(), name, *numbers])
     return text.getvalue()

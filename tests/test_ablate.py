@@ -6,15 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import CHECKOUT, write_params
+from conftest import CHECKOUT, put_evaluation, write_params
 
 from effvis.errors import UserError
-from effvis.evaluation.video_ap import METRICS
 from pipeline import cells
-from pipeline.ablate import choose_rows, main, write_tables
-from pipeline.config import load_params, load_table
+from pipeline.ablate import choose_rows, expand_grid, main, write_tables
+from pipeline.config import known_tables, load_params, load_table
 from pipeline.plan import jobs, plan_rows
-from pipeline.store import RunStore
 
 TABLES = ("table1d", "table1e", "table1h")
 
@@ -31,23 +29,15 @@ def plan_of(folder, *names, overrides=()):
     return params, tables, plan_rows(params, [row for table in tables for row in table.rows])
 
 
-def put_evaluation(params, spec, ap, seconds=1.5):
-    """A finished evaluation in the store, with numbers that are easy to recognise."""
-    metrics = {name: ap for name in METRICS} | {"APl": -1.0}
-    report = {"metrics": metrics, "per_category": {}, "seconds": seconds, "frames_per_second": 10.0}
-    RunStore(params.runs_dir).write_evaluation(spec.train.key, spec.key, [], report)
-
-
 def test_rows_share_trainings_and_a_pretraining_for_each_kind(tiny_project):
-    params, tables, plan = plan_of(tiny_project(seeds=2), *TABLES)
+    params, tables, plan = plan_of(tiny_project(seeds=2), "table1e", "table1h")
     trainings = [spec for spec in plan.trainings if spec.kind == "train"]
     assert {(spec.model.clip_length, spec.train.correspondence, spec.seed) for spec in trainings} == {
-        (3, True, 0), (3, True, 1), (6, True, 0), (6, True, 1), (3, False, 0), (3, False, 1)}
-    assert len(trainings) == 6
-    assert [spec.train.correspondence for spec in plan.trainings if spec.kind == "pretrain"] == [True, False]
-    rows = [row for table in tables for row in table.rows if row.not_run is None]
-    assert sum(len(row.evaluations) for row in rows) == 16
-    assert len(plan.evaluations) == 12, "T=9 end-to-end is a row of all three tables"
+        (3, True, 0), (3, True, 1), (3, False, 0), (3, False, 1)}
+    assert len(trainings) == 4
+    assert [spec.train.correspondence for spec in plan.trainings if spec.kind == "pretrain"] == [False, True]
+    assert sum(len(row.evaluations) for table in tables for row in table.rows) == 8
+    assert len(plan.evaluations) == 6, "T=9 end-to-end is a row of both tables"
     assert plan.missing == {spec.key for spec in (*plan.trainings, *plan.evaluations)}
 
 
@@ -64,10 +54,10 @@ def test_jobs_need_what_they_start_from(tiny_project):
 
 
 def test_a_longer_clip_costs_more(tiny_project):
-    params, _, plan = plan_of(tiny_project(seeds=1), "table1d")
+    params, _, plan = plan_of(tiny_project(seeds=1), "table1c")
     costs = {job.key: job.cost for job in jobs(params, plan)}
     by_length = {spec.model.clip_length: costs[spec.key] for spec in plan.trainings if spec.kind == "train"}
-    assert by_length[6] > by_length[3]
+    assert by_length[12] > by_length[6] > by_length[3]
 
 
 def test_a_cell_is_done_though_its_weights_are_elsewhere(tiny_project):
@@ -109,6 +99,7 @@ def test_cells_and_tables_are_means_over_seeds_in_percent(tiny_project):
     csv = (params.results_dir / "table1e.csv").read_text().splitlines()
     assert csv[0] == "table,row,metric,published,mean,std,n"
     assert "table1e,w/ CL,AP,35.3,50.0,0.0,2" in csv and "table1e,w/ CL,AR100,,50.0,0.0,2" in csv
+    assert r"w/ CL & published & 35.3 & 57.6 &" in (params.results_dir / "table1e.tex").read_text()
     metrics = json.loads((params.results_dir / "metrics" / "table1e.json").read_text())
     assert metrics["w/ CL"]["AP"]["mean"] == 50.0
 
@@ -123,16 +114,24 @@ def test_cells_and_tables_are_means_over_seeds_in_percent(tiny_project):
 
 def test_rows_that_are_not_run_or_not_finished_say_so(tiny_project):
     folder = tiny_project(seeds=1)
-    params, (table,), plan = plan_of(folder, "table1d")
-    put_evaluation(params, table.rows[1].evaluations[0], 0.25)
+    params, (table,), plan = plan_of(folder, "table3")
+    put_evaluation(params, table.rows[3].evaluations[0], 0.25)
     write_tables(params, [table])
-    rows = json.loads((params.results_dir / "table1d.json").read_text())["rows"]
-    assert [bool(row["measured"]) for row in rows] == [False, True, False, False, False]
-    assert rows[1]["measured"]["AP"] == {"mean": 25.0, "std": None, "n": 1}
-    markdown = (params.results_dir / "table1d.md").read_text()
-    assert "| T=18 VisTR | 29.7 | not run | – |" in markdown and "T=18 VisTR: the pipeline does not train VisTR yet" in markdown
-    assert "| T=9 Fully e2e (ours) | 35.3 | 25.0 | -10.3 |" in markdown
-    assert "| T=9 Hand-craft | 33.7 | – | – |" in markdown
+    rows = json.loads((params.results_dir / "table3.json").read_text())["rows"]
+    assert [bool(row["measured"]) for row in rows] == [False, False, False, True]
+    assert rows[3]["measured"]["AP"] == {"mean": 25.0, "std": None, "n": 1}
+    markdown = (params.results_dir / "table3.md").read_text()
+    assert "|  | publication | AP published |" in markdown
+    assert "| MaskTrack R-CNN | ICCV'19 | 28.6 | not run | – |" in markdown
+    assert "Not run (published only): MaskTrack R-CNN; SipMask*; CrossVIS.\n" in markdown
+    assert "| EfficientVIS | ours | 34.0 | 25.0 | -9.0 |" in markdown
+    csv = (params.results_dir / "table3.csv").read_text().splitlines()
+    assert csv[0] == "table,row,publication,metric,published,mean,std,n"
+    assert "table3,EfficientVIS,ours,AP,34.0,25.0,,1" in csv and "table3,CrossVIS,ICCV'21,AP,33.3,,,0" in csv
+
+    params, (table,), plan = plan_of(folder, "table1d")
+    write_tables(params, [table])
+    assert "| T=9 Hand-craft | 33.7 | – | – |" in (params.results_dir / "table1d.md").read_text()
 
 
 def test_dry_run_shows_rows_unique_trainings_and_what_is_done(tiny_project):
@@ -144,14 +143,15 @@ def test_dry_run_shows_rows_unique_trainings_and_what_is_done(tiny_project):
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[:2] == ["table1e: w/o CL: 2 of 2 evaluations done", "table1e: w/ CL: 0 of 2 evaluations done"]
-    assert lines[-2:] == ["6 unique trainings: 3 done, 3 missing", "4 unique evaluations: 2 done, 2 missing"]
+    assert lines[-3:] == ["6 unique trainings: 3 done, 3 missing", "4 unique evaluations: 2 done, 2 missing",
+                          "estimated time: unknown, there are no past runs"]
     for spec in (*plan.trainings, *plan.evaluations):
         assert sum(line.startswith(spec.key) for line in lines) == 1
     assert not (folder / "results").exists(), "a dry run writes nothing"
 
     narrowed = command(folder, "ablate", "--grid", "table1e", "--dry-run", "--rows", "w/ CL", "--seeds", "1")
-    assert narrowed.stdout.splitlines()[-2:] == ["2 unique trainings: 0 done, 2 missing",
-                                                 "1 unique evaluations: 0 done, 1 missing"]
+    assert narrowed.stdout.splitlines()[-3:-1] == ["2 unique trainings: 0 done, 2 missing",
+                                                   "1 unique evaluations: 0 done, 1 missing"]
 
 
 def test_wrong_names_are_named(tiny_project):
@@ -164,6 +164,27 @@ def test_wrong_names_are_named(tiny_project):
     with pytest.raises(UserError, match="w/ CLL.*'w/o CL', 'w/ CL'"):
         choose_rows(tables, ["w/ CLL"])
     assert [row.name for row in choose_rows(tables, ["w/ CL"])] == ["w/ CL"]
+    profile = command(folder, "ablate", "--grid", "table1e", "--profile", "mainframe", "--dry-run")
+    assert profile.returncode == 2 and "there is no profile 'mainframe'. Known profiles: laptop, paper" in profile.stderr
+
+
+def test_rows_are_chosen_by_name_or_by_table_and_name(tiny_project):
+    _, tables, _ = plan_of(tiny_project(seeds=1), "table1g", "table2")
+    chosen = choose_rows(tables, ["EfficientVIS", "table2:VisTR"])
+    assert [(row.table, row.name) for row in chosen] == [
+        ("table1g", "EfficientVIS"), ("table2", "EfficientVIS"), ("table2", "VisTR")]
+
+
+@pytest.mark.parametrize("grid, names", [
+    ("table1e", ["table1e"]),
+    ("table1", [f"table1{letter}" for letter in "abcdefgh"]),
+    ("table1h, table1e,table1h", ["table1h", "table1e"]),
+    ("text31,table1,table1e", ["text31", *(f"table1{letter}" for letter in "abcdefgh")]),
+    ("all", [*(f"table1{letter}" for letter in "abcdefgh"), "table2", "table3"]),
+    ("table", ["table"]),
+])
+def test_a_grid_s_name_may_stand_for_several_tables(tiny_project, grid, names):
+    assert expand_grid(known_tables(load_params(tiny_project() / "params.yaml")), grid) == names
 
 
 def test_everything_done_needs_neither_ray_nor_mlflow(tiny_project):
@@ -179,7 +200,7 @@ def test_everything_done_needs_neither_ray_nor_mlflow(tiny_project):
     )
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
-    assert (folder / "results" / "table1e.md").exists()
+    assert (folder / "results" / "table1e.md").exists() and (folder / "results" / "claims.md").exists()
 
 
 @pytest.mark.slow

@@ -222,20 +222,23 @@ def test_specs_travel_and_compare(indexed):
 
 def test_an_unknown_table_lists_those_there_are(indexed):
     params = params_of(indexed)
-    assert known_tables(params) == ["table1d", "table1e", "table1h"]
-    for name in ("table9z", "../params", "profiles/laptop"):
-        with pytest.raises(UserError, match="table1d, table1e, table1h") as caught:
+    assert known_tables(params) == [*(f"table1{letter}" for letter in "abcdefgh"), "table2", "table3", "text31"]
+    for name in ("table9z", "../params", "profiles/laptop", "claims"):
+        with pytest.raises(UserError, match="table1d, table1e, table1f, .*, table3, text31") as caught:
             load_grid(params, name)
         assert caught.value.key == name
 
 
 def test_an_unknown_row_lists_those_that_run(indexed):
-    with pytest.raises(UserError, match="Its rows are 'w/o CL', 'w/ CL'"):
-        find_evaluation(params_of(indexed), "table1e:with CL")
+    for row in ("table1e:with CL", "table2:SipMask"):
+        with pytest.raises(UserError, match="Its rows are '"):
+            find_evaluation(params_of(indexed), row)
 
 
 @pytest.mark.parametrize("setting, value, key", [
-    ("T", "long", "rows.0.set.T"), ("cll", False, "rows.0.set.cll"), ("method", "vistr", "rows.0.set"),
+    ("T", "long", "rows.0.set.T"), ("cll", False, "rows.0.set.cll"), ("method", "visstr", "rows.0.set.method"),
+    ("method", "vistr", "rows.0.set"),
+    ("backbone", "resnet101", "rows.0.set.backbone"), ("dataset", "shapes-vis", "rows.0.set.dataset"),
 ])
 def test_a_wrong_row_names_its_file_and_key(indexed, tmp_path, setting, value, key):
     project = tmp_path / "project"
@@ -247,6 +250,21 @@ def test_a_wrong_row_names_its_file_and_key(indexed, tmp_path, setting, value, k
     with pytest.raises(UserError) as caught:
         load_grid(params_of(project), "table1e")
     assert (caught.value.where, caught.value.key) == (str(path), key)
+
+
+@pytest.mark.parametrize("change, problem", [
+    ({"name": "w/ CL"}, "2 rows are called 'w/ CL'"), ({"columns": {"FPS": 3}}, "'w/ CL' has other columns than 'w/o CL'"),
+])
+def test_rows_that_do_not_fit_together_are_named(indexed, tmp_path, change, problem):
+    project = tmp_path / "project"
+    shutil.copytree(indexed, project)
+    path = project / "experiments/table1e.yaml"
+    table = yaml.safe_load(path.read_text())
+    table["rows"][0] |= change
+    path.write_text(yaml.safe_dump(table))
+    with pytest.raises(UserError, match=problem) as caught:
+        load_grid(params_of(project), "table1e")
+    assert (caught.value.where, caught.value.key) == (str(path), "rows")
 
 
 def test_without_an_index_the_remedy_is_named(project):

@@ -56,7 +56,7 @@ def stages_run(output: str) -> list[str]:
 def test_all_stages_run_and_the_tables_have_numbers(clone):
     folder, output = clone
     assert stages_run(output) == [
-        "download", "index", "plan", "ablate@table1e", "ablate@table1h", "train", "evaluate", "report"]
+        "download", "index", "plan", "ablate@table1e", "ablate@table1h", "claims", "train", "evaluate", "report"]
     for name, rows in ROWS.items():
         table = json.loads((folder / "results" / f"{name}.json").read_text())
         assert tuple(row["name"] for row in table["rows"]) == rows
@@ -66,6 +66,9 @@ def test_all_stages_run_and_the_tables_have_numbers(clone):
         assert all(row in (folder / "results" / f"{name}.md").read_text() for row in rows)
     report = (folder / "results" / "report.md").read_text()
     assert report.count("## Table 1") == 2 and "shapes-vis" in report
+    claims = json.loads((folder / "results" / "claims.json").read_text())["claims"]
+    measured = {claim["id"] for claim in claims if claim["verdict"] != "not measured"}
+    assert measured == {"cl-is-key", "low-fps-robust"}, "the claims of these two tables"
     headline = json.loads((folder / "results" / "headline.json").read_text())
     table = json.loads((folder / "results" / "table1e.json").read_text())
     assert headline["run"] == table["rows"][1]["runs"][0], "the headline run is a cell of the tables"
@@ -118,7 +121,7 @@ def test_a_changed_inference_setting_evaluates_again_and_trains_nothing(clone):
     write_params(folder, inference={"presence_threshold": 0.2})
     output = repro(folder)
     # So small a network may score the same again, and then there is nothing to report.
-    stages = [stage for stage in stages_run(output) if stage != "report"]
+    stages = [stage for stage in stages_run(output) if stage not in ("claims", "report")]
     assert stages == ["download", "plan", "ablate@table1e", "ablate@table1h", "evaluate"]
     assert "train" not in [line.split()[1] for line in output.splitlines() if line.startswith("[")]
     assert contents(folder / "runs", "*/weights.safetensors") == trained

@@ -1,0 +1,203 @@
+"""The ledger: for each claim of the paper, whether our numbers say the same. Writes results/claims.{json,md}.
+
+experiments/claims.yaml has the claims, the rows that each compares, and the rule. Everything is computed from cells.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.claims_file import Claim, Holds, Ledger
+    from pipeline.config import Params
+    from pipeline.specs import EvalSpec
+
+Verdict = Literal["reproduced", "contradicted", "inconclusive", "not measured"]
+VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "not measured")
+HOW_TO_READ = (
+    "A margin is a difference of AP in percent, paired over seeds: mean ± standard error, measured on {dataset} with the "
+    "{profile} profile. One rule gives every verdict: *reproduced* where the whole {confidence} interval lies where the claim "
+    "holds, *contradicted* where all of it lies beyond a bound, *inconclusive* otherwise and with fewer than two seeds."
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its t-interval, in percent AP; one seed has neither error nor interval."""
+
+    mean: float
+    standard_error: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A claim with what came out.
+
+    Attributes:
+        margin: AP of ``row`` minus AP of ``than``, over ``seeds``; None where there is no seed.
+        tested: what the verdict follows from: the margin, unless the claim is of a collapse.
+        reason: why there is no verdict, or empty.
+    """
+
+    claim: Claim
+    seeds: tuple[int, ...]
+    margin: Estimate | None
+    tested: Estimate | None
+    verdict: Verdict
+    reason: str
+
+
+def settle(params: Params, ledger: Ledger) -> list[Entry]:
+    """Every claim with the verdict that the cells which are there now give."""
+    return [_settle(params, ledger, claim) for claim in ledger.claims]
+
+
+def _settle(params: Params, ledger: Ledger, claim: Claim) -> Entry:
+    for name in (claim.row, claim.than):
+        if obstacle := ledger.obstacles.get(name.partition(":")[0]):
+            return Entry(claim, (), None, None, "not measured", obstacle)
+    row, than = (_ap_by_seed(params, ledger.evaluations[name]) for name in (claim.row, claim.than))
+    if not row or not than:
+        return Entry(claim, (), None, None, "not measured", "a row has no results yet")
+    seeds = tuple(sorted(row.keys() & than.keys()))
+    if not seeds:
+        return Entry(claim, (), None, None, "inconclusive", "the rows have no seed in common")
+    margin = estimate([row[seed] - than[seed] for seed in seeds], ledger.confidence)
+    tested = estimate([claim.holds.share * row[seed] - than[seed] for seed in seeds], ledger.confidence)
+    reason = "one seed gives no interval" if len(seeds) == 1 else ""
+    return Entry(claim, seeds, margin, tested, verdict(tested, claim.holds), reason)
+
+
+def _ap_by_seed(params: Params, evaluations: Sequence[EvalSpec]) -> dict[int, float]:
+    """AP in percent of the seeds that have a cell and something to measure it on."""
+    from pipeline import cells
+
+    found = [cell for spec in evaluations if (cell := cells.find(params, spec)) is not None]
+    return {cell["seed"]: 100 * cell["metrics"]["AP"] for cell in found if cell["metrics"]["AP"] >= 0}
+
+
+def estimate(values: Sequence[float], confidence: float) -> Estimate:
+    """Mean, standard error and t-interval of values that are independent of each other, such as one per seed."""
+    from statistics import mean, stdev
+
+    from scipy import stats
+
+    n = len(values)
+    if n < 2:
+        return Estimate(mean(values), None, None, None, n)
+    error = stdev(values) / math.sqrt(n)
+    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    return Estimate(mean(values), error, mean(values) - reach, mean(values) + reach, n)
+
+
+def verdict(tested: Estimate, holds: Holds) -> Verdict:
+    """The rule: all of the interval inside the range, all of it beyond one of its ends, or neither."""
+    if tested.low is None:
+        return "inconclusive"
+    above, below = holds.range
+    if above < tested.low and tested.high < below:
+        return "reproduced"
+    return "contradicted" if tested.high < above or tested.low > below else "inconclusive"
+
+
+def write_ledger(params: Params, ledger: Ledger) -> Path:
+    """Writes claims.json and claims.md to the results; returns the latter."""
+    from pipeline.store import write_atomically
+
+    entries = settle(params, ledger)
+    facts = {
+        "dataset": params.dataset_name,
+        "profile": params.profile,
+        "confidence": ledger.confidence,
+        "counts": {name: sum(entry.verdict == name for entry in entries) for name in VERDICTS},
+        "claims": [_plain(entry) for entry in entries],
+    }
+    params.results_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(params.results_dir / "claims.json", (json.dumps(facts, indent=2) + "\n").encode())
+    file = params.results_dir / "claims.md"
+    write_atomically(file, markdown(facts).encode())
+    return file
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    return {
+        **entry.claim.model_dump(mode="json"),
+        "holds": entry.claim.holds.text(),
+        "seeds": list(entry.seeds),
+        "margin": _rounded(entry.margin),
+        "tested": _rounded(entry.tested),
+        "verdict": entry.verdict,
+        "reason": entry.reason,
+    }
+
+
+def _rounded(value: Estimate | None) -> dict[str, float | int | None] | None:
+    return value and {name: number if number is None else round(number, 4) for name, number in asdict(value).items()}
+
+
+def markdown(facts: Mapping[str, Any]) -> str:
+    """The content of claims.json for people."""
+    confidence = f"{facts['confidence']:.0%}"
+    lines = [f"| table | claim | holds | published | ours | {confidence} interval | seeds | verdict |",
+             "| :-- | :-- | :-- | --: | --: | --: | --: | :-- |"]
+    tests, reasons = [], defaultdict(list)
+    for claim in facts["claims"]:
+        says, margin, tested = claim["says"], claim["margin"], claim["tested"]
+        published = "–" if claim["published"] is None else f"{claim['published']:+.1f}"
+        cells = [claim["row"].partition(":")[0], says, claim["holds"], published, _mean(margin), _interval(margin),
+                 str(len(claim["seeds"]) or "–"), claim["verdict"]]
+        lines.append(f"| {' | '.join(cells)} |")
+        if tested != margin:
+            tests.append(f"- {says}: tested is {_mean(tested)}, interval {_interval(tested)}.")
+        if claim["reason"]:
+            reasons[claim["reason"]].append(says)
+    notes = [*tests, *(f"- {'; '.join(claims)}: {reason}." for reason, claims in reasons.items())]
+    intro = HOW_TO_READ.format(dataset=facts["dataset"], profile=facts["profile"], confidence=confidence)
+    counts = ", ".join(f"{count} {name}" for name, count in facts["counts"].items() if count)
+    parts = ["# Claims", intro, f"{counts}.", "\n".join(lines), "\n".join(notes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _mean(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return "–"
+    error = "" if value["standard_error"] is None else f" ± {value['standard_error']:.1f}"
+    return f"{value['mean']:+.1f}{error}"
+
+
+def _interval(value: Mapping[str, Any] | None) -> str:
+    return "–" if value is None or value["low"] is None else f"{value['low']:+.1f} to {value['high']:+.1f}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    from pipeline.cli import parser
+
+    arguments = parser(__doc__, "pipeline.claims")
+    arguments.add_argument("--seeds", type=int, metavar="N", help="compare N seeds instead of the parameters' number")
+    options = arguments.parse_args(argv)
+
+    from pipeline.claims_file import load_ledger
+    from pipeline.config import load_params
+
+    overrides = [*options.set, *([] if options.seeds is None else [f"seeds={options.seeds}"])]
+    params = load_params(options.params, overrides)
+    file = write_ledger(params, load_ledger(params))
+    print(file.read_text(encoding="utf-8"))
+    print(f"written to {file}")
+    return 0
+
+
+if __name__ == "__main__":
+    from pipeline.cli import run
+
+    run(main)

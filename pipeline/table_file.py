@@ -1,0 +1,69 @@
+"""The form of experiments/<table>.yaml, and what ``pipeline.config.load_table`` makes of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from effvis.config import Config
+from pipeline.specs import EvalSpec
+
+
+class RowFile(Config):
+    """A row as it is written; ``set`` holds only what differs from the parameters."""
+
+    name: str = Field(min_length=1)
+    columns: dict[str, str | int | float] = {}
+    set: dict[str, Any] = {}
+    published: dict[Literal["AP", "AP50", "AP75", "AR1", "AR10"], float] = {}
+    not_run: str | None = None
+
+
+class TableFile(Config):
+    title: str
+    caption: str = ""
+    rows: tuple[RowFile, ...] = Field(min_length=1)
+
+    @field_validator("rows")
+    @classmethod
+    def _rows_fit_together(cls, rows: tuple[RowFile, ...]) -> tuple[RowFile, ...]:
+        name, count = Counter(row.name for row in rows).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"{count} rows are called {name!r}")
+        for row in rows:
+            if row.columns.keys() != rows[0].columns.keys():
+                raise ValueError(f"{row.name!r} has other columns than {rows[0].name!r}")
+        return rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        columns: what the paper's table shows before the metrics (publication, backbone …), as text; nothing follows from it.
+        set: as the table's file has it, in the paper's terms.
+        published: the paper's numbers in percent.
+        not_run: why this project has no number for it, or None.
+        evaluations: one per seed; empty where it is not run.
+    """
+
+    table: str
+    name: str
+    columns: Mapping[str, str]
+    set: Mapping[str, Any]
+    published: Mapping[str, float]
+    not_run: str | None
+    evaluations: tuple[EvalSpec, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    caption: str
+    rows: tuple[Row, ...]
