@@ -53,7 +53,7 @@ def write_tables(params: Params, tables: Iterable[Table]) -> None:
 
     for table in tables:
         for row in table.rows:
-            for spec in row.evaluations:
+            for spec in (*row.evaluations, *row.curve):
                 cells.write(params, spec)
         write_table(params.results_dir, summary(params, table))
 

@@ -7,6 +7,7 @@ the paper's terms, into one training and one evaluation, each with its key.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -81,7 +82,9 @@ def load_table(params: Params, name: str) -> Table:
         seeds = () if row.not_run is not None else range(params.seeds)
         evaluations = tuple(evaluation_spec(params, settings, seed) for seed in seeds)
         columns = {column: str(value) for column, value in row.columns.items()}
-        rows.append(Row(name, row.name, columns, row.set, row.published, row.not_run, evaluations))
+        shares = range(1, params.resources.snapshots + 1) if table.curves else ()
+        curve = tuple(replace(spec, halvings=halvings) for spec in evaluations for halvings in shares)
+        rows.append(Row(name, row.name, columns, row.set, row.published, row.not_run, evaluations, curve))
     return Table(name, table.title, table.caption, tuple(rows))
 
 

@@ -48,7 +48,7 @@ def plan_rows(params: Params, rows: Iterable[Row]) -> Plan:
     evaluations: dict[str, EvalSpec] = {}
     names: dict[str, dict[str, None]] = defaultdict(dict)
     for row in rows:
-        for spec in row.evaluations:
+        for spec in (*row.evaluations, *row.curve):
             evaluations[spec.key] = spec
             for one in (*_ancestors_first(spec.train), spec):
                 names[one.key][f"{row.table}: {row.name}"] = None
@@ -57,7 +57,7 @@ def plan_rows(params: Params, rows: Iterable[Row]) -> Plan:
     for key in tuple(missing):
         missing |= {one.key for one in _missing_trainings(evaluations[key].train, store)}
     labels = {spec.key: _training_label(list(names[spec.key]), spec) for spec in trainings.values()}
-    labels |= {spec.key: _label(list(names[spec.key]), spec.train.seed) for spec in evaluations.values()}
+    labels |= {spec.key: _evaluation_label(list(names[spec.key]), spec) for spec in evaluations.values()}
     return Plan(tuple(trainings.values()), tuple(evaluations.values()), frozenset(missing), labels)
 
 
@@ -74,6 +74,10 @@ def _missing_trainings(spec: TrainSpec, store: RunStore) -> tuple[TrainSpec, ...
 
 def _training_label(cells: list[str], spec: TrainSpec) -> str:
     return f"single frames for {_first(cells)}" if spec.kind == "pretrain" else _label(cells, spec.seed)
+
+
+def _evaluation_label(cells: list[str], spec: EvalSpec) -> str:
+    return _label(cells, spec.train.seed) + (f", after 1/{2**spec.halvings}" if spec.halvings else "")
 
 
 def _label(cells: list[str], seed: int) -> str:
@@ -115,7 +119,7 @@ def keys_of_table(table: Table) -> dict[str, object]:
     """What decides a table's numbers."""
     rows = [
         {"name": row.name, "trainings": [spec.train.key for spec in row.evaluations],
-         "evaluations": [spec.key for spec in row.evaluations]}
+         "evaluations": [spec.key for spec in (*row.evaluations, *row.curve)]}
         for row in table.rows
     ]
     return {"table": table.name, "rows": rows}

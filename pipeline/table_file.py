@@ -24,8 +24,11 @@ class RowFile(Config):
 
 
 class TableFile(Config):
+    """A table as it is written; with ``curves``, its rows are also evaluated on the way through their training."""
+
     title: str
     caption: str = ""
+    curves: bool = False
     rows: tuple[RowFile, ...] = Field(min_length=1)
 
     @field_validator("rows")
@@ -50,6 +53,7 @@ class Row:
         published: the paper's numbers in percent.
         not_run: why this project has no number for it, or None.
         evaluations: one per seed; empty where it is not run.
+        curve: evaluations of the weights that each seed kept on its way, where the table has learning curves.
     """
 
     table: str
@@ -59,6 +63,7 @@ class Row:
     published: Mapping[str, float]
     not_run: str | None
     evaluations: tuple[EvalSpec, ...]
+    curve: tuple[EvalSpec, ...] = ()
 
 
 @dataclass(frozen=True)

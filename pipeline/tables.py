@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import statistics
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ def summary(params: Params, table: Table) -> dict[str, Any]:
         ``table``, ``title``, ``caption``, ``dataset``, ``profile`` and ``rows``, each with ``name``, ``columns`` (what the
         paper's table shows before its numbers, as text), ``set``, ``published`` (metric → percent), ``measured`` (metric →
         ``mean``, ``std`` over the seeds (None for one seed) and ``n``, in percent; empty where nothing was measured),
-        ``runs`` and ``evaluations`` (keys), and ``not_run`` (why, or None).
+        ``runs`` and ``evaluations`` (keys), and ``not_run`` (why, or None). A table with learning curves has ``curve`` in
+        its rows: AP (as in ``measured``) by ``videos_seen``, the end of the training last.
     """
     datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]
     return {
@@ -49,7 +51,19 @@ def _row(params: Params, row: Row) -> dict[str, Any]:
         "runs": [cell["run"] for cell in found],
         "evaluations": [cell["evaluation"] for cell in found],
         "not_run": row.not_run,
+        **({"curve": _curve(params, row)} if row.curve else {}),
     }
+
+
+def _curve(params: Params, row: Row) -> list[dict[str, Any]]:
+    from pipeline import cells
+
+    metrics = defaultdict(list)
+    for spec in (*row.curve, *row.evaluations):
+        if (cell := cells.find(params, spec)) is not None:
+            metrics[cell["videos_seen"]].append(cell["metrics"])
+    measured = {seen: _measured(found).get(FIRST) for seen, found in sorted(metrics.items())}
+    return [{"videos_seen": seen, **ap} for seen, ap in measured.items() if ap is not None]
 
 
 def _measured(metrics: list[dict[str, float]]) -> dict[str, dict[str, float | int | None]]:

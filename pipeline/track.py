@@ -129,7 +129,7 @@ def _cells(params: Params) -> Mapping[str, list[tuple[str, str]]]:
     except UserError:
         rows = []
     for row in rows:
-        for spec in row.evaluations:
+        for spec in (*row.evaluations, *row.curve):
             training = spec.train
             cells[spec.key][row.table, row.name] = None
             while training is not None:

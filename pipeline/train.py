@@ -136,33 +136,33 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | No
     store.begin(spec.key, spec.describe())
     log = RunLog(store.folder(spec.key))
     try:
-        steps, seconds = _steps(params, spec, begun, store, log, report)
+        steps, times = _steps(params, spec, begun, store, log, report)
     except FloatingPointError as error:
         raise UserError(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
     finally:
         log.close()
     store.finish(spec.key, begun.model.state_dict(), {
-        "steps": steps, "seconds": round(seconds, 3), "began": began, "ended": time.time(),
+        "steps": steps, **{name: round(value, 3) for name, value in times.items()}, "began": began, "ended": time.time(),
+        "clips_per_second": round(steps * spec.train.batch_size * begun.pairs.clips_per_video / times["seconds"], 3),
         "code_digest": spec.code_digest, "initial_weights_left_out": begun.left_out,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **environment()})
 
 
 def _steps(
     params: Params, spec: TrainSpec, begun: Start, store: RunStore, log: Any, report: Report | None
-) -> tuple[int, float]:
-    """Trains to the end, with history and checkpoints; returns the steps and seconds of all attempts together."""
+) -> tuple[int, dict[str, float]]:
+    """Trains to the end, with history and checkpoints; returns the steps and the times of all attempts together."""
     from effvis.training.loop import train
     from pipeline.cli import deferred_stop
 
-    snapshot = log.resume() or {"training": None, "seconds": 0.0}
-    # The seconds of a resumed run go on from those of its checkpoint.
-    clock = time.monotonic() - snapshot["seconds"]
+    snapshot = log.resume() or {"training": None, "times": {"seconds": 0.0, "cpu_seconds": 0.0}}
+    clock = _Clock(snapshot["times"])
     saved, step = time.monotonic(), snapshot["training"]["step"] if snapshot["training"] else 0
     pace = _Pace(report)
     with deferred_stop() as stop:
         for progress in train(begun.model, begun.losses_of, begun.pairs, spec.train, resume=snapshot["training"]):
-            step, seconds = progress.step, time.monotonic() - clock
-            log.append({"step": step, "time": time.time(), "seconds": round(seconds, 3), "epoch": progress.epoch,
+            step, times = progress.step, clock.read()
+            log.append({"step": step, "time": time.time(), "seconds": round(times["seconds"], 3), "epoch": progress.epoch,
                         "videos_seen": progress.videos_seen, "lr": progress.lr, "loss": progress.losses["total"],
                         **{f"loss_{name}": value for name, value in progress.losses.items() if name != "total"}})
             for halvings in range(1, params.resources.snapshots + 1):
@@ -170,10 +170,20 @@ def _steps(
                     store.keep_snapshot(spec.key, halvings, begun.model.state_dict())
             pace.step(step, progress.total_steps, loss=progress.losses["total"], lr=progress.lr)
             if stop or time.monotonic() - saved > params.resources.checkpoint_seconds:
-                log.checkpoint({"training": progress.state(), "seconds": seconds}, step)
+                log.checkpoint({"training": progress.state(), "times": times}, step)
                 saved = time.monotonic()
             stop.raise_if_set()
-    return step, time.monotonic() - clock
+    return step, clock.read()
+
+
+class _Clock:
+    """Wall and processor time of a training; a resumed one goes on from the times of its checkpoint."""
+
+    def __init__(self, before: Mapping[str, float]):
+        self._wall, self._cpu = time.monotonic() - before["seconds"], time.process_time() - before["cpu_seconds"]
+
+    def read(self) -> dict[str, float]:
+        return {"seconds": time.monotonic() - self._wall, "cpu_seconds": time.process_time() - self._cpu}
 
 
 class _Pace:

@@ -1,13 +1,17 @@
 """Weights kept on the way, for learning curves."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
 from effvis.errors import UserError
-from pipeline.config import find_evaluation, load_params
+from effvis.evaluation.video_ap import METRICS
+from pipeline.ablate import write_tables
+from pipeline.config import find_evaluation, load_params, load_table
 from pipeline.evaluate import evaluate_run
+from pipeline.plan import plan_rows
 from pipeline.store import RunStore
 from pipeline.train import train_run
 
@@ -35,3 +39,24 @@ def test_snapshots_are_points_of_a_learning_curve(tiny_project):
     assert all(torch.equal(ended[name], passed[name]) for name in ended)
     with pytest.raises(UserError, match="resources.snapshots to 3"):
         evaluate_run(params, earlier)
+
+
+def test_a_table_with_curves_has_ap_by_videos_seen(tiny_project):
+    folder = tiny_project(seeds=2, resources={"snapshots": 2})
+    params = load_params(folder / "params.yaml")
+    table = load_table(params, "table1g")
+    ours = table.rows[1]
+    assert [(spec.train.seed, spec.halvings) for spec in ours.curve] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert {spec.key for spec in ours.curve} <= {spec.key for spec in plan_rows(params, table.rows).evaluations}
+    assert not any(row.curve for row in load_table(params, "table1e").rows)
+    store = RunStore(params.runs_dir)
+    for spec in (*ours.curve, *ours.evaluations):
+        ap = (0.5 if spec.train.seed else 0.3) / 2**spec.halvings
+        report = {"metrics": dict.fromkeys(METRICS, ap), "per_category": {}, "seconds": 1.0, "frames_per_second": 8.0,
+                  "videos_seen": 24 >> spec.halvings}
+        store.write_evaluation(spec.train.key, spec.key, [], report)
+    write_tables(params, [table])
+    written = json.loads((params.results_dir / "table1g.json").read_text())
+    assert [(point["videos_seen"], point["mean"], point["n"]) for point in written["rows"][1]["curve"]] == [
+        (6, 10.0, 2), (12, 20.0, 2), (24, 40.0, 2)]
+    assert written["rows"][0]["curve"] == [] and len(list((params.results_dir / "cells").iterdir())) == 6
