@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from effvis.errors import UserError
 
 if TYPE_CHECKING:
-    from effvis.model.convert import Fate
+    from effvis.model.conversion import Fate
 
 # YouTube-VIS's, 2019 and 2021. Class layers of another number are learned anew.
 CLASSES = 40
