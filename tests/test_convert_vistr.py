@@ -134,7 +134,7 @@ class LiteralDETR(nn.Module):
 
 
 class LiteralMaskHead(nn.Module):
-    """DETR's mask head up to its last layer, which VisTR has too; ``fifth`` is what the published one's fifth layer is called."""
+    """DETR's mask head, and VisTR's, up to what is after the fifth layer; ``fifth`` is that one's published name."""
 
     def __init__(self, fifth):
         super().__init__()

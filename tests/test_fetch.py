@@ -1,16 +1,14 @@
 """Downloads from a real server on the loopback that breaks, forgets, changes its mind and lies."""
 
 import hashlib
-import http.server
 import random
-import re
 import shutil
-import threading
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import free_port
+from unreliable_server import serving
 
 from effvis.errors import UserError
 from pipeline import fetch as fetching
@@ -24,82 +22,11 @@ def sha256(content):
     return hashlib.sha256(content).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        site = self.server
-        site.requests.append(self.headers)
-        plan = site.plans.pop(0) if site.plans else site.always
-        if "status" in plan:
-            self.send_error(plan["status"])
-            return
-        if "content" in plan:
-            site.content = plan["content"]
-        start, wanted = 0, re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        same = site.ignores_if_range or self.headers.get("If-Range") == self.version()[1]
-        if wanted and site.ranges and same:
-            start = int(wanted[1])
-            if start >= len(site.content):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}")
-        else:
-            self.send_response(200)
-        if site.versioned:
-            self.send_header(*self.version())
-        body = site.content[start:]
-        if site.chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-        else:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[:plan.get("breaks_after")])
-        if "breaks_after" in plan:
-            self.close_connection = True
-        if "sleeps" in plan:
-            self.wfile.flush()
-            site.wake.wait(10)
-
-    def version(self):
-        return "ETag", f'"{sha256(self.server.content)[:12]}"'
-
-    def log_message(self, *_):
-        pass
-
-
-class Site(http.server.ThreadingHTTPServer):
-    """One file, and how to answer: ``plans`` request by request, then ``always``."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.plans, self.always, self.requests = CONTENT, [], {}, []
-        self.ranges = self.versioned = True
-        self.ignores_if_range = self.chunked = False
-        self.wake = threading.Event()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}/weights.pth"
-
-    def handle_error(self, *_):  # a client that hangs up is part of the play
-        pass
-
-
 @pytest.fixture
 def site(monkeypatch):
     monkeypatch.setattr(fetching, "PAUSE_SECONDS", 0)
-    with Site() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.wake.set()
-        server.shutdown()
-        thread.join()
+    with serving(CONTENT) as site:
+        yield site
 
 
 @pytest.fixture
@@ -126,8 +53,8 @@ def test_a_file_arrives_and_stays(site, target):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_broken_connection_goes_on_where_it_ended(site, target, seed):
-    first, second = (random.Random(seed).randrange(1, len(CONTENT) // 2) for _ in range(2))
-    second = (second + seed) % (len(CONTENT) // 2) + 1
+    draw = random.Random(seed)
+    first, second = (draw.randrange(1, len(CONTENT) // 2) for _ in range(2))
     site.plans = [{"breaks_after": first}, {"breaks_after": second}]
     assert fetch(site.url, target, sha256=sha256(CONTENT))
     assert target.read_bytes() == CONTENT
