@@ -61,28 +61,41 @@ def test_a_broken_connection_goes_on_where_it_ended(site, target, seed):
     assert ranges(site) == [None, f"bytes={first}-", f"bytes={first + second}-"]
 
 
-def test_another_process_goes_on_after_an_interruption(site, target):
+@pytest.mark.parametrize("at", [100_000, len(CONTENT)])
+def test_another_process_goes_on_after_an_interruption(site, target, at):
     def interrupt(done, _total):
-        if done > len(CONTENT) // 2:
+        if done == at:
             raise KeyboardInterrupt
 
-    site.plans = [{"breaks_after": 100_000}]
+    site.plans = [{"breaks_after": at}]
     with pytest.raises(KeyboardInterrupt):
         fetch(site.url, target, sha256=sha256(CONTENT), progress=interrupt)
-    arrived = (target.parent / "weights.pth.part").stat().st_size
-    assert len(CONTENT) // 2 < arrived and not target.exists()
-    fetch(site.url, target, sha256=sha256(CONTENT))
-    # If the interruption came after the last byte, there is nothing left to ask for.
-    assert ranges(site)[2:] == ([] if arrived == len(CONTENT) else [f"bytes={arrived}-"])
+    assert (target.parent / "weights.pth.part").stat().st_size == at and not target.exists()
+    assert fetch(site.url, target, sha256=sha256(CONTENT))
+    # After the last byte there is nothing left to ask for.
+    assert ranges(site)[1:] == ([] if at == len(CONTENT) else [f"bytes={at}-"])
     assert target.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("lack", ["ranges", "versioned"])
-def test_without_ranges_or_a_version_it_starts_anew(site, target, lack):
-    setattr(site, lack, False)
+def test_a_version_may_be_a_date(site, target):
+    site.dated = True
+    site.plans = [{"breaks_after": 1000}, {"content": CONTENT[:-1], "breaks_after": 1000}]
+    fetch(site.url, target, sha256=sha256(CONTENT[:-1]))
+    assert ranges(site) == [None, "bytes=1000-", "bytes=1000-"]
+
+
+@pytest.mark.parametrize("feature, there, asked", [
+    ("ranges", False, "bytes=1000-"),
+    ("versioned", False, None),
+    ("weak", True, None),  # an ETag that says: about the same
+])
+def test_what_cannot_be_gone_on_from_starts_anew(site, target, feature, there, asked):
+    setattr(site, feature, there)
     site.plans = [{"breaks_after": 1000}]
-    fetch(site.url, target, sha256=sha256(CONTENT))
-    assert target.read_bytes() == CONTENT and ranges(site) == [None, "bytes=1000-" if lack == "ranges" else None]
+    seen = []
+    fetch(site.url, target, sha256=sha256(CONTENT), progress=lambda *now: seen.append(now))
+    assert target.read_bytes() == CONTENT and ranges(site) == [None, asked]
+    assert max(seen) == (len(CONTENT), len(CONTENT))
 
 
 @pytest.mark.parametrize("ignores_if_range", [False, True])
@@ -114,10 +127,12 @@ def test_a_file_of_unknown_length(site, target):
 
 @pytest.mark.parametrize("facts, key", [({"sha256": "0123456789"}, "sha256"), ({"size": len(CONTENT) + 1}, "size")])
 def test_a_wrong_file_never_gets_the_name(site, target, facts, key):
+    seen = []
     with pytest.raises(UserError) as error:
-        fetch(site.url, target, **facts)
+        fetch(site.url, target, **facts, progress=lambda *now: seen.append(now))
     assert error.value.key == key and error.value.where == site.url
-    assert left_over(target) == []
+    # A wrong size shows before anything is loaded.
+    assert left_over(target) == [] and bool(seen) == (key == "sha256")
 
 
 def test_the_wrong_size_shows_where_no_length_was_announced(site, target):
@@ -160,6 +175,7 @@ def test_a_silent_server_is_left(site, target, monkeypatch):
     monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 0.2)
     site.plans = [{"breaks_after": 1000, "sleeps": True}]
     assert fetch(site.url, target, sha256=sha256(CONTENT)) and ranges(site) == [None, "bytes=1000-"]
+    assert not site.woken  # its first answer is still under way
 
 
 def test_offline(tmp_path, monkeypatch):

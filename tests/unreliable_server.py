@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import re
 import threading
+from email.utils import formatdate
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -44,10 +45,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         if "sleeps" in plan:
             self.wfile.flush()
-            site.wake.wait(10)
+            site.woken = site.wake.wait(10) or True
 
     def version(self):
-        return "ETag", f'"{hashlib.sha256(self.server.content).hexdigest()[:12]}"'
+        """Header and value; content of another size is of another date."""
+        site = self.server
+        if site.dated:
+            return "Last-Modified", formatdate(1_700_000_000 + len(site.content), usegmt=True)
+        return "ETag", f'{"W/" * site.weak}"{hashlib.sha256(site.content).hexdigest()[:12]}"'
 
     def log_message(self, *_):
         pass
@@ -62,7 +67,7 @@ class Site(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.plans, self.always, self.requests = content, [], {}, []
         self.ranges = self.versioned = True
-        self.ignores_if_range = self.chunked = False
+        self.ignores_if_range = self.chunked = self.dated = self.weak = self.woken = False
         self.wake = threading.Event()
 
     @property
