@@ -405,7 +405,7 @@ def test_class_layers():
 
 @pytest.mark.parametrize("published, changes, key, problem", [
     (lambda: {"encoder.weight": torch.zeros(2)}, {}, "encoder.weight", "no known network"),
-    (lambda: published_weights("resnet50"), {}, "body.layer1.0", "not this network's body"),
+    (lambda: published_weights("resnet50"), {}, "body.layer1.0", "not this network's. Set model.backbone"),
     (lambda: detector(), {"ffn_dim": 32}, "encoder.0.ffn.linear1.weight", "has shape"),
     (lambda: literal_segmenter("detr").state_dict(), {"attention_heads": 12}, "frame_masks.convs.0.weight", "has shape"),
     (lambda: detector() | {"transformer.encoder.norm.weight": torch.ones(WIDTH)}, {}, "transformer.encoder.norm.weight",

@@ -249,8 +249,8 @@ def test_an_imagenet_backbone():
 
 @pytest.mark.parametrize("published, changes, key, problem", [
     (lambda: {"encoder.weight": torch.zeros(2)}, {}, "encoder.weight", "no known network"),
-    (lambda: published_weights("resnet50"), {}, "backbone.body.layer1.0", "not this network's resnet18"),
-    (lambda: published_weights("resnet18"), {"backbone": "tiny"}, "backbone.body", "not this network's tiny"),
+    (lambda: published_weights("resnet50"), {}, "backbone.body.layer1.0", "not this network's. Set model.backbone"),
+    (lambda: published_weights("resnet18"), {"backbone": "tiny"}, "backbone.body", "not this network's"),
     (lambda: {name: value for name, value in published_weights("resnet18").items() if "layer2.1.bn1" not in name}, {},
      "backbone.body.layer2.1.bn1", "not this network's"),
     (lambda: detector("mmdetection"), {"roi_size": 5}, "interactions.0.gather.weight", "has shape"),

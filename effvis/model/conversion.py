@@ -125,13 +125,13 @@ def assemble(
 
 def check_body(
     published: Mapping[str, Tensor], place: Callable[[str], str | None], own: Mapping[str, Tensor], *, prefix: str,
-    body: str, where: object
+    setting: str, where: object
 ) -> None:
     """Half a backbone is no start: its names and shapes have to be the published one's.
 
     Args:
         prefix: of the body's names here.
-        body: what it is called in the configuration.
+        setting: that names the body in the configuration.
 
     Raises:
         UserError: it is another one.
@@ -141,8 +141,8 @@ def check_body(
              if (at := place(name)) is not None and at.startswith(prefix) and not at.endswith("num_batches_tracked")}
     if here != there or not here:
         differs = next((name for name in (*here, *there) if here.get(name) != there.get(name)), prefix)
-        raise UserError(where, differs, f"the checkpoint's backbone is not this network's {body}",
-                        "Set model.backbone to the checkpoint's, e.g. -S model.backbone=resnet101")
+        raise UserError(where, differs, "the checkpoint's backbone is not this network's",
+                        f"Set {setting} to the checkpoint's, e.g. -S {setting}=resnet101")
 
 
 def fit_same_shape(place: str, value: Tensor, own: Tensor, where: object) -> Fitted:

@@ -109,7 +109,7 @@ def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: obje
         joint = None if here is None else here.replace(".attention.spatial.", ".attention.joint.")
         return joint if joint in own else here
 
-    check_body(published, place, own, prefix="backbone.body.", body=model.config.backbone, where=where)
+    check_body(published, place, own, prefix="backbone.body.", setting="model.backbone", where=where)
     return assemble(
         source, published, own, place=place,
         fit=lambda name, here, value: _fit(here, value, own[here], where),
