@@ -1,17 +1,22 @@
-"""Converts published weights to this network's, and says what became of each.
+"""Converts published weights to this project's, and says what became of each.
 
     python -m pipeline.import_weights resnet50.pth --out start.safetensors
     python -m pipeline.import_weights queryinst_r50.pth --out start.safetensors -S model.queries=20
+    python -m pipeline.import_weights --published queryinst-r50 --out start.safetensors
+    python -m pipeline.import_weights detr.pth --out start.safetensors --method vistr
 
-Reads torchvision's ResNets, Sparse R-CNN and QueryInst of mmdetection, and Sparse R-CNN of detectron2, as .pth (only
-weights are unpickled, never code) or .safetensors. The output holds every weight of the network at T=1: those that nothing
-was published for are drawn anew (seed 0).
+Reads torchvision's ResNets for both methods; Sparse R-CNN and QueryInst of mmdetection, and Sparse R-CNN of detectron2, for
+EfficientVIS; DETR and VisTR for VisTR. A file is a .pth (only weights are unpickled, never code) or a .safetensors;
+--published loads one of --list into <data_dir>/published first, or takes it --from a file that was downloaded by hand, and
+checks it. The output holds every weight of the network at T=1: those that nothing was published for are drawn anew (seed 0).
 """
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,50 +25,147 @@ from typing import TYPE_CHECKING, Any
 from effvis.errors import UserError
 
 if TYPE_CHECKING:
-    from effvis.model.convert import Fate
+    from effvis.model.conversion import Conversion, Fate
+    from effvis.model.vistr import VisTR
+    from pipeline.config import Params
 
 # YouTube-VIS's, 2019 and 2021. Class layers of another number are learned anew.
 CLASSES = 40
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.cli import parser
-
-    arguments = parser(__doc__, "pipeline.import_weights")
-    arguments.add_argument("file", metavar="FILE", type=Path, help="the published weights")
-    arguments.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True, help="where the converted ones go")
-    arguments.add_argument("--profile", default="paper", help="whose model they are for (default: paper)")
-    arguments.add_argument("--classes", type=int, default=CLASSES, metavar="K",
-                           help=f"classes of the data set to be trained on (default: {CLASSES})")
-    args = arguments.parse_args(argv)
+    args = _parser().parse_args(argv)
     if args.classes < 1:
         raise UserError("--classes", str(args.classes), "is no number of classes", "Give 1 or more")
+    if args.clip_length < 1 or (args.clip_length > 1 and args.method != "vistr"):
+        raise UserError("--clip-length", str(args.clip_length), "is no number of frames that this method's start can have",
+                        "Give 1; for --method vistr, 1 or more")
     if args.out.suffix != ".safetensors" or not args.out.parent.is_dir():
         raise UserError(args.out, "--out", "is not a .safetensors file in a folder that exists", "Give such a file")
+    if args.downloaded is not None and args.published is None:
+        raise UserError("--from", str(args.downloaded), "which published file this is has to be said",
+                        "Add --published NAME; a file that is not in --list is given as FILE, without --from")
 
-    import torch
     from safetensors.torch import save
 
-    from effvis.model.convert import convert
-    from effvis.model.efficientvis import EfficientVIS
     from pipeline.config import load_params
     from pipeline.store import write_atomically
 
     params = load_params(args.params, [f"profile={args.profile}", *args.set])
-    published = read(args.file)
-    torch.manual_seed(0)
-    model = EfficientVIS(params.model.resolve(args.classes, 1))
-    conversion = convert(published, model, where=args.file)
+    file = args.file if args.published is None else _published_file(args, params)
+    conversion = _convert(read(file), args, params, file)
     write_atomically(args.out, save(conversion.weights))
-    _print(args.file, conversion.source, conversion.fates)
+    _print(file, conversion.source, conversion.fates)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from pipeline.cli import parser
+    from pipeline.published import ALL_METHODS
+
+    arguments = parser(__doc__, "pipeline.import_weights")
+    given = arguments.add_mutually_exclusive_group(required=True)
+    given.add_argument("file", metavar="FILE", type=Path, nargs="?", help="the published weights")
+    given.add_argument("--published", metavar="NAME", help="or their name in --list")
+    arguments.add_argument("--from", dest="downloaded", metavar="FILE", type=Path,
+                           help="the file of --published, where it was downloaded by hand")
+    arguments.add_argument("--list", action=_List, nargs=0, help="print the published files that have a name, and exit")
+    arguments.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True, help="where the converted ones go")
+    arguments.add_argument("--method", choices=ALL_METHODS, default=ALL_METHODS[0],
+                           help=f"the network that they are for (default: {ALL_METHODS[0]})")
+    arguments.add_argument("--profile", default="paper", help="whose model they are for (default: paper)")
+    arguments.add_argument("--classes", type=int, default=CLASSES, metavar="K",
+                           help=f"classes of the data set to be trained on (default: {CLASSES})")
+    arguments.add_argument("--clip-length", type=int, default=1, metavar="T",
+                           help="frames per clip; above 1 for --method vistr alone, to keep a VisTR's queries (default: 1)")
+    arguments.add_argument("--vistr", action="append", default=[], metavar="KEY=VALUE",
+                           help="a setting of VisTR's network, e.g. --vistr queries=20 (may be repeated)")
+    return arguments
+
+
+class _List(argparse.Action):
+    """Prints the published files and ends, whatever else is asked for."""
+
+    def __call__(self, parser, *_):
+        from pipeline.published import REGISTRY
+
+        for name, file in REGISTRY.items():
+            size = "" if file.mib is None else f", {file.mib} MiB"
+            print(f"{name}: {file.what}{size}, SHA-256 {file.sha256}…\n"
+                  f"    for {' and '.join(file.methods)}, model.backbone={file.backbone}\n"
+                  f"    {file.url}\n"
+                  f"    by {file.document}")
+        parser.exit()
+
+
+def _published_file(args: argparse.Namespace, params: Params) -> Path:
+    """The file of ``--published``, verified; downloaded unless it is here."""
+    from pipeline.cli import progress_bar
+    from pipeline.fetch import fetch, verify
+    from pipeline.published import find
+
+    published = find(args.published)
+    if args.method not in published.methods:
+        raise UserError("--published", args.published, f"is no start for {args.method}",
+                        f"Add --method {published.methods[0]}, or choose another one of --list")
+    if published.backbone != params.model.backbone:
+        raise UserError("--published", args.published, f"has a {published.backbone}, the model a {params.model.backbone}",
+                        f"Add -S model.backbone={published.backbone}, or choose another one of --list")
+    if args.downloaded is not None:
+        verify(args.downloaded, sha256=published.sha256)
+        return args.downloaded
+    file = params.data_dir / "published" / published.file
+    with progress_bar(f"{published.file} (MiB)") as update:
+        new = fetch(published.url, file, sha256=published.sha256,
+                    progress=lambda done, total: update(done >> 20, (total or done) >> 20))
+    print(f"{published.file}: {'downloaded' if new else 'already there'}, {file}", file=sys.stderr)
+    return file
+
+
+def _convert(published: Mapping[str, Any], args: argparse.Namespace, params: Params, file: Path) -> Conversion:
+    import torch
+
+    torch.manual_seed(0)
+    if args.method == "vistr":
+        from effvis.model.convert_vistr import convert_vistr
+
+        return convert_vistr(published, _vistr(args, params), where=file)
+    from effvis.model.convert import convert
+    from effvis.model.efficientvis import EfficientVIS
+
+    return convert(published, EfficientVIS(params.model.resolve(args.classes, 1)), where=file)
+
+
+def _vistr(args: argparse.Namespace, params: Params) -> VisTR:
+    import yaml
+
+    from effvis.config import build
+    from effvis.model.resnet import ARCHITECTURES, ResNet
+    from effvis.model.vistr import VisTR, VisTRConfig
+
+    settings: dict[str, Any] = {}
+    for text in args.vistr:
+        key, equals, value = text.partition("=")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or key in ("num_classes", "clip_length"):
+            raise UserError("--vistr", text, "is no setting of the network",
+                            "Write it as --vistr queries=20; classes and frames are set by --classes and --clip-length")
+    config = build(VisTRConfig, settings | {"num_classes": args.classes, "clip_length": args.clip_length}, where="--vistr")
+    if params.model.backbone not in ARCHITECTURES:
+        raise UserError(args.params, "model.backbone", f"nothing is published for {params.model.backbone}",
+                        f"Choose {', '.join(ARCHITECTURES)}, e.g. -S model.backbone=resnet50")
+    body = ResNet(params.model.backbone)
+    return VisTR(config, body, body.channels)
 
 
 def read(path: Path) -> dict[str, Any]:
     """The tensors of a .safetensors file or of a checkpoint saved by PyTorch, by name.
 
-    Of a checkpoint it takes the part that holds the weights: ``state_dict`` (mmdetection), ``model`` (detectron2), or the
-    whole.
+    Of a checkpoint it takes the part that holds the weights: ``state_dict`` (mmdetection), ``model`` (detectron2, DETR,
+    VisTR), or the whole.
 
     Raises:
         UserError: the file is missing, is of another kind, or holds more than plain weights.
@@ -76,7 +178,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # DETR's and VisTR's checkpoints hold their command line as well: plain values in a namespace, which runs no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(path, "(file)", f"cannot be read: {error.strerror or error}", remedy) from None
     except SafetensorError as error:
@@ -116,13 +220,17 @@ def _print(path: Path, source: str, fates: Iterable[Fate]) -> None:
 _ORDER = ("loaded", "cut", "dropped", "left at init")
 
 
+# What the report takes as one part: there is nothing to tell of single layers that have one fate.
+_WHOLE = re.compile(r"(backbone\.\w+|body|(\w+\.)?transformer\.\w+|encoder|decoder)(?=\.)")
+
+
 def _part(name: str) -> str:
-    """The module that a tensor belongs to, over all stages; of a backbone its first two names."""
+    """The module that a tensor belongs to, over all stages; a backbone, an encoder or a decoder as a whole."""
     if name.endswith(".num_batches_tracked"):
         return "num_batches_tracked"
     numbered = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
-    module = numbered.rpartition(".")[0] or numbered
-    return ".".join(module.split(".")[:2]) if module.startswith("backbone.") else module
+    whole = _WHOLE.match(numbered)
+    return whole[0] if whole else numbered.rpartition(".")[0] or numbered
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Published weights find their places: checkpoints made here with the published names and shapes, in small."""
 
+import argparse
 import shutil
 from pathlib import Path
 
@@ -167,7 +168,8 @@ def literal_masks(weights, stage, query, regions):
     """QueryInst's mask head with its BatchNorm in evaluation: (N, K, S, S)."""
     at = f"roi_head.mask_head.{stage}"
     x = filtered(weights, f"{at}.instance_interactive_conv", query, regions).transpose(1, 2)
-    x = F.conv2d(x.reshape(-1, WIDTH, MASK_ROI, MASK_ROI), weights[f"{at}.convs.0.conv.weight"], padding=1)
+    x = F.conv2d(x.reshape(-1, WIDTH, MASK_ROI, MASK_ROI), weights[f"{at}.convs.0.conv.weight"],
+                 weights.get(f"{at}.convs.0.conv.bias"), padding=1)
     bn = f"{at}.convs.0.bn"
     x = F.batch_norm(x, weights[f"{bn}.running_mean"], weights[f"{bn}.running_var"], weights[f"{bn}.weight"],
                      weights[f"{bn}.bias"]).relu()
@@ -175,9 +177,13 @@ def literal_masks(weights, stage, query, regions):
     return F.conv2d(x, weights[f"{at}.conv_logits.weight"], weights[f"{at}.conv_logits.bias"])
 
 
-def test_on_single_frames_a_converted_network_is_the_published_one():
+@pytest.mark.parametrize("bias", [False, True])
+def test_on_single_frames_a_converted_network_is_the_published_one(bias):
     # One class, so that class and mask layers are taken too; spatial attention alone is what theirs is.
     published, model = detector("mmdetection", classes=1), network(num_classes=1, attention="spatial")
+    if bias:
+        # Before a BatchNorm mmdetection's convolutions have none, those of QueryInst's own repository do.
+        published |= {f"roi_head.mask_head.{stage}.convs.0.conv.bias": torch.randn(WIDTH) for stage in range(STAGES)}
     conversion = convert(published, model, where="test")
     assert not outcomes(conversion, "left at init")
     assert all("counts no batches" in reason for reason in outcomes(conversion, "dropped").values())
@@ -243,8 +249,8 @@ def test_an_imagenet_backbone():
 
 @pytest.mark.parametrize("published, changes, key, problem", [
     (lambda: {"encoder.weight": torch.zeros(2)}, {}, "encoder.weight", "no known network"),
-    (lambda: published_weights("resnet50"), {}, "backbone.body.layer1.0", "not this network's resnet18"),
-    (lambda: published_weights("resnet18"), {"backbone": "tiny"}, "backbone.body", "not this network's tiny"),
+    (lambda: published_weights("resnet50"), {}, "backbone.body.layer1.0", "not this network's. Set model.backbone"),
+    (lambda: published_weights("resnet18"), {"backbone": "tiny"}, "backbone.body", "not this network's"),
     (lambda: {name: value for name, value in published_weights("resnet18").items() if "layer2.1.bn1" not in name}, {},
      "backbone.body.layer2.1.bn1", "not this network's"),
     (lambda: detector("mmdetection"), {"roi_size": 5}, "interactions.0.gather.weight", "has shape"),
@@ -255,24 +261,27 @@ def test_another_network_is_an_error(published, changes, key, problem):
     assert error.value.key.startswith(key) and error.value.where == "start.pth"
 
 
-@pytest.fixture
-def command(tmp_path, monkeypatch):
-    """Runs the command in a project of its own, for a small network in the paper's profile."""
-    shutil.copy(PROJECT / "params.yaml", tmp_path)
-    shutil.copytree(PROJECT / "experiments", tmp_path / "experiments")
-    monkeypatch.setenv("COLUMNS", "200")
+def command_in(folder):
+    """The command in a project of its own in this folder, for a small network in the paper's profile."""
+    shutil.copy(PROJECT / "params.yaml", folder)
+    shutil.copytree(PROJECT / "experiments", folder / "experiments")
     config = network().config
     sizes = [f"model.{name}={getattr(config, name)}" for name in (
         "backbone", "hidden_dim", "dynamic_dim", "ffn_dim", "roi_size", "mask_roi_size", "iterations", "queries",
         "attention_heads", "mask_convs")]
 
-    def run(file, out=tmp_path / "start.safetensors", *more):
-        arguments = [str(file), "--out", str(out), "--params", str(tmp_path / "params.yaml"), *more]
-        for size in sizes:
-            arguments += ["-S", size]
-        return import_weights.main(arguments)
+    def run(*arguments):
+        settings = [argument for size in sizes for argument in ("-S", size)]
+        return import_weights.main(["--params", str(folder / "params.yaml"), *settings, *map(str, arguments)])
 
     return run
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    run = command_in(tmp_path)
+    return lambda file, out=tmp_path / "start.safetensors", *more: run(file, "--out", out, *more)
 
 
 @pytest.mark.parametrize("style, part", [("mmdetection", "state_dict"), ("detectron2", "model")])
@@ -299,14 +308,25 @@ def test_the_command_reads_safetensors_and_plain_state_dicts(command, tmp_path):
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("new_format", [True, False])
+def test_the_command_reads_both_formats_and_the_command_line_beside_the_weights(command, tmp_path, new_format):
+    # mmdetection publishes in the format of PyTorch before 1.6; DETR and VisTR save their arguments too.
+    weights = published_weights("resnet18")
+    torch.save({"model": weights, "args": argparse.Namespace(lr=1e-4, masks=True)}, tmp_path / "checkpoint.pth",
+               _use_new_zipfile_serialization=new_format)
+    assert command(tmp_path / "checkpoint.pth") == 0
+    assert torch.equal(load_file(tmp_path / "start.safetensors")["backbone.body.conv1.weight"], weights["conv1.weight"])
+
+
 class Harmful:
     def __reduce__(self):
         return Path.touch, (Path("harm"),)
 
 
-def test_no_code_is_unpickled(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("beside", [Harmful(), argparse.Namespace(lr=Harmful())])
+def test_no_code_is_unpickled(command, tmp_path, monkeypatch, beside):
     monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": published_weights("resnet18"), "meta": Harmful()}, tmp_path / "published.pth")
+    torch.save({"state_dict": published_weights("resnet18"), "meta": beside}, tmp_path / "published.pth")
     with pytest.raises(UserError, match="holds no plain weights") as error:
         command(tmp_path / "published.pth")
     assert "published.pth" in error.value.where and "\n" not in error.value.problem

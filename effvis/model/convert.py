@@ -6,30 +6,39 @@ of theirs has one place here; attention over time has none there. ``convert`` re
 - torchvision's ResNets (``layer1.0.conv1.weight``),
 - Sparse R-CNN and QueryInst as mmdetection names them (``roi_head.bbox_head.0.…``, ``roi_head.mask_head.0.…``),
 - Sparse R-CNN as its authors' detectron2 project names it (``head.head_series.0.…``).
+
+docs/weights.md says in which sources the names were looked up.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from effvis.errors import UserError
+from effvis.model.conversion import (
+    Conversion,
+    Fitted,
+    Source,
+    assemble,
+    check_body,
+    count_parts,
+    fit_same_shape,
+    recognise,
+    why_useless,
+)
 from effvis.model.efficientvis import EfficientVIS
 
 # Of the BatchNorm layers in QueryInst's mask head: PyTorch's default, which mmdetection keeps.
 BATCH_NORM_EPS = 1e-5
 
-# Per source: a pattern of its names and what takes its place here. The first that fits the whole name counts.
-_RULES: dict[str, tuple[tuple[str, str], ...]] = {
-    "a torchvision ResNet": (
+SOURCES = (
+    Source("a torchvision ResNet", r"layer1\.0\.conv1\.weight", (
         (r"((?:conv1|bn1|layer\d)\..+)", r"backbone.body.\1"),
-    ),
-    "Sparse R-CNN or QueryInst (mmdetection)": (
+    )),
+    Source("Sparse R-CNN or QueryInst (mmdetection)", r"roi_head\.bbox_head\.0\.attention\.attn\.in_proj_weight", (
         (r"backbone\.(.+)", r"backbone.body.\1"),
         (r"neck\.lateral_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.lateral.\1.\2"),
         (r"neck\.fpn_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.output.\1.\2"),
@@ -54,8 +63,8 @@ _RULES: dict[str, tuple[tuple[str, str], ...]] = {
         *((rf"roi_head\.{theirs}\.(\d+)\.instance_interactive_conv\.{layer}\.(.+)", rf"{ours}.\1.dynamic_conv.{place}.\2")
           for theirs, ours in (("bbox_head", "interactions"), ("mask_head", "mask_heads"))
           for layer, place in (("dynamic_layer", "filters"), ("norm_in", "norm1"), ("norm_out", "norm2"))),
-    ),
-    "Sparse R-CNN (detectron2)": (
+    )),
+    Source("Sparse R-CNN (detectron2)", r"head\.head_series\.0\.self_attn\.in_proj_weight", (
         (r"backbone\.bottom_up\.stem\.conv1\.weight", "backbone.body.conv1.weight"),
         (r"backbone\.bottom_up\.stem\.conv1\.norm\.(.+)", r"backbone.body.bn1.\1"),
         *((rf"backbone\.bottom_up\.res{stage + 1}\.(\d+)\.{theirs}", rf"backbone.body.layer{stage}.\1.{ours}")
@@ -74,37 +83,8 @@ _RULES: dict[str, tuple[tuple[str, str], ...]] = {
             (r"inst_interact\.norm3", "gather_norm"), ("norm2", "interaction_norm"), ("linear1", r"ffn.0"),
             ("linear2", r"ffn.2"), ("norm3", "ffn_norm"), ("cls_module", "class_tower"), ("class_logits", "class_logits"),
             ("reg_module", "box_tower"), ("bboxes_delta", "box_deltas"))),
-    ),
-}
-# A name that only this source has.
-_SIGNATURES = {
-    "a torchvision ResNet": "layer1.0.conv1.weight",
-    "Sparse R-CNN or QueryInst (mmdetection)": "roi_head.bbox_head.0.attention.attn.in_proj_weight",
-    "Sparse R-CNN (detectron2)": "head.head_series.0.self_attn.in_proj_weight",
-}
-
-
-@dataclass(frozen=True)
-class Fate:
-    """What became of one tensor.
-
-    Attributes:
-        name: its name here; the published one where it was dropped.
-        outcome: ``cut`` is loaded in part, with the reason saying which.
-    """
-
-    name: str
-    outcome: Literal["loaded", "cut", "dropped", "left at init"]
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """Weights for ``EfficientVIS.load_state_dict``, where they come from, and the fate of every tensor on both sides."""
-
-    source: str
-    weights: dict[str, Tensor]
-    fates: list[Fate]
+    )),
+)
 
 
 def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: object) -> Conversion:
@@ -119,100 +99,45 @@ def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: obje
         UserError: the names are of no known source, or the network differs in more than classes and the numbers of
             queries and iterations.
     """
-    if published and all(name.startswith("module.") for name in published):
-        # The wrapper of distributed training.
-        published = {name.removeprefix("module."): value for name, value in published.items()}
-    source = next((source for source, name in _SIGNATURES.items() if name in published), None)
-    if source is None:
-        raise UserError(where, next(iter(published), "(empty)"), "these are the names of no known network",
-                        f"Give {', '.join(_RULES)}")
+    source, published = recognise(published, SOURCES, where=where, hint="; DETR and VisTR need --method vistr")
     own = model.state_dict()
     published = _fold_batch_norms(published)
-    places = {name: _place(name, source, own) for name in published}
-    _check_backbone(published, places, own, model.config.backbone, where)
-    weights, fates = dict(own), []
-    for name, value in published.items():
-        place = places[name]
-        if place not in own:
-            fates.append(Fate(name, "dropped", _why_no_place(name, place, own)))
-            continue
-        fitted, outcome, reason = _fit(place, value, own[place], where)
-        if fitted is None:
-            fates.append(Fate(name, outcome, reason))
-        else:
-            weights[place] = fitted.to(own[place].dtype).contiguous()
-            fates.append(Fate(place, outcome, reason))
-    reached = {fate.name for fate in fates if fate.outcome != "dropped"}
-    fates += [Fate(name, "left at init", "images have no time" if ".attention.temporal." in name else "nothing was published")
-              for name in own if name not in reached]
-    return Conversion(source, weights, fates)
+
+    def place(name: str) -> str | None:
+        here = source.place(name)
+        # With joint attention, that over the instances of one frame is its start (at T=1 they are the same).
+        joint = None if here is None else here.replace(".attention.spatial.", ".attention.joint.")
+        return joint if joint in own else here
+
+    check_body(published, place, own, prefix="backbone.body.", setting="model.backbone", where=where)
+    return assemble(
+        source, published, own, place=place,
+        fit=lambda name, here, value: _fit(here, value, own[here], where),
+        why_dropped=lambda name, here: why_useless(name) or _why_no_place(here, own),
+        why_left=lambda name: "images have no time" if ".attention.temporal." in name else "nothing was published")
 
 
-def _place(name: str, source: str, own: Mapping[str, Tensor]) -> str | None:
-    for pattern, place in _RULES[source]:
-        found = re.fullmatch(pattern, name)
-        if found:
-            here = found.expand(place)
-            # With joint attention, that over the instances of one frame is its start (at T=1 they are the same).
-            joint = here.replace(".attention.spatial.", ".attention.joint.")
-            return joint if joint in own else here
-    return None
-
-
-def _check_backbone(
-    published: Mapping[str, Tensor], places: Mapping[str, str | None], own: Mapping[str, Tensor], backbone: str, where: object
-) -> None:
-    """Half a backbone is no start: its names and shapes have to be the published one's."""
-    here = {name: value.shape for name, value in own.items() if name.startswith("backbone.body.")}
-    there = {place: published[name].shape for name, place in places.items()
-             if place is not None and place.startswith("backbone.body.") and not place.endswith("num_batches_tracked")}
-    if here != there or not here:
-        differs = next((name for name in (*here, *there) if here.get(name) != there.get(name)), "backbone")
-        raise UserError(where, differs, f"the checkpoint's backbone is not this network's {backbone}",
-                        "Set model.backbone to the checkpoint's, e.g. -S model.backbone=resnet101")
-
-
-def _why_no_place(name: str, place: str | None, own: Mapping[str, Tensor]) -> str:
-    if name.endswith("num_batches_tracked"):
-        return "frozen BatchNorm counts no batches"
-    if name in ("fc.weight", "fc.bias"):
-        return "ImageNet's classifier"
+def _why_no_place(place: str | None, own: Mapping[str, Tensor]) -> str:
     stage = re.match(r"(interactions|mask_heads)\.(\d+)\.", place or "")
     if stage and not any(known.startswith(stage[0]) for known in own):
-        return f"this network has only {_count(stage[1], own)} iterations"
+        return f"this network has only {count_parts(stage[1], own)} iterations"
     return "no such part in this network"
 
 
-def _count(part: str, own: Mapping[str, Tensor]) -> int:
-    return len({name.split(".")[1] for name in own if name.startswith(f"{part}.")})
-
-
-def _fit(
-    place: str, value: Tensor, own: Tensor, where: object
-) -> tuple[Tensor | None, Literal["loaded", "cut", "dropped"], str]:
-    """A published tensor in the shape of its place here, or None and why not."""
-    if place in ("query_NTC", "proposal_NT4"):
+def _fit(place: str, value: Tensor, own: Tensor, where: object) -> Fitted:
+    if place in ("query_NTC", "proposal_NT4") and value.ndim == 2 and value.shape[1] == own.shape[2]:
         queries = own.shape[0]
-        if value.ndim != 2 or value.shape[1] != own.shape[2]:
-            raise _misfit(place, value, own, where)
         if len(value) < queries:
-            return None, "dropped", f"{len(value)} proposals are fewer than {queries} queries"
+            return Fitted(None, "dropped", f"{len(value)} proposals are fewer than {queries} queries")
         repeated = value[:queries, None].expand_as(own)
         if len(value) == queries:
-            return repeated, "loaded", ""
-        return repeated, "cut", f"the first {queries} of {len(value)} proposals"
+            return Fitted(repeated, "loaded")
+        return Fitted(repeated, "cut", f"the first {queries} of {len(value)} proposals")
     if ".class_logits." in place and value.shape[1:] == own.shape[1:] and len(value) != len(own):
-        return None, "dropped", f"{len(value)} classes there, {len(own)} here"
+        return Fitted(None, "dropped", f"{len(value)} classes there, {len(own)} here")
     if re.fullmatch(r"mask_heads\.\d+\.logits\.\w+", place) and value.shape[1:] == own.shape[1:] and len(value) != len(own):
-        return None, "dropped", f"{len(value)} masks, one per class, there; class-agnostic here"
-    if value.shape != own.shape:
-        raise _misfit(place, value, own, where)
-    return value, "loaded", ""
-
-
-def _misfit(place: str, value: Tensor, own: Tensor, where: object) -> UserError:
-    return UserError(where, place, f"has shape {tuple(value.shape)}, this network's is {tuple(own.shape)}",
-                     "Set the model's sizes to the checkpoint's")
+        return Fitted(None, "dropped", f"{len(value)} masks, one per class, there; class-agnostic here")
+    return fit_same_shape(place, value, own, where)
 
 
 def _fold_batch_norms(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
