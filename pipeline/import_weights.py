@@ -26,7 +26,6 @@ from effvis.errors import UserError
 
 if TYPE_CHECKING:
     from effvis.model.conversion import Conversion, Fate
-    from effvis.model.vistr import VisTR
     from pipeline.config import Params
 
 # YouTube-VIS's, 2019 and 2021. Class layers of another number are learned anew.
@@ -78,8 +77,6 @@ def _parser() -> argparse.ArgumentParser:
                            help=f"classes of the data set to be trained on (default: {CLASSES})")
     arguments.add_argument("--clip-length", type=int, default=1, metavar="T",
                            help="frames per clip; above 1 for --method vistr alone, to keep a VisTR's queries (default: 1)")
-    arguments.add_argument("--vistr", action="append", default=[], metavar="KEY=VALUE",
-                           help="a setting of VisTR's network, e.g. --vistr queries=20 (may be repeated)")
     return arguments
 
 
@@ -92,7 +89,7 @@ class _List(argparse.Action):
         for name, file in REGISTRY.items():
             size = "" if file.mib is None else f", {file.mib} MiB"
             print(f"{name}: {file.what}{size}, SHA-256 {file.sha256}…\n"
-                  f"    for {' and '.join(file.methods)}, model.backbone={file.backbone}\n"
+                  f"    for {' and '.join(file.methods)}, backbone {file.backbone}\n"
                   f"    {file.url}\n"
                   f"    by {file.document}")
         parser.exit()
@@ -108,9 +105,10 @@ def _published_file(args: argparse.Namespace, params: Params) -> Path:
     if args.method not in published.methods:
         raise UserError("--published", args.published, f"is no start for {args.method}",
                         f"Add --method {published.methods[0]}, or choose another one of --list")
-    if published.backbone != params.model.backbone:
-        raise UserError("--published", args.published, f"has a {published.backbone}, the model a {params.model.backbone}",
-                        f"Add -S model.backbone={published.backbone}, or choose another one of --list")
+    setting, model = ("vistr.model", params.vistr.model) if args.method == "vistr" else ("model", params.model)
+    if published.backbone != model.backbone:
+        raise UserError("--published", args.published, f"has a {published.backbone}, the model a {model.backbone}",
+                        f"Add -S {setting}.backbone={published.backbone}, or choose another one of --list")
     if args.downloaded is not None:
         verify(args.downloaded, sha256=published.sha256)
         return args.downloaded
@@ -128,37 +126,14 @@ def _convert(published: Mapping[str, Any], args: argparse.Namespace, params: Par
     torch.manual_seed(0)
     if args.method == "vistr":
         from effvis.model.convert_vistr import convert_vistr
+        from effvis.model.vistr import build_vistr
 
-        return convert_vistr(published, _vistr(args, params), where=file)
+        config = params.vistr.model.resolve(args.classes, args.clip_length)
+        return convert_vistr(published, build_vistr(config), where=file)
     from effvis.model.convert import convert
     from effvis.model.efficientvis import EfficientVIS
 
     return convert(published, EfficientVIS(params.model.resolve(args.classes, 1)), where=file)
-
-
-def _vistr(args: argparse.Namespace, params: Params) -> VisTR:
-    import yaml
-
-    from effvis.config import build
-    from effvis.model.resnet import ARCHITECTURES, ResNet
-    from effvis.model.vistr import VisTR, VisTRConfig
-
-    settings: dict[str, Any] = {}
-    for text in args.vistr:
-        key, equals, value = text.partition("=")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
-        if not equals or key in ("num_classes", "clip_length"):
-            raise UserError("--vistr", text, "is no setting of the network",
-                            "Write it as --vistr queries=20; classes and frames are set by --classes and --clip-length")
-    config = build(VisTRConfig, settings | {"num_classes": args.classes, "clip_length": args.clip_length}, where="--vistr")
-    if params.model.backbone not in ARCHITECTURES:
-        raise UserError(args.params, "model.backbone", f"nothing is published for {params.model.backbone}",
-                        f"Choose {', '.join(ARCHITECTURES)}, e.g. -S model.backbone=resnet50")
-    body = ResNet(params.model.backbone)
-    return VisTR(config, body, body.channels)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Published:
 
     Attributes:
         methods: the networks that it can be a start for.
-        backbone: as in ``model.backbone``.
+        backbone: as in ``model.backbone`` and ``vistr.model.backbone``.
         what: it holds, in a few words.
         document: that gives the address.
         mib: its size as the document rounds it, or None where it says nothing.

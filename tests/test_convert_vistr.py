@@ -18,9 +18,9 @@ from test_backbones import published_weights
 
 from effvis.errors import UserError
 from effvis.model.convert_vistr import PUBLISHED_FRAMES, convert_vistr
-from effvis.model.resnet import ResNet
-from effvis.model.vistr import VisTR, VisTRConfig
+from effvis.model.vistr import build_vistr
 from effvis.model.vistr_parts import sine_positions
+from effvis.vistr_config import VisTRConfig
 
 HEIGHT, WIDE = 64, 96
 
@@ -34,10 +34,9 @@ def converted(published, frames, **changes):
 
 def vistr(**changes):
     torch.manual_seed(0)
-    values = dict(num_classes=CLASSES, clip_length=1, queries=QUERIES, hidden_dim=WIDTH, encoder_layers=LAYERS,
+    values = dict(num_classes=CLASSES, clip_length=1, queries=QUERIES, backbone=BODY, hidden_dim=WIDTH, encoder_layers=LAYERS,
                   decoder_layers=LAYERS, attention_heads=HEADS, ffn_dim=FFN)
-    body = ResNet(BODY)
-    return VisTR(VisTRConfig(**(values | changes)), body, body.channels)
+    return build_vistr(VisTRConfig(**(values | changes)))
 
 
 def clip(frames):
@@ -226,7 +225,7 @@ def test_class_layers():
 
 @pytest.mark.parametrize("published, changes, key, problem", [
     (lambda: {"encoder.weight": torch.zeros(2)}, {}, "encoder.weight", "no known network"),
-    (lambda: published_weights("resnet50"), {}, "body.layer1.0", "not this network's. Set model.backbone"),
+    (lambda: published_weights("resnet50"), {}, "body.layer1.0", "not this network's. Set vistr.model.backbone"),
     (lambda: detector(), {"ffn_dim": 32}, "encoder.0.ffn.linear1.weight", "has shape"),
     (lambda: literal_segmenter("detr").state_dict(), {"attention_heads": 12}, "frame_masks.convs.0.weight", "has shape"),
     (lambda: detector() | {"transformer.encoder.norm.weight": torch.ones(WIDTH)}, {}, "transformer.encoder.norm.weight",

@@ -89,7 +89,7 @@ def convert_vistr(published: Mapping[str, Tensor], model: VisTR, *, where: objec
     source, published = recognise(
         published, SOURCES, where=where, hint="; Sparse R-CNN and QueryInst need --method efficientvis")
     own, width = model.state_dict(), model.config.hidden_dim
-    check_body(published, source.place, own, prefix="body.", setting="model.backbone", where=where)
+    check_body(published, source.place, own, prefix="body.", setting="vistr.model.backbone", where=where)
     published_width = _width(published, default=width)
     if published_width == width:
         _check_norms(published, where)
