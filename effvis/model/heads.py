@@ -67,15 +67,15 @@ class MaskHead(nn.Module):
         self.upsample = nn.ConvTranspose2d(width, width, 2, 2)
         self.logits = nn.Conv2d(width, 1, 1)
 
-    def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> Tensor:
-        """Mask logits (B, N, T, S, S), S twice the side of the regions."""
-        batch, queries, frames, locations, width = regions_BNTPC.shape
-        x = self.dynamic_conv(query_BNTC.reshape(-1, width), regions_BNTPC.flatten(0, 2))
-        x = x.transpose(1, 2).reshape(-1, width, self.roi_size, self.roi_size)
+    def forward(self, query: Tensor, regions: Tensor) -> Tensor:
+        """Mask logits (..., S, S) of queries (..., C) from their regions (..., P, C), S twice the side of the regions."""
+        width = query.shape[-1]
+        x = self.dynamic_conv(query.reshape(-1, width), regions.reshape(-1, *regions.shape[-2:]))
+        x = x.transpose(1, 2).unflatten(-1, (self.roi_size, self.roi_size))
         for conv in self.convs:
             x = F.relu(conv(x))
         x = self.logits(F.relu(self.upsample(x)))
-        return x.view(batch, queries, frames, *x.shape[-2:])
+        return x.view(*query.shape[:-1], *x.shape[-2:])
 
 
 def _tower(width: int, layers: int) -> nn.Sequential:
