@@ -25,8 +25,8 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(inner, outer, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = F.relu_(self.norm1(self.conv1(x)))
+        return F.relu_(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 class TinyBackbone(nn.Module):
@@ -51,7 +51,7 @@ class TinyBackbone(nn.Module):
 
     def forward(self, frames_FCHW: Tensor) -> list[Tensor]:
         """(F, 3, H, W) normalised frames to one level (F, C, H/4, W/4)."""
-        x = F.relu(self.stem_norm(self.stem(frames_FCHW)))
+        x = F.relu_(self.stem_norm(self.stem(frames_FCHW)))
         levels = []
         for stage in self.stages:
             x = stage(x)
