@@ -8,10 +8,12 @@ import torch
 from builders import pair_batch, rectangles, tiny_model
 
 from effvis.config import LossWeights, TrainConfig
+from effvis.model.roi_align import roi_align
 from effvis.training.correspondence import _carry, pair_losses
 from effvis.training.loop import learning_rate, total_steps
 from effvis.training.losses import crop_masks
 from effvis.training.matching import match, matching_cost
+from effvis.training.targets import stack_targets
 
 
 @pytest.mark.parametrize("tracklets, instances", [(4, 2), (4, 4), (3, 5), (4, 0)])
@@ -39,12 +41,12 @@ def test_known_instances_keep_their_tracklet_and_new_ones_take_only_free_ones():
 
 def test_matching_cost_prefers_the_tracklet_that_is_absent_with_its_instance():
     _, targets = rectangles([0], 2, np.random.default_rng(0), absent=True)
-    boxes = targets.boxes_KT4.repeat(2, 1, 1)
-    logits = torch.full((2, 2, 3), -4.0)
-    logits[:, 1, 0] = 4.0
-    logits[0, 0, 0] = 4.0  # tracklet 0 claims to see it in frame 0, too
-    cost = matching_cost(logits, boxes, targets, torch.tensor([48.0, 32, 48, 32]), LossWeights())
-    assert cost[1, 0] < cost[0, 0]
+    boxes = targets.boxes_KT4.repeat(1, 2, 1, 1)
+    logits = torch.full((1, 2, 2, 3), -4.0)
+    logits[:, :, 1, 0] = 4.0
+    logits[:, 0, 0, 0] = 4.0  # tracklet 0 claims to see it in frame 0, too
+    cost = matching_cost(logits, boxes, stack_targets([targets]), torch.tensor([48.0, 32, 48, 32]), LossWeights())
+    assert cost[0, 1, 0] < cost[0, 0, 0]
 
 
 def test_carry_keeps_identities_and_blocks_those_that_left():
@@ -95,12 +97,23 @@ def test_a_batch_of_pairs_has_the_mean_loss_of_its_parts_when_they_hold_as_many_
 
 
 def test_crop_masks_cuts_a_rectangle_exactly():
-    masks = torch.zeros(1, 1, 32, 48, dtype=torch.bool)
-    masks[..., 8:16, 8:24] = True
-    full = crop_masks(masks, torch.tensor([[[8.0, 8.0, 24.0, 16.0]]]), 8)
-    assert full.eq(1).all()
-    half = crop_masks(masks, torch.tensor([[[8.0, 8.0, 40.0, 16.0]]]), 8)
+    masks = torch.zeros(2, 32, 48, dtype=torch.bool)
+    masks[1, 8:16, 8:24] = True
+    boxes = torch.tensor([[8.0, 8.0, 24.0, 16.0], [8.0, 8.0, 40.0, 16.0], [8.0, 8.0, 24.0, 16.0]])
+    full, half, other = crop_masks(masks, torch.tensor([1, 1, 0]), boxes, 8)
+    assert full.eq(1).all() and other.eq(0).all()
     assert half[..., :4].eq(1).all() and half[..., 4:].eq(0).all()
+
+
+def test_crop_masks_is_roi_align_and_a_threshold():
+    torch.manual_seed(0)
+    masks = torch.nn.functional.interpolate(torch.rand(3, 1, 4, 6), size=(32, 48), mode="bilinear")[:, 0] > 0.5
+    corner, size = torch.rand(60, 2) * 40 - 8, torch.rand(60, 2) * 30  # many reach beyond the mask
+    boxes, image = torch.cat((corner, corner + size), dim=-1), torch.arange(60) % 3
+    pooled = roi_align(masks[:, None].float(), torch.cat((image[:, None].float(), boxes), dim=1), 8, sampling_ratio=1)[:, 0]
+    clear = (pooled - 0.5).abs() > 1e-5
+    assert 0.15 < pooled.ge(0.5).float().mean() < 0.85 and clear.float().mean() > 0.9
+    assert torch.equal(crop_masks(masks, image, boxes, 8).bool()[clear], (pooled >= 0.5)[clear])
 
 
 def test_overfits_one_clip():

@@ -144,7 +144,7 @@ def test_equation_3_with_either_proposal_is_its_literal_transcription(crop, fram
                                for _, region in regions]
                     expected[b, i, t, p] = sum(
                         w * region[p] for w, (_, region) in zip(weights, regions, strict=True)) / sum(weights)
-    torch.testing.assert_close(model._regions(features, boxes, size), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.regions(features, boxes, size), expected, atol=1e-6, rtol=0)
 
 
 @torch.no_grad()

@@ -12,13 +12,14 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from effvis.data.augment import crop, draw_window, mirror, scaled_sizes
-from effvis.data.dataset import DatasetIndex
+from effvis.data.dataset import DatasetIndex, Track
 from effvis.data.index import ClipIndex
 from effvis.errors import UserError
 from effvis.training.targets import ClipPairBatch, ClipTargets
 
-# Decoded frames are kept in memory up to this many bytes.
+# Decoded frames and masks are kept in memory up to this many bytes each.
 FRAME_CACHE_BYTES = 2**30
+MASK_CACHE_BYTES = 2**29
 
 
 def read_frame(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -60,6 +61,25 @@ class FrameReader:
         return self._cache[key]
 
 
+class MaskReader:
+    """Masks of a split at one input size, the first of them kept decoded, up to ``cache_bytes``."""
+
+    def __init__(self, input_size: tuple[int, int], cache_bytes: int = MASK_CACHE_BYTES):
+        self.input_size = input_size
+        self._cache: dict[tuple[int, int, int], np.ndarray] = {}
+        self._room = cache_bytes // (input_size[0] * input_size[1])
+
+    def mask(self, track: Track, frame: int) -> np.ndarray:
+        """(H, W) bool of a frame in which the instance is present."""
+        key = (track.video_index, track.id, frame)
+        if key not in self._cache:
+            mask = _resized_mask(track.rles[frame], self.input_size)
+            if len(self._cache) >= self._room:
+                return mask
+            self._cache[key] = mask
+        return self._cache[key]
+
+
 def clip_frames(start: int, clip_length: int, video_length: int) -> list[int]:
     """Frame numbers of a clip; a video that ends inside it goes on with its last frame."""
     return [min(start + t, video_length - 1) for t in range(clip_length)]
@@ -95,12 +115,13 @@ class ClipPairs:
         # Frames of another size are read anew, not resized twice; all sizes share one cache's worth of memory.
         self._sizes = scaled_sizes(self.input_size, scales) if augmentation == "multi-scale" else [self.input_size]
         self._readers = {size: FrameReader(index, size, FRAME_CACHE_BYTES // len(self._sizes)) for size in self._sizes}
+        self._masks = {size: MaskReader(size, MASK_CACHE_BYTES // len(self._sizes)) for size in self._sizes}
         self.frames = self._readers[self._sizes[0]]
         # Pairs grouped by video, so that every video is as likely as every other, whatever its length.
         video_P = clips.clip_video_K[clips.pair_first_P]
         self._pairs_by_video = np.argsort(video_P, kind="stable")
         self._first_of_video = np.searchsorted(video_P[self._pairs_by_video], np.arange(len(index.videos) + 1))
-        self._tracks = [index.tracks_of(v) for v in range(len(index.videos))]
+        self._tracks = [[track for track in index.tracks_of(v) if not track.iscrowd] for v in range(len(index.videos))]
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -143,16 +164,16 @@ class ClipPairs:
         return self._readers[size].clip(video, frames), self._targets(video, frames, size)
 
     def _targets(self, video: int, frames: list[int], size: tuple[int, int]) -> ClipTargets:
-        tracks = [t for t in self._tracks[video] if not t.iscrowd and any(t.rles[f] is not None for f in frames)]
+        tracks = [t for t in self._tracks[video] if t.present_L[frames].any()]
         entry = self.index.videos[video]
         height, width = size
         scale = np.array([width / entry.width, height / entry.height] * 2, dtype=np.float32)
-        present = np.array([[t.rles[f] is not None for f in frames] for t in tracks], dtype=bool).reshape(-1, len(frames))
+        present = np.array([t.present_L[frames] for t in tracks], dtype=bool).reshape(-1, len(frames))
         boxes = np.array([t.boxes_L4[frames] for t in tracks], dtype=np.float32).reshape(-1, len(frames), 4) * scale
         boxes[~present] = 0
         masks = np.zeros((*present.shape, height, width), dtype=bool)
         for k, t in np.argwhere(present):
-            masks[k, t] = _resized_mask(tracks[k].rles[frames[t]], size)
+            masks[k, t] = self._masks[size].mask(tracks[k], frames[t])
         return ClipTargets(
             track_ids_K=torch.tensor([t.id for t in tracks], dtype=torch.int64),
             labels_K=torch.tensor([t.label for t in tracks], dtype=torch.int64),

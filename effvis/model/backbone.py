@@ -28,8 +28,8 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(inner, outer, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = F.relu_(self.norm1(self.conv1(x)))
+        return F.relu_(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 class TinyBody(nn.Module):
@@ -54,7 +54,7 @@ class TinyBody(nn.Module):
 
     def levels(self, frames_FCHW: Tensor) -> list[Tensor]:
         """(F, 3, H, W) normalised frames to (F, C_l, ⌈H/s⌉, ⌈W/s⌉) for s in ``TinyBody.strides``."""
-        levels = [F.relu(self.stem_norm(self.stem(frames_FCHW)))]
+        levels = [F.relu_(self.stem_norm(self.stem(frames_FCHW)))]
         for stage in self.stages:
             levels.append(stage(levels[-1]))
         return levels

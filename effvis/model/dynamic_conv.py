@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# Of a region without any feature, whose cosine is 0 then; as F.normalize has it.
+SMALLEST_NORM = 1e-12
 
 
 def aggregate_neighbours(regions_BNTPC: Tensor, temperature: float) -> Tensor:
@@ -20,19 +24,60 @@ def aggregate_neighbours(regions_BNTPC: Tensor, temperature: float) -> Tensor:
     Returns:
         (B, N, T, P, C).
     """
-    if regions_BNTPC.shape[2] == 1:
-        return regions_BNTPC
-    unit = F.normalize(regions_BNTPC, dim=-1)
-    next_similarity = (unit[:, :, :-1] * unit[:, :, 1:]).sum(dim=-1) / temperature
-    # Similarity is symmetric: frame t's to t+1 is frame t+1's to t.
-    none = next_similarity.new_full((*next_similarity.shape[:2], 1, next_similarity.shape[-1]), float("-inf"))
-    own = torch.full_like(unit[..., 0], 1.0 / temperature)
-    similarity = torch.stack(
-        (torch.cat((none, next_similarity), dim=2), own, torch.cat((next_similarity, none), dim=2)))
-    before, here, after = similarity.softmax(dim=0).unsqueeze(-1)
-    previous = torch.cat((regions_BNTPC[:, :, :1], regions_BNTPC[:, :, :-1]), dim=2)
-    following = torch.cat((regions_BNTPC[:, :, 1:], regions_BNTPC[:, :, -1:]), dim=2)
-    return before * previous + here * regions_BNTPC + after * following
+    return regions_BNTPC if regions_BNTPC.shape[2] == 1 else _Aggregation.apply(regions_BNTPC, temperature)
+
+
+class _Aggregation(torch.autograd.Function):
+    """Eq. 3 with its gradient written out.
+
+    The regions are the largest tensors of a step, and time goes by how often they are gone through. Here no copy of them is
+    made or kept: neither normalised nor shifted in time.
+    """
+
+    @staticmethod
+    def forward(ctx, x_BNTPC: Tensor, temperature: float) -> Tensor:
+        now, later = slice(None, -1), slice(1, None)
+        norm = torch.linalg.vector_norm(x_BNTPC, dim=-1).clamp(min=SMALLEST_NORM)  # (B, N, T, P)
+        # Similarity is symmetric: frame t's to t+1 is frame t+1's to t.
+        cosine = (x_BNTPC[:, :, now] * x_BNTPC[:, :, later]).sum(dim=-1) / (norm[:, :, now] * norm[:, :, later])
+        similarity = norm.new_full((3, *norm.shape), float("-inf"))
+        similarity[0, :, :, later] = similarity[2, :, :, now] = cosine / temperature
+        similarity[1] = 1.0 / temperature
+        weight = similarity.softmax(dim=0)
+        before, here, after = weight.unsqueeze(-1)
+
+        mixed = torch.mul(here, x_BNTPC, out=x_BNTPC.new_empty(x_BNTPC.shape))
+        mixed[:, :, later].addcmul_(before[:, :, later], x_BNTPC[:, :, now])
+        mixed[:, :, now].addcmul_(after[:, :, now], x_BNTPC[:, :, later])
+        ctx.save_for_backward(x_BNTPC, weight, norm, cosine)
+        ctx.temperature = temperature
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BNTPC: Tensor) -> tuple[Tensor, None]:
+        x, weight, norm, cosine = ctx.saved_tensors
+        now, later = slice(None, -1), slice(1, None)
+        before, here, after = weight.unsqueeze(-1)
+        # Through the sum to what was summed, and to the weights.
+        grad_x = torch.mul(here, grad_BNTPC, out=torch.empty_like(x))
+        grad_x[:, :, now].addcmul_(before[:, :, later], grad_BNTPC[:, :, later])
+        grad_x[:, :, later].addcmul_(after[:, :, now], grad_BNTPC[:, :, now])
+        grad_weight = torch.zeros_like(weight)
+        grad_weight[0, :, :, later] = (grad_BNTPC[:, :, later] * x[:, :, now]).sum(dim=-1)
+        grad_weight[1] = (grad_BNTPC * x).sum(dim=-1)
+        grad_weight[2, :, :, now] = (grad_BNTPC[:, :, now] * x[:, :, later]).sum(dim=-1)
+        # Through the softmax to the cosines, and through each cosine to its two regions.
+        grad_similarity = weight * (grad_weight - (weight * grad_weight).sum(dim=0))
+        grad_cosine = (grad_similarity[0, :, :, later] + grad_similarity[2, :, :, now]) / ctx.temperature
+        along = torch.zeros_like(norm)
+        along[:, :, now] += grad_cosine * cosine
+        along[:, :, later] += grad_cosine * cosine
+        across = (grad_cosine / (norm[:, :, now] * norm[:, :, later])).unsqueeze(-1)
+        grad_x.addcmul_((along / norm.square()).unsqueeze(-1), x, value=-1)
+        grad_x[:, :, now].addcmul_(across, x[:, :, later])
+        grad_x[:, :, later].addcmul_(across, x[:, :, now])
+        return grad_x, None
 
 
 def boxes_of_neighbours(boxes_BNT4: Tensor) -> Tensor:
@@ -83,6 +128,6 @@ class DynamicConv(nn.Module):
         """Filters the P locations of X regions by their X queries: (X, P, C)."""
         first, second = self.filters(query_XC).split(self.hidden_dim * self.dynamic_dim, dim=-1)
         x = torch.bmm(regions_XPC, first.view(-1, self.hidden_dim, self.dynamic_dim))
-        x = F.relu(self.norm1(x))
+        x = F.relu_(self.norm1(x))
         x = torch.bmm(x, second.view(-1, self.dynamic_dim, self.hidden_dim))
-        return F.relu(self.norm2(x))
+        return F.relu_(self.norm2(x))

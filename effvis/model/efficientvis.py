@@ -109,7 +109,7 @@ class EfficientVIS(nn.Module):
         boxes = (cxcywh_to_xyxy(self.proposal_NT4) * size).expand(features.clips, -1, -1, -1)
         outputs = []
         for stage, interaction in enumerate(self.interactions):
-            regions = self._regions(features, boxes, self.config.roi_size)
+            regions = self.regions(features, boxes, self.config.roi_size)
             query, logits, deltas = interaction(query, regions)
             # Boxes are detached between interactions, queries are not (Sparse R-CNN).
             boxes = apply_deltas(boxes.detach() if stage else boxes, deltas)
@@ -121,7 +121,7 @@ class EfficientVIS(nn.Module):
         boxes, query = output.boxes_BNT4.detach(), output.query_BNTC
         if select_BK is not None:
             boxes, query = gather_tracklets(boxes, select_BK), gather_tracklets(query, select_BK)
-        return self.mask_heads[output.stage](query, self._regions(features, boxes, self.config.mask_roi_size))
+        return self.mask_heads[output.stage](query, self.regions(features, boxes, self.config.mask_roi_size))
 
     def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Starts from the weights of the same network at another T, with other classes, or without its variations.
@@ -163,7 +163,7 @@ class EfficientVIS(nn.Module):
         self.load_state_dict(adapted)
         return dropped + [name for name in weights if name not in taken]
 
-    def _regions(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
+    def regions(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
         """Base features inside boxes, with those of the neighbour frames by Eq. 3: (B, N, T, P, C)."""
         if self.config.dynamic_conv == "still" or features.frames == 1:
             return self._crop(features, boxes_BNT4, size)

@@ -27,7 +27,7 @@ class Interaction(nn.Module):
         self.gather = nn.Linear(config.roi_size**2 * width, width)
         self.gather_norm = nn.LayerNorm(width)
         self.interaction_norm = nn.LayerNorm(width)
-        self.ffn = nn.Sequential(nn.Linear(width, config.ffn_dim), nn.ReLU(), nn.Linear(config.ffn_dim, width))
+        self.ffn = nn.Sequential(nn.Linear(width, config.ffn_dim), nn.ReLU(inplace=True), nn.Linear(config.ffn_dim, width))
         self.ffn_norm = nn.LayerNorm(width)
         self.class_tower = _tower(width, 1)
         self.class_logits = nn.Linear(width, config.num_classes)
@@ -47,7 +47,7 @@ class Interaction(nn.Module):
         shape = query_BNTC.shape
         query = self.attention(query_BNTC)
         filtered = self.dynamic_conv(query.reshape(-1, shape[-1]), regions_BNTPC.flatten(0, 2))
-        target = F.relu(self.gather_norm(self.gather(filtered.flatten(1)))).view(shape)
+        target = F.relu_(self.gather_norm(self.gather(filtered.flatten(1)))).view(shape)
         query = self.interaction_norm(query + target)
         query = self.ffn_norm(query + self.ffn(query))
         return query, self.class_logits(self.class_tower(query)), self.box_deltas(self.box_tower(query))
@@ -67,20 +67,32 @@ class MaskHead(nn.Module):
         self.upsample = nn.ConvTranspose2d(width, width, 2, 2)
         self.logits = nn.Conv2d(width, 1, 1)
 
-    def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> Tensor:
-        """Mask logits (B, N, T, S, S), S twice the side of the regions."""
-        batch, queries, frames, locations, width = regions_BNTPC.shape
-        x = self.dynamic_conv(query_BNTC.reshape(-1, width), regions_BNTPC.flatten(0, 2))
-        x = x.transpose(1, 2).reshape(-1, width, self.roi_size, self.roi_size)
+    def forward(self, query: Tensor, regions: Tensor) -> Tensor:
+        """Mask logits (..., S, S) of queries (..., C) from their regions (..., P, C), S twice the side of the regions."""
+        width = query.shape[-1]
+        x = self.dynamic_conv(query.reshape(-1, width), regions.reshape(-1, *regions.shape[-2:]))
+        x = x.transpose(1, 2).unflatten(-1, (self.roi_size, self.roi_size))
         for conv in self.convs:
-            x = F.relu(conv(x))
-        x = self.logits(F.relu(self.upsample(x)))
-        return x.view(batch, queries, frames, *x.shape[-2:])
+            x = F.relu_(conv(x))
+        return self._upsampled_logits(x).unflatten(0, query.shape[:-1])
+
+    def _upsampled_logits(self, x_XCSS: Tensor) -> Tensor:
+        """``logits(relu(upsample(x)))`` as two matrix products: no patch of a 2x2 transposed convolution of stride 2 overlaps.
+
+        Returns:
+            (X, 2S, 2S).
+        """
+        rows, width, side = x_XCSS.shape[:3]
+        weight = self.upsample.weight.permute(0, 2, 3, 1).reshape(width, -1)  # of the four new pixels, channels last
+        x = F.relu_(torch.addmm(self.upsample.bias.repeat(4), x_XCSS.permute(0, 2, 3, 1).reshape(-1, width), weight))
+        logits = F.linear(x.view(-1, width), self.logits.weight.view(1, width), self.logits.bias)
+        return logits.view(rows, side, side, 2, 2).transpose(2, 3).reshape(rows, 2 * side, 2 * side)
 
 
 def _tower(width: int, layers: int) -> nn.Sequential:
     return nn.Sequential(*(
-        module for _ in range(layers) for module in (nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU())
+        module for _ in range(layers)
+        for module in (nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU(inplace=True))
     ))
 
 

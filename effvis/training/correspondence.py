@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from effvis.config import LossWeights
-from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
-from effvis.training.losses import stage_losses
+from effvis.model.efficientvis import BaseFeatures, EfficientVIS
+from effvis.training.losses import Predictions, find_matches, interaction_losses, stack_outputs
 from effvis.training.matching import match, matching_cost
-from effvis.training.targets import ClipPairBatch, ClipTargets
+from effvis.training.targets import ClipPairBatch, ClipTargets, stack_targets
 
 
 def pair_losses(
@@ -25,23 +25,46 @@ def pair_losses(
     """
     pairs = len(batch.videos)
     device = model.query_NTC.device
+    clips = [clip for clips in batch.targets for clip in clips]
     features = model.features(torch.cat([frames.to(device) for frames in batch.frames]))
-    targets = [clip.to(device) for clips in batch.targets for clip in clips]
-    if not correspondence:
-        outputs = model(features)
-        assignments = [_match_clips(output, targets, features, weights) for output in outputs]
-        return _sum_stages(model, features, outputs, targets, assignments, weights)
+    predictions = _predict(model, features, correspondence)
+    stacked = stack_targets(clips)
+    targets = stacked.to(device)
 
-    first, second = features.select(slice(0, pairs)), features.select(slice(pairs, 2 * pairs))
-    first_outputs = model(first)
-    first_assignments = [_match_clips(output, targets[:pairs], first, weights) for output in first_outputs]
-    second_outputs = model(second, first_outputs[-1].query_BNTC)
-    known = [_carry(a, before, after) for a, before, after in
-             zip(first_assignments[-1], targets[:pairs], targets[pairs:], strict=True)]
-    second_assignments = [_match_clips(output, targets[pairs:], second, weights, known) for output in second_outputs]
-    one = _sum_stages(model, first, first_outputs, targets[:pairs], first_assignments, weights)
-    two = _sum_stages(model, second, second_outputs, targets[pairs:], second_assignments, weights)
-    return {name: (one[name] + two[name]) / 2 for name in one}
+    size = features.pyramid[0].new_tensor([features.width, features.height] * 2)
+    cost_MBNK = matching_cost(predictions.logits_MBNTK, predictions.boxes_MBNT4, targets, size, weights)
+    assignment_MBK = _assign(cost_MBNK.cpu().numpy(), clips, pairs if correspondence else len(clips))
+    matches = find_matches(assignment_MBK, stacked.present_BKT.numpy(), groups=2 if correspondence else 1, device=device)
+    return interaction_losses(model, features, predictions, targets, matches, weights)
+
+
+def _predict(model: EfficientVIS, features: BaseFeatures, correspondence: bool) -> Predictions:
+    """Of all first clips, then of all second ones."""
+    if not correspondence:
+        return stack_outputs([model(features)])
+    pairs = features.clips // 2
+    first = model(features.select(slice(0, pairs)))
+    second = model(features.select(slice(pairs, 2 * pairs)), first[-1].query_BNTC)
+    return stack_outputs([first, second])
+
+
+def _assign(cost_MBNK: np.ndarray, clips: Sequence[ClipTargets], first: int) -> np.ndarray:
+    """Tracklets of the instances of each clip, made anew for every interaction; -1 for none. (M, B, K)
+
+    Args:
+        cost_MBNK: of clips padded to K instances.
+        first: so many clips know nothing beforehand. To each of the others belongs the clip so many places before it: what
+            the last interaction found for that one holds.
+    """
+    assignment_MBK = np.full((*cost_MBNK.shape[:2], cost_MBNK.shape[-1]), -1)
+    for b, clip in enumerate(clips):
+        known = ()
+        if b >= first:
+            before = clips[b - first]
+            known = _carry(assignment_MBK[-1, b - first, : len(before)], before, clip)
+        for stage, cost_NK in enumerate(cost_MBNK[:, b]):
+            assignment_MBK[stage, b, : len(clip)] = match(cost_NK[:, : len(clip)], *known)
+    return assignment_MBK
 
 
 def _carry(assignment: np.ndarray, before: ClipTargets, after: ClipTargets) -> tuple[list[int], list[int]]:
@@ -52,28 +75,3 @@ def _carry(assignment: np.ndarray, before: ClipTargets, after: ClipTargets) -> t
     owner = dict(zip(before.track_ids_K.tolist(), assignment.tolist(), strict=True))
     fixed = [owner.get(track, -1) for track in after.track_ids_K.tolist()]
     return fixed, [tracklet for tracklet in owner.values() if tracklet >= 0]
-
-
-def _match_clips(
-    output: ClipOutput,
-    targets: Sequence[ClipTargets],
-    features: BaseFeatures,
-    weights: LossWeights,
-    known: Sequence[tuple[list[int], list[int]]] | None = None,
-) -> list[np.ndarray]:
-    """The assignment of each clip, made anew for every interaction."""
-    size = output.boxes_BNT4.new_tensor([features.width, features.height] * 2)
-    assignments = []
-    for b, clip in enumerate(targets):
-        cost = matching_cost(output.logits_BNTK[b], output.boxes_BNT4[b], clip, size, weights)
-        fixed, blocked = known[b] if known is not None else (None, ())
-        assignments.append(match(cost, fixed, blocked))
-    return assignments
-
-
-def _sum_stages(model, features, outputs, targets, assignments, weights) -> dict[str, Tensor]:
-    total: dict[str, Tensor] = {}
-    for output, assignment in zip(outputs, assignments, strict=True):
-        for name, value in stage_losses(model, features, output, targets, assignment, weights).items():
-            total[name] = total[name] + value if name in total else value
-    return total

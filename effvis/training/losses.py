@@ -1,8 +1,9 @@
-"""The losses of one interaction (Eq. 5): focal class, box L1 and GIoU, mask dice and cross-entropy."""
+"""The losses of all interactions (Eq. 5): focal class, box L1 and GIoU, mask dice and cross-entropy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,87 +13,170 @@ from torch import Tensor
 from effvis.config import LossWeights
 from effvis.model.boxes import generalized_iou
 from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
-from effvis.model.heads import gather_tracklets
-from effvis.model.roi_align import pooling_weights
 from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA
-from effvis.training.targets import ClipTargets
+from effvis.training.targets import StackedTargets
 
 
-def stage_losses(
+@dataclass(frozen=True)
+class Predictions:
+    """What the M interactions predict of B clips: class logits, boxes and refined queries of N tracklets."""
+
+    logits_MBNTK: Tensor
+    boxes_MBNT4: Tensor
+    query_MBNTC: Tensor
+
+
+def stack_outputs(parts: Sequence[Sequence[ClipOutput]]) -> Predictions:
+    """The outputs of M interactions on each part of the clips, as those of all clips."""
+    def stack(name: str) -> Tensor:
+        return torch.cat([torch.stack([getattr(output, name) for output in outputs]) for outputs in parts], dim=1)
+
+    return Predictions(stack("logits_BNTK"), stack("boxes_BNT4"), stack("query_BNTC"))
+
+
+def interaction_losses(
     model: EfficientVIS,
     features: BaseFeatures,
-    output: ClipOutput,
-    targets: Sequence[ClipTargets],
-    assignments: Sequence[np.ndarray],
+    predictions: Predictions,
+    targets: StackedTargets,
+    matches: Matches,
     weights: LossWeights,
 ) -> dict[str, Tensor]:
-    """Weighted losses of one interaction over B clips, each a scalar.
+    """Weighted losses of B clips, summed over the M interactions, each a scalar.
 
-    All are normalised by the number of matched (instance, frame) pairs where the instance is present, at least one. A
-    tracklet without an instance, and one whose instance is absent in a frame, is background there: the focal loss alone
+    A tracklet without an instance, and one whose instance is absent in a frame, is background there: the focal loss alone
     sees it. With no instance at all the box and mask losses are zeros that still touch every parameter.
     """
-    batch = _MatchedTracklets(targets, assignments, output)
-    frames = max(int(batch.present_XT.sum()), 1)
-    losses = {"focal": weights.focal * _focal(output.logits_BNTK, batch) / frames}
+    where_R = matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R
+    instance_R = matches.clip_R, matches.instance_R
+    share_R = matches.share_MB[matches.stage_R, matches.clip_R]
 
-    size = output.boxes_BNT4.new_tensor([features.width, features.height] * 2)
-    present = batch.present_XT.to(size.dtype)
-    boxes = gather_tracklets(output.boxes_BNT4, batch.select_BK)[batch.clip_X, batch.slot_X]
-    l1 = ((boxes - batch.boxes_XT4) / size).abs().sum(dim=-1)
-    losses["l1"] = weights.l1 * (l1 * present).sum() / frames
-    losses["giou"] = weights.giou * ((1 - generalized_iou(boxes, batch.boxes_XT4)) * present).sum() / frames
+    labels = torch.zeros_like(predictions.logits_MBNTK)
+    labels[*where_R, targets.labels_BK[instance_R]] = 1
+    focal_MB = _focal(predictions.logits_MBNTK, labels).sum(dim=(-3, -2, -1))
 
-    logits = model.mask_logits(features, output, batch.select_BK)[batch.clip_X, batch.slot_X]
-    truth = crop_masks(batch.masks_XTHW, boxes.detach(), logits.shape[-1])
-    losses["dice"] = weights.dice * (_dice(logits, truth) * present).sum() / frames
-    bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(-2, -1))
-    losses["bce"] = weights.bce * (bce * present).sum() / frames
-    return losses
+    size = features.pyramid[0].new_tensor([features.width, features.height] * 2)
+    boxes_R4, true_R4 = predictions.boxes_MBNT4[where_R], targets.boxes_BKT4[*instance_R, matches.frame_R]
+    l1_R = ((boxes_R4 - true_R4) / size).abs().sum(dim=-1)
+    giou_R = 1 - generalized_iou(boxes_R4, true_R4)
+
+    logits_RSS = _mask_logits(model, features, predictions, matches)
+    image_R = (matches.clip_R * targets.masks_BKTHW.shape[1] + matches.instance_R) * features.frames + matches.frame_R
+    truth_RSS = crop_masks(targets.masks_BKTHW.flatten(0, 2), image_R, boxes_R4.detach(), logits_RSS.shape[-1])
+    dice_R = _dice(logits_RSS, truth_RSS)
+    bce_R = F.binary_cross_entropy_with_logits(logits_RSS, truth_RSS, reduction="none").mean(dim=(-2, -1))
+    return {
+        "focal": weights.focal * (focal_MB * matches.share_MB).sum(),
+        "l1": weights.l1 * (l1_R * share_R).sum(),
+        "giou": weights.giou * (giou_R * share_R).sum(),
+        "dice": weights.dice * (dice_R * share_R).sum(),
+        "bce": weights.bce * (bce_R * share_R).sum(),
+    }
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The R matched (tracklet, instance, frame) triples of M interactions where the instance is present, stage by stage.
+
+    Attributes:
+        select_MBK: the tracklet of each instance; tracklet 0 for an instance that has none.
+        stage_R, clip_R, tracklet_R, instance_R, frame_R: where each triple is.
+        rows_M: how many triples each interaction has.
+        share_MB: by which the losses of an interaction and clip are multiplied.
+    """
+
+    select_MBK: Tensor
+    stage_R: Tensor
+    clip_R: Tensor
+    tracklet_R: Tensor
+    instance_R: Tensor
+    frame_R: Tensor
+    rows_M: list[int]
+    share_MB: Tensor
+
+
+def find_matches(assignment_MBK: np.ndarray, present_BKT: np.ndarray, groups: int, device: torch.device) -> Matches:
+    """The matched triples of an assignment.
+
+    Args:
+        assignment_MBK: per interaction, clip and instance its tracklet or -1.
+        groups: the clips are so many equal groups, one after the other; the losses of a group are normalised by the number
+            of its triples, at least one, and averaged over the groups.
+    """
+    matched_MBKT = (assignment_MBK >= 0)[..., None] & present_BKT
+    stage_R, clip_R, instance_R, frame_R = np.nonzero(matched_MBKT)
+    triples_MG = np.stack([part.sum(axis=(1, 2, 3)) for part in np.split(matched_MBKT, groups, axis=1)], axis=1)
+    share_MB = np.repeat(1 / (groups * np.maximum(triples_MG, 1)), matched_MBKT.shape[1] // groups, axis=1)
+
+    def on_device(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    return Matches(
+        select_MBK=on_device(np.maximum(assignment_MBK, 0)), stage_R=on_device(stage_R), clip_R=on_device(clip_R),
+        tracklet_R=on_device(assignment_MBK[stage_R, clip_R, instance_R]), instance_R=on_device(instance_R),
+        frame_R=on_device(frame_R), rows_M=triples_MG.sum(axis=1).tolist(),
+        share_MB=on_device(share_MB.astype(np.float32)))
+
+
+def _mask_logits(model: EfficientVIS, features: BaseFeatures, predictions: Predictions, matches: Matches) -> Tensor:
+    """Masks (R, S, S) of the matched triples alone, inside the boxes of their own interaction."""
+    instances = matches.select_MBK.shape[-1]
+    row_R = (matches.clip_R * instances + matches.instance_R) * features.frames + matches.frame_R
+    query_RC = predictions.query_MBNTC[matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R]
+    clip_B1 = torch.arange(features.clips, device=row_R.device)[:, None]
+    logits = []
+    for stage, (head, query, row) in enumerate(zip(
+            model.mask_heads, query_RC.split(matches.rows_M), row_R.split(matches.rows_M), strict=True)):
+        boxes_BKT4 = predictions.boxes_MBNT4[stage].detach()[clip_B1, matches.select_MBK[stage]]
+        regions = model.regions(features, boxes_BKT4, model.config.mask_roi_size).flatten(0, 2)
+        logits.append(head(query, regions.index_select(0, row)))
+    return torch.cat(logits)
 
 
 @torch.no_grad()
-def crop_masks(masks_XTHW: Tensor, boxes_XT4: Tensor, side: int) -> Tensor:
-    """Cuts ground-truth masks to boxes: (X, T, side, side) of zeros and ones, by RoIAlign and a threshold of one half."""
-    height, width = masks_XTHW.shape[-2:]
-    rows, columns = pooling_weights(boxes_XT4, (height, width), (side, side), 1.0, 1, True)
-    return (rows @ masks_XTHW.to(rows.dtype) @ columns.transpose(-2, -1) >= 0.5).to(rows.dtype)
+def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int) -> Tensor:
+    """Cuts ground-truth masks to boxes: (R, side, side) of zeros and ones, one bilinear sample per pixel, at least one half.
 
+    The same as RoIAlign of one sample per bin, but only the four mask pixels around each sample are looked at.
 
-class _MatchedTracklets:
-    """The X matched (tracklet, instance) pairs of a batch, with the instances' ground truth stacked.
-
-    ``select_BK`` holds each clip's matched tracklets, padded with tracklet 0; pair x is at [clip_X[x], slot_X[x]] of it.
+    Args:
+        masks_IHW: bool.
+        image_R: which of the masks each box crops.
+        boxes_R4: xyxy in mask pixels.
     """
+    height, width = masks_IHW.shape[-2:]
+    above, below, downward, in_rows = _samples(boxes_R4[:, 1], boxes_R4[:, 3], side, height)
+    left, right, rightward, in_columns = _samples(boxes_R4[:, 0], boxes_R4[:, 2], side, width)
+    pixels = masks_IHW.flatten()
 
-    def __init__(self, targets: Sequence[ClipTargets], assignments: Sequence[np.ndarray], output: ClipOutput):
-        device = output.logits_BNTK.device
-        matched = [np.flatnonzero(assignment >= 0) for assignment in assignments]
-        # At least one column, so that the mask head takes part in every step (and in every collective).
-        width = max([len(instances) for instances in matched] + [1])
-        select = np.zeros((len(targets), width), dtype=np.int64)
-        for b, instances in enumerate(matched):
-            select[b, : len(instances)] = assignments[b][instances]
-        self.select_BK = torch.from_numpy(select).to(device)
-        self.clip_X = torch.from_numpy(np.repeat(np.arange(len(targets)), [len(m) for m in matched])).to(device)
-        self.slot_X = torch.from_numpy(np.concatenate([np.arange(len(m)) for m in matched])).to(device)
+    def row_of_samples(y_RS: Tensor) -> Tensor:
+        row = ((image_R[:, None] * height + y_RS) * width)[:, :, None]
+        here, next_ = (pixels[row + x_RS[:, None]].to(boxes_R4.dtype) for x_RS in (left, right))
+        return here + rightward[:, None] * (next_ - here)
 
-        def stack(name: str) -> Tensor:
-            return torch.cat([getattr(t, name)[m] for t, m in zip(targets, matched, strict=True)]).to(device)
-
-        self.tracklet_X = self.select_BK[self.clip_X, self.slot_X]
-        self.labels_X, self.present_XT = stack("labels_K"), stack("present_KT")
-        self.boxes_XT4, self.masks_XTHW = stack("boxes_KT4"), stack("masks_KTHW")
+    upper, lower = row_of_samples(above), row_of_samples(below)
+    inside = in_rows[:, :, None] & in_columns[:, None]
+    return ((upper + downward[:, :, None] * (lower - upper) >= 0.5) & inside).to(boxes_R4.dtype)
 
 
-def _focal(logits_BNTK: Tensor, batch: _MatchedTracklets) -> Tensor:
-    truth = torch.zeros_like(logits_BNTK)
-    truth[batch.clip_X, batch.tracklet_X, :, batch.labels_X] = batch.present_XT.to(truth.dtype)
-    probability = logits_BNTK.sigmoid()
-    entropy = F.binary_cross_entropy_with_logits(logits_BNTK, truth, reduction="none")
+def _samples(low_R: Tensor, high_R: Tensor, side: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The pixels before and after each sample (R, side) of an axis, how far it is between them, and whether it counts."""
+    # Pixel centres are at whole numbers; in double precision, as RoIAlign's samples.
+    low, extent = low_R.double() - 0.5, (high_R - low_R).double()
+    step = (torch.arange(side, device=low_R.device, dtype=torch.float64) + 0.5) / side
+    position = low[:, None] + step * extent[:, None]
+    counts = (position >= -1.0) & (position <= length)
+    position = position.clamp(0, length - 1)
+    before = position.long()
+    return before, (before + 1).clamp(max=length - 1), (position - before).to(low_R.dtype), counts
+
+
+def _focal(logits: Tensor, truth: Tensor) -> Tensor:
+    probability = logits.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     miss = probability * (1 - truth) + (1 - probability) * truth
     alpha = FOCAL_ALPHA * truth + (1 - FOCAL_ALPHA) * (1 - truth)
-    return (alpha * miss**FOCAL_GAMMA * entropy).sum()
+    return alpha * miss**FOCAL_GAMMA * entropy
 
 
 def _dice(logits: Tensor, truth: Tensor) -> Tensor:

@@ -11,33 +11,34 @@ from torch import Tensor
 
 from effvis.config import LossWeights
 from effvis.model.boxes import generalized_iou
-from effvis.training.targets import ClipTargets
+from effvis.training.targets import StackedTargets
 
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 
 
 @torch.no_grad()
 def matching_cost(
-    logits_NTK: Tensor, boxes_NT4: Tensor, targets: ClipTargets, size_4: Tensor, weights: LossWeights
+    logits_BNTK: Tensor, boxes_BNT4: Tensor, targets: StackedTargets, size_4: Tensor, weights: LossWeights
 ) -> Tensor:
-    """Cost of giving each tracklet to each instance: (N, instances), summed over the frames of the clip.
+    """Cost of giving each tracklet to each instance: (..., B, N, instances), summed over the frames of the clip.
 
     Where the instance is present, a frame adds the focal class cost, the L1 distance of the boxes as shares of the frame
     and their GIoU; where it is absent, the cost of not being background.
 
     Args:
+        logits_BNTK, boxes_BNT4: of B clips; of several interactions with dimensions before B.
         size_4: (width, height, width, height) of the input.
     """
-    positive, negative = _focal_terms(logits_NTK[..., targets.labels_K])  # (N, T, instances)
-    present = targets.present_KT.T.to(positive.dtype)  # (T, instances)
-    cost = weights.focal * (present * (positive - negative) + (1 - present) * negative)
-    own, true = boxes_NT4.unsqueeze(2), targets.boxes_KT4.transpose(0, 1)  # (N, T, 1, 4), (T, instances, 4)
+    own, true = boxes_BNT4.unsqueeze(-2), targets.boxes_BKT4.transpose(1, 2).unsqueeze(1)  # (B, N or 1, T, 1 or K, 4)
+    label = targets.labels_BK[:, None, None].expand(*own.shape[:-2], -1)
+    positive, negative = _focal_terms(logits_BNTK.gather(-1, label))  # (..., B, N, T, instances)
+    present = targets.present_BKT.transpose(1, 2).unsqueeze(1).to(positive.dtype)
     l1 = ((own - true) / size_4).abs().sum(dim=-1)
-    cost = cost + present * (weights.l1 * l1 - weights.giou * generalized_iou(own, true))
-    return cost.sum(dim=1)
+    present_cost = weights.focal * (positive - negative) + weights.l1 * l1 - weights.giou * generalized_iou(own, true)
+    return (present * present_cost + (1 - present) * weights.focal * negative).sum(dim=-2)
 
 
-def match(cost: Tensor, fixed: Sequence[int] | None = None, blocked: Sequence[int] = ()) -> np.ndarray:
+def match(cost: np.ndarray, fixed: Sequence[int] | None = None, blocked: Sequence[int] = ()) -> np.ndarray:
     """The assignment of least total cost.
 
     Args:
@@ -55,7 +56,7 @@ def match(cost: Tensor, fixed: Sequence[int] | None = None, blocked: Sequence[in
     unmatched = np.flatnonzero(assignment < 0)
     if free and len(unmatched):
         # Diverged training must stop at the loss with a clear message, not here.
-        values = np.nan_to_num(cost.detach().float().cpu().numpy(), nan=1e6, posinf=1e6, neginf=-1e6)
+        values = np.nan_to_num(np.asarray(cost), nan=1e6, posinf=1e6, neginf=-1e6)
         rows, columns = linear_sum_assignment(values[np.ix_(free, unmatched)])
         assignment[unmatched[columns]] = np.array(free)[rows]
     return assignment

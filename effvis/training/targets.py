@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,33 @@ class ClipTargets:
     def __len__(self) -> int:
         return len(self.labels_K)
 
-    def to(self, device: torch.device | str) -> ClipTargets:
-        return ClipTargets(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+@dataclass(frozen=True)
+class StackedTargets:
+    """The targets of B clips as one, each clip's instances padded to K by instances that are absent in every frame.
+
+    Attributes:
+        labels_BK, present_BKT, boxes_BKT4, masks_BKTHW: as those of ``ClipTargets``. K is at least one.
+    """
+
+    labels_BK: Tensor
+    present_BKT: Tensor
+    boxes_BKT4: Tensor
+    masks_BKTHW: Tensor
+
+    def to(self, device: torch.device | str) -> StackedTargets:
+        return StackedTargets(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+def stack_targets(targets: Sequence[ClipTargets]) -> StackedTargets:
+    """The targets of clips of one size and length."""
+    def stack(values: list[Tensor]) -> Tensor:
+        padded = pad_sequence(values, batch_first=True)
+        return padded if padded.shape[1] else padded.new_zeros(len(values), 1, *padded.shape[2:])
+
+    return StackedTargets(
+        stack([clip.labels_K for clip in targets]), stack([clip.present_KT for clip in targets]),
+        stack([clip.boxes_KT4 for clip in targets]), stack([clip.masks_KTHW for clip in targets]))
 
 
 @dataclass(frozen=True)
