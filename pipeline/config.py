@@ -120,15 +120,25 @@ class Params(Config):
     @property
     def dataset_folder(self) -> Path:
         """Holds train/ and val/."""
-        return self.data_dir / self.dataset if self.dataset in GENERATED_DATASETS else self._root / self.dataset
+        return self._root / self._dataset_path
 
     @property
     def dataset_name(self) -> str:
-        return self.dataset if self.dataset in GENERATED_DATASETS else self.dataset_folder.resolve().name
+        return self.dataset_folder.resolve().name
 
     @property
     def index_folder(self) -> Path:
-        return self.data_dir / "index" / self.dataset_name
+        """Data sets of the same name have each their own: data/index/data/shapes-vis. dvc.yaml says the same."""
+        path = self._dataset_path
+        return self.data_dir / "index" / path.relative_to(path.anchor)
+
+    @property
+    def _dataset_path(self) -> Path:
+        """Relative to the root, or absolute. The name of a generated data set stands for its folder."""
+        if self.dataset not in GENERATED_DATASETS:
+            return Path(self.dataset)
+        folder = self.data_dir / self.dataset
+        return folder.relative_to(self._root) if folder.is_relative_to(self._root) else folder
 
     def clip_length(self, published: int) -> int:
         """What stands for a clip length of the paper."""
@@ -138,11 +148,13 @@ class Params(Config):
 def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ()) -> Params:
     """Reads the parameters: the profile, over it the file, over that ``key=value`` overrides with dotted keys.
 
+    A null in the file leaves what the profile has: dvc exp run -S sets only keys that are in the file.
+
     Raises:
         UserError: names the file at fault (or the command line) and the dotted key.
     """
     path = Path(path).resolve()
-    given = _read_mapping(path, "Run in the project's folder or give --params FILE")
+    given = _without_nulls(_read_mapping(path, "Run in the project's folder or give --params FILE"))
     command_line = _parse_overrides(overrides)
     name = _merge(given, command_line).get("profile")
     profiles = path.parent / "experiments" / "profiles"
@@ -374,6 +386,12 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
         merged[name] = _merge(merged[name], value) if both else value
     return merged
+
+
+def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without keys that have no value, also in sections; lists stay as they are."""
+    return {name: _without_nulls(value) if isinstance(value, Mapping) else value
+            for name, value in values.items() if value is not None}
 
 
 def _mentions(values: Any, dotted: str) -> bool:
