@@ -158,6 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.claims_file import load_ledger
     from pipeline.config import known_tables, load_params, load_table
     from pipeline.plan import plan_rows
+    from pipeline.prepare import prepare
     from pipeline.track import Tracker
 
     overrides = [*options.set]
@@ -166,6 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     overrides += ["pretrain.source=scratch"] if options.from_scratch else []
     params = load_params(options.params, overrides)
     names = expand_grid(known_tables(params), options.grid)
+    prepare(params, [*names, *(params.tables if options.ahead else ())])
     tables = [load_table(params, name) for name in names]
     rows = choose_rows(tables, options.rows)
     ahead = [load_table(params, name) for name in params.tables if options.ahead and name not in names]

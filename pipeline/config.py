@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ()) -> Params:
     """Reads the parameters: the profile, over it the file, over that ``key=value`` overrides with dotted keys.
 
+    A null in the file leaves what the profile has: dvc exp run -S sets only keys that are in the file.
+
     Raises:
         UserError: names the file at fault (or the command line) and the dotted key.
     """
     path = Path(path).resolve()
-    given = read_mapping(path, "Run in the project's folder or give --params FILE")
+    given = _without_nulls(read_mapping(path, "Run in the project's folder or give --params FILE"))
     command_line = _parse_overrides(overrides)
     name = _merge(given, command_line).get("profile")
     profiles = path.parent / "experiments" / "profiles"
@@ -71,14 +73,9 @@ def load_table(params: Params, name: str) -> Table:
     Raises:
         UserError: no such table, something in it is wrong, or the dataset is not indexed yet.
     """
-    if name not in known_tables(params):
-        raise UserError(params.root / "experiments", name, "there is no such table",
-                        f"Known tables: {', '.join(known_tables(params)) or 'none'}")
-    path = params.root / "experiments" / f"{name}.yaml"
-    table = build(TableFile, read_mapping(path, "Restore it"), where=path)
+    table, all_settings = _read_table(params, name)
     rows = []
-    for number, row in enumerate(table.rows):
-        settings = build(RowSettings, row.set, where=path, prefix=f"rows.{number}.set")
+    for row, settings in zip(table.rows, all_settings, strict=True):
         seeds = () if row.not_run is not None else range(params.seeds)
         evaluations = tuple(evaluation_spec(params, settings, seed) for seed in seeds)
         columns = {column: str(value) for column, value in row.columns.items()}
@@ -86,6 +83,32 @@ def load_table(params: Params, name: str) -> Table:
         curve = tuple(replace(spec, halvings=halvings) for spec in evaluations for halvings in shares)
         rows.append(Row(name, row.name, columns, row.set, row.published, row.not_run, evaluations, curve))
     return Table(name, table.title, table.caption, tuple(rows))
+
+
+def datasets_of(params: Params, tables: Iterable[str]) -> list[Params]:
+    """The parameters for each data set that rows of these tables are run on.
+
+    Raises:
+        UserError: no such table, something in it is wrong, or nothing stands for a data set.
+    """
+    wanted = {}
+    for name in tables:
+        table, all_settings = _read_table(params, name)
+        for row, settings in zip(table.rows, all_settings, strict=True):
+            if row.not_run is None:
+                wanted[settings.dataset] = params.with_dataset(settings.dataset)
+    return list(wanted.values())
+
+
+def _read_table(params: Params, name: str) -> tuple[TableFile, list[RowSettings]]:
+    """A table's file, and what each of its rows sets."""
+    if name not in known_tables(params):
+        raise UserError(params.root / "experiments", name, "there is no such table",
+                        f"Known tables: {', '.join(known_tables(params)) or 'none'}")
+    path = params.root / "experiments" / f"{name}.yaml"
+    table = build(TableFile, read_mapping(path, "Restore it"), where=path)
+    return table, [build(RowSettings, row.set, where=path, prefix=f"rows.{number}.set")
+                   for number, row in enumerate(table.rows)]
 
 
 def load_grid(params: Params, name: str) -> tuple[Row, ...]:
@@ -129,6 +152,7 @@ def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpe
     Raises:
         UserError: the dataset is not indexed yet, or no shipped weights fit.
     """
+    params = params.with_dataset(settings.dataset)
     inference = _override(params.inference, settings, "linking", "test_fps")
     if settings.method == "vistr":
         inference = inference.model_copy(update={"linking": "hand-craft"})
@@ -157,6 +181,7 @@ def pretrain_spec(params: Params, settings: RowSettings) -> TrainSpec:
 
     All rows that are the same network at T=1 share it, with or without correspondence learning.
     """
+    params = params.with_dataset(settings.dataset)
     return _pretrain_spec(params, _network(params, settings), _correspondence(params, settings))
 
 
@@ -282,6 +307,12 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
         merged[name] = _merge(merged[name], value) if both else value
     return merged
+
+
+def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without keys that have no value, also in sections; lists stay as they are."""
+    return {name: _without_nulls(value) if isinstance(value, Mapping) else value
+            for name, value in values.items() if value is not None}
 
 
 def _mentions(values: Any, dotted: str) -> bool:

@@ -83,6 +83,7 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
     from pipeline.index import load_index
     from pipeline.train import set_up_torch
 
+    params = params.of_dataset(spec.train.dataset_name)
     weights = store.load_snapshot(spec.train.key, spec.halvings)
     set_up_torch(params)
     index = load_index(params, "val")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pipeline.config import Params
 
 FACTS = "dataset.json"
-REMEDY = "Run python -m pipeline.download, then python -m pipeline.index"
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,8 @@ def build(params: Params, progress: Callable[[int, int, str], None] | None = Non
     from effvis.data.youtube_vis import read_split
     from pipeline import parquet
 
-    source = download.taken(params)
-    if source is None:
-        raise UserError(download.source_file(params), "dataset", "the data set is not in place, or is not what was taken",
-                        REMEDY)
+    if not download.in_place(params):
+        raise UserError(params.dataset_folder, "dataset", "the data set is not in place", _remedy(params))
     splits = {}
     for split in download.SPLITS:
         def told(done: int, total: int, split: str = split) -> None:
@@ -74,7 +71,7 @@ def build(params: Params, progress: Callable[[int, int, str], None] | None = Non
             parquet.write_split(index, folder / split)
             for clip_length in sorted(set(params.index.clip_lengths)):
                 parquet.write_clips(clip_index(index, clip_length), index, folder / split)
-        text = json.dumps(_facts(params, source, splits), indent=1) + "\n"
+        text = json.dumps(_facts(params, splits), indent=1) + "\n"
         (folder / FACTS).write_text(text, encoding="utf-8")
     return splits
 
@@ -136,13 +133,13 @@ def load_clips(params: Params, split: str, clip_length: int) -> ClipIndex:
     return clip_index(load_index(params, split), clip_length)
 
 
-def _facts(params: Params, source: dict, splits: dict[str, DatasetIndex]) -> dict:
+def _facts(params: Params, splits: dict[str, DatasetIndex]) -> dict:
     import hashlib
 
     combined = hashlib.sha256("".join(index.digest for index in splits.values()).encode()).hexdigest()
     return {
         "name": params.dataset_name,
-        "source": source,
+        "source": download.describe(params),
         "digest": combined,
         "categories": [{"id": category.id, "name": category.name} for category in splits["train"].categories],
         "splits": {split: {
@@ -162,12 +159,16 @@ def _read_facts(params: Params) -> dict:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except OSError:
-        raise UserError(file, "(file)", f"{params.dataset_name} is not indexed", REMEDY) from None
+        raise UserError(file, "(file)", f"{params.dataset_name} is not indexed", _remedy(params)) from None
     except ValueError:
-        raise UserError(file, "(file)", "unreadable JSON", REMEDY) from None
-    if facts["source"] != download.recorded(params):
-        raise UserError(file, "source", "this index is of another data set than the parameters say", REMEDY)
+        raise UserError(file, "(file)", "unreadable JSON", _remedy(params)) from None
+    if facts["source"] != download.describe(params):
+        raise UserError(file, "source", "this index is of another data set than the parameters say", _remedy(params))
     return facts
+
+
+def _remedy(params: Params) -> str:
+    return f"Run python -m pipeline.download -S dataset={params.dataset}, then pipeline.index with the same"
 
 
 def _check_same_categories(params: Params, splits: dict[str, DatasetIndex]) -> None:

@@ -39,6 +39,7 @@ def overlay_pictures(
     from pipeline.index import load_index
     from pipeline.store import RunStore
 
+    params = params.of_dataset(spec.train.dataset_name)
     store = RunStore(params.runs_dir)
     if store.evaluation(spec.train.key, spec.key) is None:
         raise UserError(store.evaluation_folder(spec.train.key, spec.key), "results.json", "this run is not evaluated",

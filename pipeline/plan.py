@@ -130,9 +130,11 @@ def main(argv: list[str] | None = None) -> int:
 
     options = parser(__doc__, "pipeline.plan").parse_args(argv)
     from pipeline.config import headline_spec, load_params, load_table
+    from pipeline.prepare import prepare
     from pipeline.store import write_atomically
 
     params = load_params(options.params, options.set)
+    prepare(params, params.tables)
     headline = headline_spec(params)
     plans = {"train": {"run": headline.train.key}, "evaluate": {"run": headline.train.key, "evaluation": headline.key}}
     plans |= {name: keys_of_table(load_table(params, name)) for name in params.tables}

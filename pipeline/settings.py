@@ -9,10 +9,11 @@ from pydantic import BeforeValidator, Field, PositiveInt, PrivateAttr, model_val
 
 from effvis.config import Config, InferenceConfig, ModelConfig, TrainConfig
 from effvis.data.shapes import ShapesConfig
+from effvis.errors import UserError
 from effvis.vistr_config import VisTRConfig, VisTRTrainConfig
 
 Backbone = Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"]
-GENERATED_DATASETS = ("shapes-vis",)
+GENERATED_DATASET = "shapes-vis"  # what params.yaml draws; others may differ from it
 # Fields of the configurations that are not anybody's to set, and what they follow from.
 DERIVED = {
     "model.num_classes": "It follows from the dataset",
@@ -82,10 +83,11 @@ class IndexSettings(Config):
 
 
 class ScaleSettings(Config):
-    """The paper's clip lengths and backbones, and what stands for them here; what is not listed stands for itself."""
+    """What the paper has, and what stands for it here; clip lengths that are not listed stand for themselves."""
 
     T: dict[PositiveInt, PositiveInt] = {}
     backbone: dict[Literal["R50", "R101"], Backbone] = {"R50": "resnet50", "R101": "resnet101"}
+    dataset: dict[Literal["youtube-vis-2019", "youtube-vis-2021"], str] = {}
 
 
 class ResourceSettings(Config):
@@ -132,6 +134,7 @@ class Params(Config):
     tables: tuple[str, ...] = ()
     headline: RowSettings = RowSettings()
     shapes: ShapesConfig = ShapesConfig()
+    generated: dict[str, dict[str, Any]] = Field({}, description="further drawn data sets, as differences from shapes")
     index: IndexSettings = IndexSettings()
     input_size: tuple[PositiveInt, PositiveInt]
     model: ModelSettings
@@ -151,15 +154,66 @@ class Params(Config):
     @property
     def dataset_folder(self) -> Path:
         """Holds train/ and val/."""
-        return self.data_dir / self.dataset if self.dataset in GENERATED_DATASETS else self._root / self.dataset
+        return self._root / self._dataset_path
 
     @property
     def dataset_name(self) -> str:
-        return self.dataset if self.dataset in GENERATED_DATASETS else self.dataset_folder.resolve().name
+        return self.dataset_folder.resolve().name
 
     @property
     def index_folder(self) -> Path:
-        return self.data_dir / "index" / self.dataset_name
+        """Data sets of the same name have each their own: data/index/data/shapes-vis. dvc.yaml says the same."""
+        path = self._dataset_path
+        return self.data_dir / "index" / path.relative_to(path.anchor)
+
+    @property
+    def _dataset_path(self) -> Path:
+        """Relative to the root, or absolute. The name of a generated data set stands for its folder."""
+        if self.dataset not in self.generated_names:
+            return Path(self.dataset)
+        folder = self.data_dir / self.dataset
+        return folder.relative_to(self._root) if folder.is_relative_to(self._root) else folder
+
+    @property
+    def generated_names(self) -> tuple[str, ...]:
+        """Of the data sets that are drawn here."""
+        return (GENERATED_DATASET, *self.generated)
+
+    @property
+    def generated_name(self) -> str | None:
+        """The name of the data set if it is drawn here."""
+        return next((name for name in self.generated_names if self.dataset_folder == self.data_dir / name), None)
+
+    @property
+    def drawn(self) -> ShapesConfig:
+        """What the data set is drawn from, if it is drawn here."""
+        return ShapesConfig(**(self.shapes.model_dump() | self.generated.get(self.generated_name, {})))
+
+    def with_dataset(self, published: str | None) -> Params:
+        """The same parameters for what stands for a data set of the paper; None is the parameters' own.
+
+        Raises:
+            UserError: nothing stands for it.
+        """
+        if published in (None, "youtube-vis-2019") and published not in self.scale.dataset:
+            return self
+        if published not in self.scale.dataset:
+            raise UserError("params.yaml", "scale.dataset", f"nothing stands for {published}",
+                            f"Name a data set for it, as in scale: {{dataset: {{{published}: data/{published}}}}}")
+        return self.model_copy(update={"dataset": self.scale.dataset[published]})
+
+    def of_dataset(self, name: str) -> Params:
+        """The same parameters for the data set of this name, which they or ``scale.dataset`` have.
+
+        Raises:
+            UserError: neither has it.
+        """
+        known = [self, *(self.model_copy(update={"dataset": dataset}) for dataset in self.scale.dataset.values())]
+        for params in known:
+            if params.dataset_name == name:
+                return params
+        raise UserError("params.yaml", "dataset", f"{name} is not among the data sets here",
+                        f"There are {', '.join(params.dataset_name for params in known)}")
 
     def pretrain_source(self, method: Literal["efficientvis", "vistr"]) -> str:
         """What the trainings of a method start from."""

@@ -126,6 +126,7 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | No
     from pipeline.store import RunLog
 
     began = time.time()
+    params = params.of_dataset(spec.dataset_name)
     set_up_torch(params)
     index = load_index(params, "train")
     if index.digest != spec.dataset_digest:

@@ -22,6 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
+# What the fixture `reproduced` runs: tables, and the rows that they have.
+REPRODUCED_ROWS = {"table1e": ("w/o CL", "w/ CL"), "table1h": ("Original FPS", "1.5 FPS")}
+
 # Over the project's own params.yaml. Everything is as in the real thing but small: two trainings of seconds a row.
 TINY = {
     "shapes": {"train_videos": 6, "val_videos": 3, "frames": 8, "height": 32, "width": 48, "min_radius": 5, "max_radius": 8},
@@ -68,6 +71,7 @@ def _tiny_template(tmp_path_factory) -> Path:
     """Drawn and indexed once per test run."""
     from pipeline import download, index
     from pipeline.config import load_params
+    from pipeline.prepare import prepare
 
     folder = tmp_path_factory.mktemp("template")
     shutil.copytree(CHECKOUT / "experiments", folder / "experiments")
@@ -76,6 +80,7 @@ def _tiny_template(tmp_path_factory) -> Path:
     params = load_params(folder / "params.yaml")
     download.take(params)
     index.build(params)
+    prepare(params, ["table3"])
     return folder
 
 
@@ -90,6 +95,27 @@ def tiny_project(_tiny_template, tmp_path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory) -> tuple[Path, str]:
+    """A tiny clone of this checkout in which dvc repro has run and all is committed, and what it said. Leave it as it is."""
+    from dvc_project import clone_without_results, commit, dvc
+
+    folder = tmp_path_factory.mktemp("reproduced") / "project"
+    clone_without_results(folder)
+    write_params(folder, **TINY, seeds=1, tables=list(REPRODUCED_ROWS))
+    output = dvc(folder, "repro")
+    commit(folder)
+    return folder, output
+
+
+@pytest.fixture
+def dvc_project(reproduced, tmp_path) -> Path:
+    """A copy of ``reproduced`` to change, without its MLflow store, which knows the paths of the original."""
+    folder = tmp_path / "project"
+    shutil.copytree(reproduced[0], folder, symlinks=True, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns", ".mlflow"))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -53,9 +53,23 @@ def test_folders_are_relative_to_the_file_wherever_one_stands(project, monkeypat
     assert params.root == project
     assert params.runs_dir == project / "runs" and params.results_dir == project / "results"
     assert params.dataset_folder == project / "data" / "shapes-vis" and params.dataset_name == "shapes-vis"
-    assert params.index_folder == project / "data" / "index" / "shapes-vis"
-    other = load_params(project / "params.yaml", ["dataset=videos/dogs"])
-    assert other.dataset_folder == project / "videos/dogs" and other.dataset_name == "dogs"
+    assert params.index_folder == project / "data" / "index" / "data" / "shapes-vis"
+    named = load_params(project / "params.yaml", ["dataset=shapes-vis"])
+    assert (named.dataset_folder, named.index_folder) == (params.dataset_folder, params.index_folder)
+    for dataset in ("videos/dogs", "/videos/dogs"):
+        other = load_params(project / "params.yaml", [f"dataset={dataset}"])
+        assert other.dataset_folder == project / dataset and other.dataset_name == "dogs"
+        assert other.index_folder == project / "data/index/videos/dogs"
+
+
+def test_a_null_in_the_file_leaves_what_the_profile_has(project):
+    profile = yaml.safe_load((project / "experiments/profiles/laptop.yaml").read_text())
+    set_param(project, "train.lr", None)
+    assert load_params(project / "params.yaml").train.lr == profile["train"]["lr"]
+    set_param(project, "train", None)
+    assert load_params(project / "params.yaml").train.epochs == profile["train"]["epochs"]
+    set_param(project, "inference.test_fps", 3, "experiments/profiles/laptop.yaml")
+    assert load_params(project / "params.yaml", ["inference.test_fps=null"]).inference.test_fps is None
 
 
 def test_params_travel_to_other_processes(project):
