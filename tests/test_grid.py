@@ -47,7 +47,9 @@ def test_rows_share_their_trainings(params, grid, trainings, evaluations):
     plan = plan_rows(params, rows)
     unique = [spec.key for spec in plan.trainings if spec.kind == "train"]
     assert sorted(unique) == sorted(key for found in keys.values() for key in found), "and another word, another training"
-    assert (len(unique), len(plan.evaluations)) == (trainings, evaluations)
+    ends = [spec for spec in plan.evaluations if not spec.halvings]
+    assert (len(unique), len(ends)) == (trainings, evaluations)
+    assert len(plan.evaluations) - len(ends) == 3 * params.resources.snapshots, "the learning curves of table 1g"
     assert len(plan.trainings) - len(unique) < len(unique), "trainings share what they start from"
 
 

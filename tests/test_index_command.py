@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -257,13 +256,3 @@ def test_the_commands(project):
     wrong = command(project, "pipeline.index")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
     assert str(file) in wrong.stderr and "videos[1].file_names[3]: truncated" in wrong.stderr
-
-
-@pytest.mark.parametrize("name", ["pipeline.download", "pipeline.index", "pipeline.import_masks"])
-def test_help_is_quick(project, name):
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        assert "usage" in command(project, name, "--help").stdout
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.3

@@ -231,11 +231,15 @@ def test_evaluating_what_is_not_trained_is_a_user_error(project, tmp_path):
     assert result.returncode == 2 and "pipeline.train" in result.stderr and "Traceback" not in result.stderr
 
 
+COMMANDS = [file.stem for file in sorted((PROJECT / "pipeline").glob("*.py")) if "\ndef main(" in file.read_text()]
+
+
+@pytest.mark.slow
 def test_commands_answer_for_help_at_once_and_name_mistakes(tmp_path):
-    for module in ("train", "pretrain", "evaluate"):
+    for module in COMMANDS:
         result = subprocess.run([sys.executable, "-X", "importtime", "-m", f"pipeline.{module}", "--help"],
                                 capture_output=True, text=True, cwd=PROJECT)
-        assert result.returncode == 0 and "--params" in result.stdout
+        assert result.returncode == 0 and "usage" in result.stdout
         # What takes long to import says more than a clock on a busy machine.
         assert not any(name in result.stderr for name in ("torch", "pydantic", "numpy", "rich")), module
     result = run_command(tmp_path, "train")
