@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "
 HOW_TO_READ = (
     "A margin is a difference of AP in percent, paired over seeds: mean ± standard error, measured on {dataset} with the "
     "{profile} profile. One rule gives every verdict: *reproduced* where the whole {confidence} interval lies where the claim "
-    "holds, *contradicted* where all of it lies beyond a bound, *inconclusive* otherwise and with fewer than two seeds."
+    "holds, *contradicted* where all of it lies beyond a bound, *inconclusive* otherwise, with fewer than two seeds, and where "
+    "both rows stay below {least_ap:g} AP."
 )
 
 
@@ -44,17 +46,20 @@ class Entry:
     """A claim with what came out.
 
     Attributes:
-        margin: AP of ``row`` minus AP of ``than``, over ``seeds``; None where there is no seed.
+        row_ap, than_ap: percent, means over ``seeds``; None where there is no seed.
+        margin: the one minus the other.
         tested: what the verdict follows from: the margin, unless the claim is of a collapse.
         reason: why there is no verdict, or empty.
     """
 
     claim: Claim
-    seeds: tuple[int, ...]
-    margin: Estimate | None
-    tested: Estimate | None
     verdict: Verdict
-    reason: str
+    reason: str = ""
+    seeds: tuple[int, ...] = ()
+    row_ap: float | None = None
+    than_ap: float | None = None
+    margin: Estimate | None = None
+    tested: Estimate | None = None
 
 
 def settle(params: Params, ledger: Ledger) -> list[Entry]:
@@ -65,17 +70,22 @@ def settle(params: Params, ledger: Ledger) -> list[Entry]:
 def _settle(params: Params, ledger: Ledger, claim: Claim) -> Entry:
     for name in (claim.row, claim.than):
         if obstacle := ledger.obstacles.get(name.partition(":")[0]):
-            return Entry(claim, (), None, None, "not measured", obstacle)
+            return Entry(claim, "not measured", obstacle)
     row, than = (_ap_by_seed(params, ledger.evaluations[name]) for name in (claim.row, claim.than))
     if not row or not than:
-        return Entry(claim, (), None, None, "not measured", "a row has no results yet")
+        return Entry(claim, "not measured", "a row has no results yet")
     seeds = tuple(sorted(row.keys() & than.keys()))
     if not seeds:
-        return Entry(claim, (), None, None, "inconclusive", "the rows have no seed in common")
+        return Entry(claim, "inconclusive", "the rows have no seed in common")
+    row_ap, than_ap = (mean(found[seed] for seed in seeds) for found in (row, than))
     margin = estimate([row[seed] - than[seed] for seed in seeds], ledger.confidence)
     tested = estimate([claim.holds.share * row[seed] - than[seed] for seed in seeds], ledger.confidence)
-    reason = "one seed gives no interval" if len(seeds) == 1 else ""
-    return Entry(claim, seeds, margin, tested, verdict(tested, claim.holds), reason)
+    decided, reason = verdict(tested, claim.holds), ""
+    if len(seeds) == 1:
+        reason = "one seed gives no interval"
+    elif max(row_ap, than_ap) < ledger.least_ap:
+        decided, reason = "inconclusive", f"both rows stay below {ledger.least_ap:g} AP"
+    return Entry(claim, decided, reason, seeds, row_ap, than_ap, margin, tested)
 
 
 def _ap_by_seed(params: Params, evaluations: Sequence[EvalSpec]) -> dict[int, float]:
@@ -88,8 +98,6 @@ def _ap_by_seed(params: Params, evaluations: Sequence[EvalSpec]) -> dict[int, fl
 
 def estimate(values: Sequence[float], confidence: float) -> Estimate:
     """Mean, standard error and t-interval of values that are independent of each other, such as one per seed."""
-    from statistics import mean, stdev
-
     from scipy import stats
 
     n = len(values)
@@ -119,6 +127,7 @@ def write_ledger(params: Params, ledger: Ledger) -> Path:
         "dataset": params.dataset_name,
         "profile": params.profile,
         "confidence": ledger.confidence,
+        "least_ap": ledger.least_ap,
         "counts": {name: sum(entry.verdict == name for entry in entries) for name in VERDICTS},
         "claims": [_plain(entry) for entry in entries],
     }
@@ -133,16 +142,18 @@ def _plain(entry: Entry) -> dict[str, Any]:
     return {
         **entry.claim.model_dump(mode="json"),
         "holds": entry.claim.holds.text(),
-        "seeds": list(entry.seeds),
-        "margin": _rounded(entry.margin),
-        "tested": _rounded(entry.tested),
         "verdict": entry.verdict,
         "reason": entry.reason,
+        "seeds": list(entry.seeds),
+        "row_ap": _rounded(entry.row_ap),
+        "than_ap": _rounded(entry.than_ap),
+        "margin": entry.margin and {name: _rounded(value) for name, value in asdict(entry.margin).items()},
+        "tested": entry.tested and {name: _rounded(value) for name, value in asdict(entry.tested).items()},
     }
 
 
-def _rounded(value: Estimate | None) -> dict[str, float | int | None] | None:
-    return value and {name: number if number is None else round(number, 4) for name, number in asdict(value).items()}
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def markdown(facts: Mapping[str, Any]) -> str:
@@ -162,7 +173,8 @@ def markdown(facts: Mapping[str, Any]) -> str:
         if claim["reason"]:
             reasons[claim["reason"]].append(says)
     notes = [*tests, *(f"- {'; '.join(claims)}: {reason}." for reason, claims in reasons.items())]
-    intro = HOW_TO_READ.format(dataset=facts["dataset"], profile=facts["profile"], confidence=confidence)
+    intro = HOW_TO_READ.format(dataset=facts["dataset"], profile=facts["profile"], confidence=confidence,
+                               least_ap=facts["least_ap"])
     counts = ", ".join(f"{count} {name}" for name, count in facts["counts"].items() if count)
     parts = ["# Claims", intro, f"{counts}.", "\n".join(lines), "\n".join(notes)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -71,6 +71,7 @@ class Claim(Config):
 
 class _ClaimsFile(Config):
     confidence: float = Field(0.95, gt=0, lt=1)
+    least_ap: float = Field(0.0, ge=0, description="percent; where both rows stay below, nothing is concluded")
     claims: tuple[Claim, ...] = Field(min_length=1)
 
     @field_validator("claims")
@@ -92,6 +93,7 @@ class Ledger:
     """
 
     confidence: float
+    least_ap: float
     claims: tuple[Claim, ...]
     evaluations: Mapping[str, tuple[EvalSpec, ...]]
     obstacles: Mapping[str, str]
@@ -121,4 +123,4 @@ def load_ledger(params: Params) -> Ledger:
             if name not in evaluations and table not in obstacles:
                 known = ", ".join(repr(other) for other in evaluations if other.startswith(f"{table}:"))
                 raise UserError(path, f"claims.{number}.{key}", f"there is no row {name!r} to run", f"There are {known}")
-    return Ledger(file.confidence, file.claims, evaluations, obstacles)
+    return Ledger(file.confidence, file.least_ap, file.claims, evaluations, obstacles)

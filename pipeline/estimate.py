@@ -105,8 +105,9 @@ def _configuration(training: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _kind(training: Mapping[str, Any]) -> tuple[Any, ...]:
     """What trainings of similar pace have in common. Another method's network has other settings."""
-    model = training["model"]
-    return training["kind"], model["backbone"], sorted(model), training["input_size"], training["dataset_digest"]
+    model, correspondence = training["model"], training["train"].get("correspondence")
+    return (training["kind"], model["backbone"], sorted(model), correspondence, training["input_size"],
+            training["dataset_digest"])
 
 
 def _past_runs(params: Params) -> tuple[list[_Past], list[_Past]]:

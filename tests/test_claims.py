@@ -132,6 +132,17 @@ def test_too_few_seeds_say_so(tiny_project):
     assert settled(params).seeds == (0, 1), "only seeds that both rows have"
 
 
+def test_networks_that_learned_nothing_show_nothing(tiny_project):
+    params = project(tiny_project)
+    path = change_claims(params, {"holds": {"above": -2, "below": 2}})
+    path.write_text(path.read_text() + "least_ap: 5\n")
+    put(params, with_cl=(0, 0, 0), without=(0, 0, 0.1))
+    (entry,) = settle(params, load_ledger(params))
+    assert (entry.verdict, entry.reason) == ("inconclusive", "both rows stay below 5 AP")
+    path.write_text(path.read_text().replace("least_ap: 5", "least_ap: 0"))
+    assert settle(params, load_ledger(params))[0].verdict == "reproduced"
+
+
 def test_the_ledger_is_written_for_people_and_programs(tiny_project):
     params = project(tiny_project)
     put(params, with_cl=(64, 65, 66.5), without=(7, 7.5, 6.5))

@@ -54,16 +54,20 @@ def test_another_seed_takes_as_long_as_the_first(params):
 
 
 def test_what_never_ran_takes_as_long_per_pixel_as_the_runs_most_like_it(params):
-    tables, plan = planned(params, "table1a", "table1c")
-    nine, base = tables["table1c"]["T=9"][0], tables["table1c"]["T=36"][0]
-    put_run(params, nine.train, 30.0)
-    put_run(params, base.train, 80.0)
+    tables, plan = planned(params, "table1a", "table1c", "table1e")
+    put_run(params, tables["table1c"]["T=9"][0].train, 30.0)
+    put_run(params, tables["table1c"]["T=36"][0].train, 120.0)
     found = durations(params, plan)
-    assert found[tables["table1a"]["Spatial (S)"][0].train.key] == Duration(80.0, "similar"), "as the one of the same length"
-    eighteen = found[tables["table1c"]["T=18"][0].train.key]
-    assert eighteen.basis == "similar"
-    # Six frames lie as far from three as from twelve: the mean of both paces.
-    assert eighteen.seconds == pytest.approx(6 * (30.0 / 3 + 80.0 / 12) / 2)
+
+    def expected(table, row):
+        return found[tables[table][row][0].train.key]
+
+    assert expected("table1a", "Spatial (S)") == Duration(120.0, "similar"), "as the one of the same length"
+    assert expected("table1c", "T=18") == Duration(60.0, "similar"), "with CL, as T=9: 10 s a frame"
+    put_run(params, tables["table1a"]["Joint T-S"][0].train, 60.0)
+    found = durations(params, plan)
+    assert expected("table1a", "Spatial (S)") == Duration(90.0, "similar"), "as long as those of its length in the mean"
+    assert expected("table1e", "w/o CL") == Duration(pytest.approx(90.0 * 3 / 12), "similar"), "without CL, as T=36"
     assert not any(spec.key in found for spec in plan.evaluations), "nothing was evaluated yet"
 
 
