@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
             videos.append(draw_video(config, args.split, number))
             progress(number + 1, count)
     if not any(video.tracks for video in videos):
-        raise UserError(args.params, "shapes", "no instance is to be seen in these videos", "Draw more of them, or larger shapes")
+        raise UserError(args.params, "shapes", "no instance is to be seen in these videos", "Draw more, or larger shapes")
     for name, value in measure(videos).items():
         print(f"{name:50}{value:g}" if isinstance(value, int) else f"{name:50}{value:.2f}")
     if args.out is not None:
