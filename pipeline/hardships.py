@@ -74,8 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         for number, video in enumerate(videos[:args.pictures], start=1):
-            path = args.out / f"{number}.png"
-            sample_strip(video, config, scale=args.scale).save(path, optimize=True)
+            # Grain fills a PNG; only JPEG makes it small.
+            path = args.out / f"{number}.jpg"
+            sample_strip(video, config, scale=args.scale).save(path, quality=80, optimize=True)
             print(path)
     return 0
 

@@ -301,9 +301,9 @@ def test_the_command_prints_what_occurs_and_draws_the_first_videos(tmp_path, cap
     few = ["-S", "shapes.val_videos=2", "-S", "shapes.frames=4", "-S", "shapes.degradation=0"]
     assert main([*few, "--out", str(tmp_path), "--pictures", "1"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "videos 2 instances" in printed and "degraded 0.00 " in printed and str(tmp_path / "1.png") in printed
-    with Image.open(tmp_path / "1.png") as picture:
+    assert "videos 2 instances" in printed and "degraded 0.00 " in printed and str(tmp_path / "1.jpg") in printed
+    with Image.open(tmp_path / "1.jpg") as picture:
         assert picture.width >= 4 * 96 and picture.height >= 2 * 64
-    assert [path.name for path in tmp_path.iterdir()] == ["1.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["1.jpg"]
     with pytest.raises(UserError, match="--pictures"):
         main([*few, "--pictures", "0"])
