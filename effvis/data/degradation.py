@@ -52,7 +52,8 @@ class Losses:
 
 
 def draw_losses(rng: np.random.Generator, count: int, frames: int, strength: float) -> Losses:
-    """At strength 1 a quarter of the frames is lost as a whole, and a third of the rest of each shape; never two in a row."""
+    """At strength 1 a quarter of the frames is lost as a whole, and of each shape one frame in five besides; no loss of a
+    shape follows another."""
     whole_L = _never_twice(rng.random((1, frames)) < 0.33 * strength, np.zeros(frames, bool))[0]
     beside_L = whole_L.copy()
     beside_L[1:] |= whole_L[:-1]
@@ -69,7 +70,9 @@ def _never_twice(wanted_NL: np.ndarray, forbidden_L: np.ndarray) -> np.ndarray:
     return kept_NL
 
 
-def degrade(rng: np.random.Generator, frames_LHW3: np.ndarray, weight_LHW: np.ndarray, kind_L: np.ndarray, size: float):
+def degrade(
+    rng: np.random.Generator, frames_LHW3: np.ndarray, weight_LHW: np.ndarray, kind_L: np.ndarray, size: float
+) -> None:
     """Replaces, in place, what ``weight_LHW`` says by its degraded self.
 
     Args:

@@ -179,7 +179,7 @@ class DrawnVideo:
 def draw_video(config: ShapesConfig, split: str, index: int) -> DrawnVideo:
     """One video, from (config.seed, split, index) alone."""
     root = np.random.default_rng([config.seed, SPLITS.index(split), index])
-    of_cast, of_paths, of_looks, of_scene, of_bars, of_losses = root.spawn(6)
+    of_cast, of_paths, of_looks, of_scene, of_bars, of_losses, of_grain = root.spawn(7)
     labels_N, twin_of, crosses = _cast(of_cast, config)
     paths = draw_paths(
         of_paths, crosses=crosses, frames=config.frames, height=config.height, width=config.width, exits=config.exits,
@@ -206,7 +206,7 @@ def draw_video(config: ShapesConfig, split: str, index: int) -> DrawnVideo:
         visible = [seen & (cover_LHW < 0.5) for seen in visible]
     canvas_LHW3 *= light_L[:, None, None, None]
     degrade(of_losses, canvas_LHW3, losses.weights(paths, config.height, config.width), losses.kind_L, config.max_radius)
-    add_grain(of_losses, canvas_LHW3, config.grain)
+    add_grain(of_grain, canvas_LHW3, config.grain)
 
     times_L = np.arange(config.frames)
     tracks = []
