@@ -1,13 +1,12 @@
-"""How the drawn shapes move: smooth paths that bounce off the frame's border, some fast, some leaving for a while."""
+"""How the drawn shapes move: smooth, mostly slow paths that bounce off the frame's border; some are fast, some leave for
+a while, some cross another shape's path."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-
-CANDIDATES = 12
-"""Sets of paths drawn per video, of which the one whose crossings are nearest to the wanted strength is taken."""
 
 
 @dataclass(frozen=True)
@@ -33,26 +32,42 @@ class Path2D:
     pulsation: tuple[float, float, float]
     angle: float
     turning: float
-    exit: tuple[float, float, float, int] | None
-    """Centre and half length of the absence, length of the way out, in frames; side -1 (left) or 1 (right)."""
+    exit: tuple[float, float, float] | None
+    """Centre and half length of the absence, length of the way out, in frames; it leaves by the nearer side."""
 
     def at(self, times_K: np.ndarray) -> Pose:
         size, rate, phase = self.pulsation
         radius_K = self.radius * (1 + size * np.sin(rate * times_K + phase))
-        sway, sway_rate, sway_phase = self.sway
-        waves_K = sway * np.sin(sway_rate * times_K + sway_phase)
-        x_K = _bounce(self.start[0] + self.velocity[0] * times_K - waves_K * np.sign(self.velocity[1]),
-                      self.radius, self.width - self.radius)
-        y_K = _bounce(self.start[1] + self.velocity[1] * times_K + waves_K * np.sign(self.velocity[0]),
-                      self.radius, self.height - self.radius)
+        x_K, y_K = self._inside(times_K)
         if self.exit is not None:
-            centre, half, way, side = self.exit
+            centre, half, way = self.exit
             gone_K = np.clip((half + way - np.abs(times_K - centre)) / way, 0, 1)
             gone_K = gone_K * gone_K * (3 - 2 * gone_K)
             beyond_K = 1.1 * radius_K + 2
-            outside_K = -beyond_K if side < 0 else self.width + beyond_K
+            to_the_left = self._inside(np.array([centre]))[0][0] < self.width / 2
+            outside_K = -beyond_K if to_the_left else self.width + beyond_K
             x_K = x_K + gone_K * (outside_K - x_K)
         return Pose(x_K, y_K, radius_K, self.angle + self.turning * times_K)
+
+    def crossing(self, other: Path2D, time: float, offset: tuple[float, float]) -> Path2D:
+        """This path, moved so that at ``time`` it is ``offset`` pixels away from the other one (exits aside)."""
+        at = np.array([time])
+        own_x, own_y = self._straight(at)
+        x, y = other._inside(at)
+        start = (self.start[0] + float(x[0] - own_x[0]) + offset[0], self.start[1] + float(y[0] - own_y[0]) + offset[1])
+        return replace(self, start=start)
+
+    def _straight(self, times_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centres if there were no border."""
+        sway, rate, phase = self.sway
+        waves_K = sway * np.sin(rate * times_K + phase)
+        return (self.start[0] + self.velocity[0] * times_K - waves_K * np.sign(self.velocity[1]),
+                self.start[1] + self.velocity[1] * times_K + waves_K * np.sign(self.velocity[0]))
+
+    def _inside(self, times_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centres if it never left."""
+        x_K, y_K = self._straight(times_K)
+        return _bounce(x_K, self.radius, self.width - self.radius), _bounce(y_K, self.radius, self.height - self.radius)
 
 
 def _bounce(position: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -62,44 +77,44 @@ def _bounce(position: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def draw_paths(
-    rng: np.random.Generator, *, count: int, frames: int, height: int, width: int, occlusion: float, exits: float,
+    rng: np.random.Generator, *, crosses: Sequence[int | None], frames: int, height: int, width: int, exits: float,
     speed: float, change: float, min_radius: float, max_radius: float,
 ) -> list[Path2D]:
-    """``count`` paths through a video of ``frames`` frames, the farthest shape first. Strengths are in 0..1."""
-    candidates = [
-        [_draw_path(rng, frames, height, width, exits, speed, change, min_radius, max_radius) for _ in range(count)]
-        for _ in range(CANDIDATES)
-    ]
-    # At full strength, two shapes of a video overlap in half of the frames.
-    wanted = 0.5 * occlusion
-    return min(candidates, key=lambda paths: abs(_crossing(paths, frames) - wanted))
+    """Paths through a video of ``frames`` frames.
 
-
-def _crossing(paths: list[Path2D], frames: int) -> float:
-    """Share of the frames in which some two shapes overlap by a good part."""
-    poses = [path.at(np.arange(frames)) for path in paths]
-    overlap_L = np.zeros(frames, bool)
-    for i, a in enumerate(poses):
-        for b in poses[:i]:
-            overlap_L |= np.hypot(a.x - b.x, a.y - b.y) < 0.65 * (a.radius + b.radius)
-    return float(overlap_L.mean())
+    Args:
+        crosses: for each shape the number of an earlier one whose path it crosses, or None.
+        exits, speed, change: strengths in 0..1.
+    """
+    paths: list[Path2D] = []
+    for other in crosses:
+        path = _draw_path(rng, frames, height, width, exits, speed, change, min_radius, max_radius)
+        time, pace = rng.uniform(0.2, 0.8) * frames, rng.uniform(1.5, 3.5)
+        aside, turn, near = rng.uniform(0, 2 * np.pi), rng.uniform(-1, 1), rng.uniform(0.1, 0.6)
+        if other is not None:
+            # Against the other's way, so that they pass each other within a few frames and do not stay together.
+            heading = np.arctan2(-paths[other].velocity[1], -paths[other].velocity[0]) + turn
+            away = near * (path.radius + paths[other].radius)
+            path = replace(path, velocity=(pace * np.cos(heading), pace * np.sin(heading))).crossing(
+                paths[other], time, (away * np.cos(aside), away * np.sin(aside)))
+        paths.append(path)
+    return paths
 
 
 def _draw_path(rng: np.random.Generator, frames: int, height: int, width: int, exits: float, speed: float,
                change: float, min_radius: float, max_radius: float) -> Path2D:
-    pulse = 0.25 * change * rng.uniform(0.2, 1)
+    pulse = 0.35 * change * rng.uniform(0.2, 1)
     # The largest size of the pulsation must still fit.
     radius = rng.uniform(min_radius, max_radius) / (1 + pulse)
-    pace = rng.uniform(0.5, 1.8) + (rng.random() < speed) * rng.uniform(1, 2 + 4 * speed)
+    pace = rng.uniform(0.3, 1.3) + (rng.random() < speed) * rng.uniform(1, 2 + 4 * speed)
     heading = rng.uniform(0, 2 * np.pi)
-    way = rng.uniform(4, 7)
-    absence = (rng.uniform(-0.1, 1.1) * frames, rng.uniform(1, 4), way, int(rng.choice((-1, 1))))
+    absence = (rng.uniform(0, 1) * frames, rng.uniform(0.5, 2.5), rng.uniform(2, 4))
     leaves = rng.random() < exits
     return Path2D(
         height=height, width=width,
         start=(rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)),
         velocity=(pace * np.cos(heading), pace * np.sin(heading)),
-        sway=(rng.uniform(0, 4), rng.uniform(0.15, 0.5), rng.uniform(0, 2 * np.pi)),
-        radius=radius, pulsation=(pulse, rng.uniform(0.2, 0.6), rng.uniform(0, 2 * np.pi)),
-        angle=rng.uniform(0, 2 * np.pi), turning=rng.choice((-1, 1)) * rng.uniform(0.02, 0.05 + 0.25 * change),
+        sway=(rng.uniform(0, 3), rng.uniform(0.15, 0.5), rng.uniform(0, 2 * np.pi)),
+        radius=radius, pulsation=(pulse, rng.uniform(0.3, 1.0), rng.uniform(0, 2 * np.pi)),
+        angle=rng.uniform(0, 2 * np.pi), turning=rng.choice((-1, 1)) * rng.uniform(0.02, 0.05 + 0.4 * change),
         exit=absence if leaves else None)

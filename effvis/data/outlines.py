@@ -2,7 +2,8 @@
 
 Each function takes coordinates x, y (arrays of one shape, in radii, y downwards) and gives the distance to the outline
 in radii: negative inside, positive outside, exact or slightly short outside corners. All fit into the unit circle and
-cover roughly equal areas, so that size does not tell the category.
+cover similar areas, so that size does not tell the category. Some differ in one part alone (a pacman is a circle that
+lacks a sector, a tee a cross that lacks an arm): where that part is hidden, a single frame cannot tell them apart.
 """
 
 from __future__ import annotations
@@ -12,6 +13,13 @@ import numpy as np
 
 def circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.hypot(x, y) - 0.85
+
+
+def pacman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A circle with a mouth of 80 degrees, to the right."""
+    half = np.deg2rad(40)
+    depth_in_mouth = x * np.sin(half) - np.abs(y) * np.cos(half)
+    return np.maximum(np.hypot(x, y) - 0.85, depth_in_mouth)
 
 
 def square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -40,8 +48,14 @@ def cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.minimum(wide, tall)
 
 
+def tee(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A cross without its upper arm."""
+    return np.maximum(cross(x, y), -0.33 - y)
+
+
 def ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.abs(np.hypot(x, y) - 0.68) - 0.27
 
 
-OUTLINES = {"circle": circle, "square": square, "triangle": triangle, "star": star, "cross": cross, "ring": ring}
+OUTLINES = {"circle": circle, "pacman": pacman, "square": square, "triangle": triangle, "star": star, "cross": cross,
+            "tee": tee, "ring": ring}

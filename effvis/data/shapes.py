@@ -1,9 +1,8 @@
 """The embedded data set ``shapes-vis``: drawn shapes that move, hide each other, leave, return and change.
 
-Each hardship has a strength in 0..1, so that the components that the paper ablates have something to do: occlusion and
-exits ask for identity over time, fast motion and blur for features that follow the object, appearance change for
-queries that are more than a colour. Colour never tells the category. ``write`` makes the same bytes for the same
-config; what happens in a video is decided by (seed, split, its number) alone.
+Each hardship has a strength in 0..1, so that the components that the paper ablates have something to do; docs/shapes.md
+says which is meant for what. Colour never tells the category. ``write`` makes the same bytes for the same config; what
+happens in a video is decided by (seed, split, its number) alone, and each hardship draws from a stream of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,14 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from effvis.config import Config
-from effvis.data import masks, outlines
+from effvis.data import appearance, masks, outlines
 from effvis.data.atomic import replacing_folder
+from effvis.data.degradation import add_grain, degrade, draw_losses
 from effvis.data.motion import Path2D, draw_paths
+from effvis.data.occluders import draw_bars
 from effvis.data.youtube_vis import annotation_entry, write_annotations
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised whenever the same config would give other bytes."""
 
 SPLITS = ("train", "val")
@@ -34,31 +36,30 @@ STAMP = "shapes.json"
 MIN_VISIBLE_PIXELS = 12
 """An instance with fewer visible pixels in a frame counts as absent there."""
 
-BLUR_STEPS = 9
-EXPOSURE = 1.2
-"""Length of a blurred frame's exposure, in frames."""
-
 
 class ShapesConfig(Config):
     """What is drawn. Strengths are from 0 (none) to 1 (hard); lengths are in pixels."""
 
-    train_videos: int = Field(300, ge=1)
-    val_videos: int = Field(80, ge=1)
-    frames: int = Field(24, ge=1, description="per video")
+    train_videos: int = Field(600, ge=1)
+    val_videos: int = Field(160, ge=1)
+    frames: int = Field(12, ge=1, description="per video")
     height: int = Field(64, ge=16)
     width: int = Field(96, ge=16)
     fps: float = Field(6.0, gt=0)
     seed: int = Field(0, ge=0)
-    categories: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross")
+    categories: tuple[str, ...] = ("circle", "pacman", "square", "star", "cross", "tee")
     min_objects: int = Field(2, ge=1)
-    max_objects: int = Field(3, ge=1)
-    min_radius: float = Field(10.0, ge=3)
-    max_radius: float = Field(16.0, ge=3)
-    occlusion: float = Field(0.3, ge=0, le=1, description="how much paths cross; the nearer shape hides the farther")
-    exits: float = Field(0.3, ge=0, le=1, description="probability that a shape leaves the frame for some time")
-    speed: float = Field(0.3, ge=0, le=1, description="probability that a shape is fast, and how fast")
-    appearance_change: float = Field(0.3, ge=0, le=1, description="drift of hue and brightness, turning, pulsation")
-    blur: float = Field(0.3, ge=0, le=1, description="a third of it is the probability that a frame is motion-blurred")
+    max_objects: int = Field(4, ge=1)
+    min_radius: float = Field(9.0, ge=3)
+    max_radius: float = Field(15.0, ge=3)
+    occlusion: float = Field(0.4, ge=0, le=1, description="probability that a shape crosses the path of another")
+    occluders: float = Field(0.5, ge=0, le=1, description="bars and posts that pass in front and are no instances")
+    twins: float = Field(0.5, ge=0, le=1, description="probability that two shapes of a video look alike and cross")
+    exits: float = Field(0.2, ge=0, le=1, description="probability that a shape leaves the frame for some time")
+    speed: float = Field(0.2, ge=0, le=1, description="probability that a shape is fast, and how fast")
+    appearance_change: float = Field(0.6, ge=0, le=1, description="hue, brightness, size and angle over time")
+    degradation: float = Field(0.4, ge=0, le=1, description="single frames in which shapes cannot be read")
+    grain: float = Field(0.3, ge=0, le=1, description="noise that is another in each frame")
     texture: float = Field(0.3, ge=0, le=1, description="contrast of the stripes on the shapes")
     clutter: float = Field(0.3, ge=0, le=1, description="contrast of the background's texture")
 
@@ -98,7 +99,7 @@ def write(config: ShapesConfig, out: Path, progress: Callable[[int, int], None] 
                 if progress:
                     progress(done, total)
             categories = [{"id": i + 1, "name": name} for i, name in enumerate(config.categories)]
-            write_annotations(folder / split / "instances.json", description=f"shapes-vis, {split}",
+            write_annotations(folder / split / "instances.json", description=f"drawn shapes, {split}",
                               videos=videos, categories=categories, annotations=annotations)
         (folder / STAMP).write_text(json.dumps(describe(config), indent=1) + "\n", encoding="utf-8")
 
@@ -128,129 +129,119 @@ def _drawn(config: ShapesConfig, split: str, count: int, images: Path, workers: 
 
 def _write_video(job: tuple[ShapesConfig, str, int, Path]) -> tuple[dict, list[tuple[int, list[masks.RLE | None]]]]:
     config, split, index, images = job
-    frames_LHW3, tracks = draw_video(config, split, index)
+    video = draw_video(config, split, index)
     name = f"{index:05d}"
     (images / name).mkdir()
     file_names = [f"{name}/{frame:05d}.jpg" for frame in range(config.frames)]
-    for file_name, frame_HW3 in zip(file_names, frames_LHW3, strict=True):
+    for file_name, frame_HW3 in zip(file_names, video.frames_LHW3, strict=True):
         # Colour at full resolution: a shape is only some twenty pixels wide.
         Image.fromarray(frame_HW3).save(images / file_name, quality=95, subsampling=0)
-    video = {"id": index + 1, "height": config.height, "width": config.width, "length": config.frames,
+    entry = {"id": index + 1, "height": config.height, "width": config.width, "length": config.frames,
              "fps": config.fps, "file_names": file_names}
-    return video, [(label, _present(visible_LHW)) for label, visible_LHW in tracks]
+    return entry, [(track.label, present_masks(track.visible_LHW)) for track in video.tracks]
 
 
-def _present(visible_LHW: np.ndarray) -> list[masks.RLE | None]:
+def present_masks(visible_LHW: np.ndarray) -> list[masks.RLE | None]:
+    """The ground truth of an instance: its visible pixels in each frame, None where they are too few."""
     rles = masks.encode_many(visible_LHW)
     return [rle if seen.sum() >= MIN_VISIBLE_PIXELS else None for rle, seen in zip(rles, visible_LHW, strict=True)]
 
 
-def draw_video(config: ShapesConfig, split: str, index: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """One video, from (config.seed, split, index) alone.
+@dataclass(frozen=True)
+class DrawnTrack:
+    """One instance of a drawn video.
 
-    Returns:
-        The frames, (L, H, W, 3) uint8, and for each instance that is visible at all its label (index into
-        ``config.categories``) and its visible pixels, (L, H, W) bool.
+    Attributes:
+        label: index into ``ShapesConfig.categories``.
+        visible_LHW: its visible pixels, bool.
+        solid_LHW: all its pixels inside the frame, hidden or not.
+        centre_L2: x, y in pixels, also outside the frame.
+        degraded_L: whether it cannot be read in a frame.
+        twin: whether another instance of the video looks like it.
     """
-    rng = np.random.default_rng([config.seed, SPLITS.index(split), index])
-    count = int(rng.integers(config.min_objects, config.max_objects + 1))
-    labels = rng.integers(len(config.categories), size=count)
+
+    label: int
+    visible_LHW: np.ndarray
+    solid_LHW: np.ndarray
+    centre_L2: np.ndarray
+    degraded_L: np.ndarray
+    twin: bool
+
+
+@dataclass(frozen=True)
+class DrawnVideo:
+    """The frames, (L, H, W, 3) uint8, and the instances that are visible at all."""
+
+    frames_LHW3: np.ndarray
+    tracks: list[DrawnTrack]
+
+
+def draw_video(config: ShapesConfig, split: str, index: int) -> DrawnVideo:
+    """One video, from (config.seed, split, index) alone."""
+    root = np.random.default_rng([config.seed, SPLITS.index(split), index])
+    of_cast, of_paths, of_looks, of_scene, of_bars, of_losses, of_grain = root.spawn(7)
+    labels_N, twin_of, crosses = _cast(of_cast, config)
     paths = draw_paths(
-        rng, count=count, frames=config.frames, height=config.height, width=config.width, occlusion=config.occlusion,
-        exits=config.exits, speed=config.speed, change=config.appearance_change,
-        min_radius=config.min_radius, max_radius=config.max_radius)
-    colours_NL3 = _colours(rng, config, count)
-    stripes = [_Stripes(rng, config.texture) for _ in range(count)]
-    canvas_LHW3 = np.repeat(_background(rng, config)[None], config.frames, axis=0)
-    blurred_L = rng.random(config.frames) < config.blur / 3
+        of_paths, crosses=crosses, frames=config.frames, height=config.height, width=config.width, exits=config.exits,
+        speed=config.speed, change=config.appearance_change, min_radius=config.min_radius, max_radius=config.max_radius)
+    colours_NL3 = appearance.draw_colours(of_looks, twin_of, config.frames, config.appearance_change)
+    surfaces = appearance.draw_surfaces(of_looks, twin_of, config.texture)
+    background_HW3 = appearance.draw_background(of_scene, config.height, config.width, config.clutter)
+    light_L = appearance.draw_light(of_scene, config.frames, config.appearance_change)
+    bars = draw_bars(of_bars, paths, config.frames, config.occluders)
+    losses = draw_losses(of_losses, len(paths), config.frames, config.degradation)
 
+    canvas_LHW3 = np.repeat(background_HW3[None], config.frames, axis=0)
     # Painted from the farthest to the nearest; each one hides what is painted already.
+    solids: list[np.ndarray] = []
     visible: list[np.ndarray] = []
-    for label, path, colour_L3, stripe in zip(labels, paths, colours_NL3, stripes, strict=True):
-        outline = outlines.OUTLINES[config.categories[label]]
-        cover_LHW, shade_LHW = _cover(config, path, outline, stripe, np.arange(config.frames))
-        solid_LHW = cover_LHW >= 0.5
-        if blurred_L.any():
-            cover_LHW[blurred_L], shade_LHW[blurred_L] = _motion_blurred(config, path, outline, stripe, blurred_L)
-        paint_LHW3 = colour_L3[:, None, None] * shade_LHW[..., None]
-        canvas_LHW3 += cover_LHW[..., None] * (paint_LHW3 - canvas_LHW3)
-        visible = [seen & ~solid_LHW for seen in visible] + [solid_LHW]
-    frames_LHW3 = np.clip(canvas_LHW3 * 255 + 0.5, 0, 255).astype(np.uint8)
-    tracks = [(int(label), seen) for label, seen in zip(labels, visible, strict=True)
-              if seen.sum(axis=(1, 2)).max() >= MIN_VISIBLE_PIXELS]
-    return frames_LHW3, tracks
+    for label, path, colour_L3, surface in zip(labels_N, paths, colours_NL3, surfaces, strict=True):
+        cover_LHW, shade_LHW = _cover(config, path, outlines.OUTLINES[config.categories[label]], surface)
+        canvas_LHW3 += cover_LHW[..., None] * (colour_L3[:, None, None] * shade_LHW[..., None] - canvas_LHW3)
+        solids.append(cover_LHW >= 0.5)
+        visible = [seen & ~solids[-1] for seen in visible] + [solids[-1]]
+    for bar in bars:
+        cover_LHW = bar.cover(config.frames, config.height, config.width)
+        canvas_LHW3 += cover_LHW[..., None] * (bar.colour_3 - canvas_LHW3)
+        visible = [seen & (cover_LHW < 0.5) for seen in visible]
+    canvas_LHW3 *= light_L[:, None, None, None]
+    degrade(of_losses, canvas_LHW3, losses.weights(paths, config.height, config.width), losses.kind_L, config.max_radius)
+    add_grain(of_grain, canvas_LHW3, config.grain)
+
+    times_L = np.arange(config.frames)
+    tracks = []
+    for n, path in enumerate(paths):
+        if visible[n].sum(axis=(1, 2)).max() >= MIN_VISIBLE_PIXELS:
+            pose = path.at(times_L)
+            tracks.append(DrawnTrack(
+                label=int(labels_N[n]), visible_LHW=visible[n], solid_LHW=solids[n],
+                centre_L2=np.stack([pose.x, pose.y], axis=-1), degraded_L=losses.degraded_NL[n],
+                twin=twin_of[n] is not None or n in twin_of))
+    return DrawnVideo(np.clip(canvas_LHW3 * 255 + 0.5, 0, 255).astype(np.uint8), tracks)
 
 
-class _Stripes:
-    """Brightness of a shape's surface, in its own turning coordinates."""
+def _cast(rng: np.random.Generator, config: ShapesConfig) -> tuple[np.ndarray, list[int | None], list[int | None]]:
+    """Labels (N,) of a video's shapes and, for each shape, the earlier one that it looks like and the one that it crosses."""
+    count = int(rng.integers(config.min_objects, config.max_objects + 1))
+    labels_N = rng.integers(len(config.categories), size=count)
+    earlier_N = [int(rng.integers(n)) if n else None for n in range(count)]
+    crossing_N = rng.random(count) < config.occlusion
+    with_twins, twin = rng.random() < config.twins, int(rng.integers(1, max(count, 2)))
+    twin_of: list[int | None] = [None] * count
+    if with_twins and count > 1:
+        twin_of[twin] = earlier_N[twin]
+        labels_N[twin] = labels_N[earlier_N[twin]]
+        crossing_N[twin] = True
+    return labels_N, twin_of, [other if crossing else None for other, crossing in zip(earlier_N, crossing_N, strict=True)]
 
-    def __init__(self, rng: np.random.Generator, strength: float):
-        self.direction = rng.uniform(0, np.pi)
-        self.frequency = rng.uniform(2.5, 5.0)  # radians per radius / 1.3
-        self.phase = rng.uniform(0, 2 * np.pi)
-        self.depth = 0.5 * strength
 
-    def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        along = x * np.cos(self.direction) + y * np.sin(self.direction)
-        return 1 - self.depth * (0.5 + 0.5 * np.sin(1.3 * self.frequency * along + self.phase))
-
-
-def _cover(config: ShapesConfig, path: Path2D, outline, stripes: _Stripes, times_K: np.ndarray):
-    """How much of each pixel the shape covers at K times (in frames), and its shade there: two (K, H, W) float64."""
-    state = path.at(times_K)
+def _cover(config: ShapesConfig, path: Path2D, outline, surface: appearance.Stripes) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each pixel the shape covers in each frame, and its shade there: two (L, H, W) float64."""
+    pose = path.at(np.arange(config.frames))
     across_W, down_H = np.arange(config.width) + 0.5, np.arange(config.height) + 0.5
-    x = (across_W[None, None, :] - state.x[:, None, None]) / state.radius[:, None, None]
-    y = (down_H[None, :, None] - state.y[:, None, None]) / state.radius[:, None, None]
-    cos, sin = np.cos(state.angle)[:, None, None], np.sin(state.angle)[:, None, None]
+    x = (across_W[None, None, :] - pose.x[:, None, None]) / pose.radius[:, None, None]
+    y = (down_H[None, :, None] - pose.y[:, None, None]) / pose.radius[:, None, None]
+    cos, sin = np.cos(pose.angle)[:, None, None], np.sin(pose.angle)[:, None, None]
     x, y = x * cos + y * sin, y * cos - x * sin
-    distance_in_pixels = outline(x, y) * state.radius[:, None, None]
-    return np.clip(0.5 - distance_in_pixels, 0, 1), stripes(x, y)
-
-
-def _motion_blurred(config: ShapesConfig, path: Path2D, outline, stripes: _Stripes, blurred_L: np.ndarray):
-    """The same, averaged over the exposure of each blurred frame."""
-    frames_B = np.flatnonzero(blurred_L)
-    times_BS = frames_B[:, None] + EXPOSURE * np.linspace(-0.5, 0.5, BLUR_STEPS)
-    cover, shade = _cover(config, path, outline, stripes, times_BS.reshape(-1))
-    shape = (len(frames_B), BLUR_STEPS, config.height, config.width)
-    return cover.reshape(shape).mean(axis=1), shade.reshape(shape).mean(axis=1)
-
-
-def _colours(rng: np.random.Generator, config: ShapesConfig, count: int) -> np.ndarray:
-    """(N, L, 3) RGB in 0..1: hues evenly spaced over the instances of a video, whatever their categories."""
-    time_L = np.arange(config.frames) / max(config.frames - 1, 1)
-    spacing = 1 / count
-    hues_N = rng.uniform() + spacing * (rng.permutation(count) + rng.uniform(-0.1, 0.1, count))
-    strength = config.appearance_change
-    drift_NL = strength * rng.uniform(-0.35, 0.35, count)[:, None] * spacing * time_L
-    turns_N, phases_N = rng.uniform(0.5, 1.5, count), rng.uniform(0, 2 * np.pi, count)
-    dimming_NL = strength * 0.35 * (0.5 + 0.5 * np.sin(2 * np.pi * turns_N[:, None] * time_L + phases_N[:, None]))
-    value_NL = rng.uniform(0.85, 1.0, count)[:, None] * (1 - dimming_NL)
-    saturation_N = rng.uniform(0.7, 1.0, count)
-    return _rgb(hues_N[:, None] + drift_NL, saturation_N[:, None], value_NL)
-
-
-def _rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """HSV (hue in turns) to RGB on a new last axis."""
-    wave = np.abs((hue[..., None] + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1
-    return value[..., None] * (1 - saturation[..., None] * (1 - np.clip(wave, 0, 1)))
-
-
-def _background(rng: np.random.Generator, config: ShapesConfig) -> np.ndarray:
-    """(H, W, 3) dim, nearly grey, with large and small blotches."""
-    tint_3 = _rgb(*(np.array(value) for value in (rng.uniform(), rng.uniform(0, 0.4), rng.uniform(0.15, 0.28))))
-    large_HW = _smooth_noise(rng, config, cell=24)
-    small_HW3 = np.stack([_smooth_noise(rng, config, cell=6) for _ in range(3)], axis=-1)
-    contrast = 0.15 + 0.5 * config.clutter
-    return tint_3 * (1 + contrast * large_HW[..., None]) + 0.12 * config.clutter * small_HW3
-
-
-def _smooth_noise(rng: np.random.Generator, config: ShapesConfig, cell: int) -> np.ndarray:
-    """(H, W) noise in -1..1 that changes over ``cell`` pixels."""
-    def blend(size: int) -> np.ndarray:
-        nodes = size // cell + 2
-        away = np.abs(np.arange(size)[:, None] / cell - np.arange(nodes))
-        return np.where(away < 1, 0.5 + 0.5 * np.cos(np.pi * away), 0)
-
-    down, across = blend(config.height), blend(config.width)
-    return down @ rng.uniform(-1, 1, (down.shape[1], across.shape[1])) @ across.T
+    distance_in_pixels = outline(x, y) * pose.radius[:, None, None]
+    return np.clip(0.5 - distance_in_pixels, 0, 1), surface(x, y)

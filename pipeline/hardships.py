@@ -1,0 +1,87 @@
+"""Prints how often each hardship occurs in the drawn videos, and draws a few of them: frames above, ground truth below.
+
+The videos are drawn anew from the parameters' ``shapes``; nothing has to be downloaded or indexed before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from effvis.data.shapes import DrawnVideo, ShapesConfig
+
+
+def sample_strip(video: DrawnVideo, config: ShapesConfig, *, scale: int) -> Image:
+    """Every frame of a video beside the next, below each its instances, one colour per identity, named in the first frame
+    that shows them.
+
+    Args:
+        scale: pixels per pixel of the frame.
+    """
+    from PIL import Image
+
+    from effvis.data.shapes import present_masks
+    from effvis.visualize import Overlay, draw, side_by_side
+
+    frames = [Image.fromarray(frame_HW3) for frame_HW3 in video.frames_LHW3]
+    overlays: list[list[Overlay]] = [[] for _ in frames]
+    for identity, track in enumerate(video.tracks):
+        name = config.categories[track.label]
+        for rle, of_frame in zip(present_masks(track.visible_LHW), overlays, strict=True):
+            if rle is not None:
+                of_frame.append(Overlay(rle, identity, name))
+                name = ""
+    rows = [[draw(frame, [], scale=scale) for frame in frames],
+            [draw(frame, shown, scale=scale) for frame, shown in zip(frames, overlays, strict=True)]]
+    return side_by_side(rows, ["frames", "truth"])
+
+
+def main(argv: list[str] | None = None) -> int:
+    from pipeline.cli import parser, progress_bar
+
+    arguments = parser(__doc__, "pipeline.hardships")
+    arguments.add_argument("--split", choices=("train", "val"), default="val", help="(default: val)")
+    arguments.add_argument("--videos", type=int, help="measure so many of its videos (default: all)")
+    arguments.add_argument("--out", type=Path, help="folder for pictures of the first videos (default: none are drawn)")
+    arguments.add_argument("--pictures", type=int, default=3, help="how many pictures (default: 3)")
+    arguments.add_argument("--scale", type=int, default=1, help="enlargement of the frames (default: 1)")
+    args = arguments.parse_args(argv)
+
+    from effvis.data.hardships import measure
+    from effvis.data.shapes import draw_video
+    from pipeline.config import load_params
+
+    config = load_params(args.params, args.set).shapes
+    available = config.train_videos if args.split == "train" else config.val_videos
+    for name, value in (("videos", args.videos or available), ("pictures", args.pictures), ("scale", args.scale)):
+        if value < 1:
+            raise UserError("command line", f"--{name}", f"{value} is not at least 1", "Give a larger number")
+    count = min(args.videos or available, available)
+    videos = []
+    with progress_bar("drawing videos") as progress:
+        for number in range(count):
+            videos.append(draw_video(config, args.split, number))
+            progress(number + 1, count)
+    if not any(video.tracks for video in videos):
+        raise UserError(args.params, "shapes", "no instance is to be seen in these videos", "Draw more, or larger shapes")
+    for name, value in measure(videos).items():
+        print(f"{name:50}{value:g}" if isinstance(value, int) else f"{name:50}{value:.2f}")
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for number, video in enumerate(videos[:args.pictures], start=1):
+            # Grain fills a PNG; only JPEG makes it small.
+            path = args.out / f"{number}.jpg"
+            sample_strip(video, config, scale=args.scale).save(path, quality=80, optimize=True)
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    from pipeline.cli import run
+
+    run(main)
