@@ -65,7 +65,8 @@ class ModelConfig(Config):
         is spatial. (FTSA is not: its temporal block still mixes the channels of a single embedding.)
         """
         return self.model_copy(update={
-            "clip_length": 1, "dynamic_conv": "temporal", "neighbour_crop": "own", "query": "time-disentangled",
+            "clip_length": 1, "dynamic_conv": "temporal", "neighbour_crop": "own", "similarity_temperature": 1.0,
+            "query": "time-disentangled",
             "attention": "spatial" if self.attention == "joint" else self.attention})
 
 
