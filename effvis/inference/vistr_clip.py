@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,15 +44,22 @@ def _encode_masks(
 ) -> list[list[dict | None]]:
     rles: list[list[dict | None]] = [[None] * present_NT.shape[1] for _ in range(len(present_NT))]
     seen = present_NT.any(dim=1).nonzero()[:, 0]
-    at_once = max(1, PIXELS_AT_ONCE // (video_size[0] * video_size[1]))
     for first in range(0, len(seen), TRACKLET_CHUNK):
         chunk = seen[first: first + TRACKLET_CHUNK]
         logits_XTHW = model.mask_logits(output, chunk.unsqueeze(0))[0]
-        for n, logits in zip(chunk.tolist(), logits_XTHW, strict=True):
-            for frames in present_NT[n].nonzero()[:, 0].split(at_once):
-                at_input = masks_at_input_size(logits[frames].unsqueeze(0), output.height, output.width)
-                full = F.interpolate(at_input, size=video_size, mode="bilinear", align_corners=False)[0]
-                masks = full.float().sigmoid() >= threshold
-                for t, rle in zip(frames.tolist(), encode_many(masks.cpu().numpy()), strict=True):
-                    rles[n][t] = rle
+        for n, logits_THW in zip(chunk.tolist(), logits_XTHW, strict=True):
+            frames = present_NT[n].nonzero()[:, 0]
+            encoded = _encode(logits_THW[frames], (output.height, output.width), video_size, threshold)
+            for t, rle in zip(frames.tolist(), encoded, strict=True):
+                rles[n][t] = rle
     return rles
+
+
+def _encode(
+    logits_XHW: Tensor, input_size: tuple[int, int], video_size: tuple[int, int], threshold: float
+) -> Iterator[dict]:
+    """The RLE of each mask of stride 4, at the video's size."""
+    for logits in logits_XHW.split(max(1, PIXELS_AT_ONCE // (video_size[0] * video_size[1]))):
+        at_input = masks_at_input_size(logits.unsqueeze(0), *input_size)
+        full = F.interpolate(at_input, size=video_size, mode="bilinear", align_corners=False)[0]
+        yield from encode_many((full.float().sigmoid() >= threshold).cpu().numpy())
