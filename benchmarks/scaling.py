@@ -1,7 +1,9 @@
 """How the time of one clip grows with the number of queries N and the clip length T: ``python -m benchmarks.scaling``.
 
-Alternates the sizes within each round, so that a busy machine slows all of them, and prints the best time of each and its
-ratio to half the size. No loop over instances, frames or regions: doubling N or T should at most double the time.
+From frames to the masks of all tracklets, as inference computes them (in groups that stay in the caches) and, beside that,
+all masks at once. Alternates the sizes and both ways within each round, so that a busy machine slows all of them, and prints
+the least processor time of each and its ratio to half the size. No loop over instances, frames or regions: doubling N or T
+should at most double the time.
 """
 
 from __future__ import annotations
@@ -12,20 +14,27 @@ import time
 import torch
 
 from effvis.config import ModelConfig
+from effvis.inference.clip import mask_logits_in_groups
 from effvis.model.efficientvis import EfficientVIS
 
 HEIGHT, WIDTH = 64, 96
 LAPTOP = dict(num_classes=5, iterations=3, hidden_dim=48, attention_heads=4, ffn_dim=192, dynamic_dim=16, roi_size=8,
               mask_roi_size=8, mask_convs=2, similarity_temperature=0.1)
+WAYS = ("in groups", "all at once")
 
 
 @torch.inference_mode()
-def seconds(model: EfficientVIS, frames_BTCHW: torch.Tensor) -> float:
-    """One clip, from frames to the masks of all tracklets."""
-    began = time.perf_counter()
+def seconds(model: EfficientVIS, frames_BTCHW: torch.Tensor, way: str) -> float:
+    """Processor time of one clip, from frames to the masks of all tracklets."""
+    began = time.thread_time()
     features = model.features(frames_BTCHW)
-    model.mask_logits(features, model(features)[-1])
-    return time.perf_counter() - began
+    output = model(features)[-1]
+    if way == "in groups":
+        for _ in mask_logits_in_groups(model, features, output, torch.arange(model.config.queries)):
+            pass
+    else:
+        model.mask_logits(features, output)
+    return time.thread_time() - began
 
 
 def main() -> None:
@@ -40,17 +49,22 @@ def main() -> None:
     cases = {size: (EfficientVIS(ModelConfig(**LAPTOP, queries=size[0], clip_length=size[1])).eval(),
                     torch.randint(0, 255, (1, size[1], 3, HEIGHT, WIDTH), dtype=torch.uint8))
              for group in sizes.values() for size in group}
-    best = dict.fromkeys(cases, float("inf"))
+    best = {(size, way): float("inf") for size in cases for way in WAYS}
     for _ in range(rounds):
-        for size, case in cases.items():
-            best[size] = min(best[size], seconds(*case))
+        for size, way in best:
+            best[size, way] = min(best[size, way], seconds(*cases[size], way))
 
-    table = Table("N", "T", "ms", "ratio to half the size", title=f"one clip of {HEIGHT}x{WIDTH}, laptop network, one thread")
+    table = Table("N", "T", title=f"milliseconds of one clip of {HEIGHT}x{WIDTH}, laptop network, one thread")
+    for way in WAYS:
+        table.add_column(f"masks {way}", justify="right")
+        table.add_column("ratio to half the size", justify="right")
     for group in sizes.values():
         for before, size in zip([None, *group], group, strict=False):
-            ratio = f"{best[size] / best[before]:.2f}" if before else ""
-            table.add_row(*map(str, size), f"{1000 * best[size]:.1f}", ratio)
-    Console(width=80).print(table)
+            cells = []
+            for way in WAYS:
+                cells += [f"{1000 * best[size, way]:.1f}", f"{best[size, way] / best[before, way]:.2f}" if before else ""]
+            table.add_row(*map(str, size), *cells)
+    Console(width=100).print(table)
 
 
 if __name__ == "__main__":

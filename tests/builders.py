@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from effvis.config import ModelConfig
 from effvis.data.clips import ClipPairs
 from effvis.data.dataset import DatasetIndex
 from effvis.data.index import clip_index
 from effvis.model.efficientvis import EfficientVIS
+from effvis.model.vistr import VisTR, VisTRConfig
 from effvis.training.targets import ClipPairBatch, ClipTargets
 
 
@@ -23,6 +25,32 @@ def tiny_config(clip_length: int = 2, **changes) -> ModelConfig:
 def tiny_model(clip_length: int = 2, seed: int = 0, **changes) -> EfficientVIS:
     torch.manual_seed(seed)
     return EfficientVIS(tiny_config(clip_length, **changes))
+
+
+class SmallBody(nn.Module):
+    """Strides 4 to 32 from four convolutions."""
+
+    channels = (8, 12, 16, 24)
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(inner, outer, 5, stride, 2)
+            for inner, outer, stride in zip((3, *self.channels), self.channels, (4, 2, 2, 2), strict=False))
+
+    def forward(self, x):
+        levels = []
+        for conv in self.convs:
+            x = torch.relu(conv(x))
+            levels.append(x)
+        return levels
+
+
+def small_vistr(clip_length: int = 2, seed: int = 0, **changes) -> VisTR:
+    torch.manual_seed(seed)
+    values = dict(num_classes=3, clip_length=clip_length, queries=4, hidden_dim=96, encoder_layers=1, decoder_layers=2,
+                  attention_heads=2, ffn_dim=64, dropout=0.0)
+    return VisTR(VisTRConfig(**(values | changes)), SmallBody(), SmallBody.channels)
 
 
 def rectangles(tracks: list[int], clip_length: int, rng: np.random.Generator, absent: bool = False) -> tuple:

@@ -1,18 +1,19 @@
-"""Losses of five training steps of every variant on one fixed clip pair, as they were when last looked at.
+"""Losses of five training steps of every variant and of VisTR on fixed clip pairs, as they were when last looked at.
 
 A change that is meant to change them writes them anew: ``python tests/test_golden.py``; the difference is then part of the
 change that is reviewed.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from builders import pair_batch, tiny_model
+from builders import pair_batch, small_vistr, tiny_model
 
 from effvis.config import LossWeights
-from effvis.training.correspondence import pair_losses
+from effvis.training import correspondence, vistr_losses
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 VARIANTS = {
@@ -21,19 +22,25 @@ VARIANTS = {
     "dynamic_conv=still": {"dynamic_conv": "still"},
     "neighbour_crop=here": {"neighbour_crop": "here"},
     "query=time-shared": {"query": "time-shared"},
-    "backbone=resnet18": {"backbone": "resnet18"},
+    **{f"backbone={name}": {"backbone": name} for name in ("resnet18", "resnet50", "resnet101")},
     "without CL": {},
 }
+NAMES = [*VARIANTS, "VisTR"]
 
 
 def five_losses(name: str) -> list[float]:
     """Total losses of five AdamW steps from seed 0."""
-    model = tiny_model(3, seed=0, **VARIANTS[name])
     batch = pair_batch([([0, 1], [1, 2]), ([3], [3])], 3, seed=0, absent=True)
+    if name == "VisTR":
+        model = small_vistr(3, seed=0)
+        losses = partial(vistr_losses.pair_losses, model, batch, vistr_losses.VisTRLossWeights())
+    else:
+        model = tiny_model(3, seed=0, **VARIANTS[name])
+        losses = partial(correspondence.pair_losses, model, batch, LossWeights(), name != "without CL")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     totals = []
     for _ in range(5):
-        total = sum(pair_losses(model, batch, LossWeights(), correspondence=name != "without CL").values())
+        total = sum(losses().values())
         optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -42,15 +49,15 @@ def five_losses(name: str) -> list[float]:
     return totals
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_five_steps_lose_what_they_did(name):
     assert five_losses(name) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=1e-4)
 
 
 def test_variants_differ():
     losses = json.loads(GOLDEN.read_text())
-    assert losses.keys() == VARIANTS.keys() and len({tuple(totals) for totals in losses.values()}) == len(losses)
+    assert list(losses) == NAMES and len({tuple(totals) for totals in losses.values()}) == len(losses)
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps({name: five_losses(name) for name in VARIANTS}, indent=1) + "\n")
+    GOLDEN.write_text(json.dumps({name: five_losses(name) for name in NAMES}, indent=1) + "\n")

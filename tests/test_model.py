@@ -75,19 +75,6 @@ def test_dynamic_conv_filters_come_from_the_query_alone():
             torch.testing.assert_close(out[x, p], torch.relu(conv.norm2(inner @ second.view(4, 6))), atol=1e-9, rtol=0)
 
 
-def test_batch_of_two_equals_two_batches_of_one():
-    model = tiny_model(3).eval()
-    clips = torch.randint(0, 255, (2, 3, 3, 32, 48), dtype=torch.uint8)
-    both = model(model.features(clips))[-1]
-    masks = model.mask_logits(model.features(clips), both)
-    for b in range(2):
-        features = model.features(clips[b: b + 1])
-        alone = model(features)[-1]
-        torch.testing.assert_close(both.logits_BNTK[b], alone.logits_BNTK[0], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(both.boxes_BNT4[b], alone.boxes_BNT4[0], atol=1e-4, rtol=1e-5)
-        torch.testing.assert_close(masks[b], model.mask_logits(features, alone)[0], atol=1e-4, rtol=1e-4)
-
-
 def test_selected_masks_are_those_of_all_tracklets():
     model = tiny_model(2).eval()
     features = model.features(torch.randint(0, 255, (2, 2, 3, 32, 48), dtype=torch.uint8))

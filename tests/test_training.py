@@ -62,9 +62,10 @@ def test_carry_keeps_identities_and_blocks_those_that_left():
 @pytest.mark.parametrize("pairs", [
     [([], [])], [([0], []), ([], [1])], [([0, 1, 2, 3, 4, 5], [0, 1])], [([0, 1], [1, 2])],
 ], ids=["empty", "one clip empty", "more instances than queries", "one new, one gone"])
-def test_losses_are_finite_and_reach_every_parameter(pairs, correspondence):
-    model = tiny_model(2)
-    losses = pair_losses(model, pair_batch(pairs, 2, absent=True), LossWeights(), correspondence)
+@pytest.mark.parametrize("frames", [1, 2])  # Of one frame only, each clip's first instance is absent throughout.
+def test_losses_are_finite_and_reach_every_parameter(pairs, frames, correspondence):
+    model = tiny_model(frames)
+    losses = pair_losses(model, pair_batch(pairs, frames, absent=True), LossWeights(), correspondence)
     assert all(torch.isfinite(value) for value in losses.values())
     sum(losses.values()).backward()
     missing = [name for name, p in model.named_parameters() if p.grad is None]

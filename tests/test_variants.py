@@ -174,6 +174,65 @@ def test_one_interaction_looks_so_many_frames_far(variant, reach):
         assert torch.equal(masks[0][:, :, t], masks[1][:, :, t]) == (t > reach)
 
 
+def _predicted(model, clips):
+    """Class logits, boxes, queries and masks (B, N, T, ...) after the last interaction."""
+    features = model.features(clips)
+    output = model(features)[-1]
+    return output.logits_BNTK, output.boxes_BNT4, output.query_BNTC, model.mask_logits(features, output)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", VARIANTS, ids=_name)
+def test_batch_of_two_equals_two_batches_of_one(variant):
+    model = tiny_model(3, **variant).eval().double()
+    clips = torch.randint(0, 255, (2, 3, 3, 32, 48), dtype=torch.uint8)
+    both = _predicted(model, clips)
+    for b in range(2):
+        for together, alone in zip(both, _predicted(model, clips[b: b + 1]), strict=True):
+            torch.testing.assert_close(together[b], alone[0], atol=1e-9, rtol=1e-9)
+    assert not torch.allclose(both[0][0], both[0][1], atol=1e-3)
+
+
+@torch.no_grad()
+def test_with_spatial_attention_and_still_convolution_frames_in_another_order_are_predicted_in_that_order():
+    """The whole network; queries that differ from frame to frame are permuted with the frames."""
+    model = tiny_model(4, attention="spatial", dynamic_conv="still").eval().double()
+    model.query_NTC.data.add_(torch.randn(4, 4, 16, dtype=torch.float64))
+    clip = torch.randint(0, 255, (1, 4, 3, 32, 48), dtype=torch.uint8)
+    order = torch.tensor([2, 0, 3, 1])
+    before = _predicted(model, clip)
+    model.query_NTC.data = model.query_NTC.data[:, order]
+    for old, new in zip(before, _predicted(model, clip[:, order]), strict=True):
+        torch.testing.assert_close(new, old[:, :, order], atol=1e-9, rtol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_frames_know_of_each_other_but_with_spatial_attention(scheme):
+    """The whole network, M times: another frame 0 changes all other frames' predictions, or none of them."""
+    model = tiny_model(3, attention=scheme, dynamic_conv="still").eval().double()
+    clip = torch.randint(0, 255, (1, 3, 3, 32, 48), dtype=torch.uint8)
+    before = _predicted(model, clip)
+    clip[:, 0] = 255 - clip[:, 0]
+    for old, new in zip(before, _predicted(model, clip), strict=True):
+        changed = (old - new).abs().transpose(1, 2).flatten(2).amax(dim=-1)[0] > 1e-9
+        assert changed.tolist() == [True] + [scheme != "spatial"] * 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_tracklets_know_of_each_other_but_with_temporal_attention(scheme):
+    """The whole network, M times: another query for tracklet 0 changes all the others' predictions, or none of them."""
+    model = tiny_model(3, attention=scheme).eval().double()
+    clip = torch.randint(0, 255, (1, 3, 3, 32, 48), dtype=torch.uint8)
+    before = _predicted(model, clip)
+    model.query_NTC.data[0] += 1
+    after = _predicted(model, clip)
+    for old, new in zip(before, after, strict=True):
+        changed = (old - new).abs().flatten(2).amax(dim=-1)[0] > 1e-9
+        assert changed.tolist() == [True] + [scheme != "temporal"] * 3
+
+
 @torch.no_grad()
 def test_time_shared_queries_enter_alike_in_all_frames():
     shared, own = tiny_model(3, query="time-shared").eval(), tiny_model(3).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from effvis.config import InferenceConfig
 from effvis.data.masks import encode_many
-from effvis.model.efficientvis import EfficientVIS
+from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
 
-# Masks are pasted so many at a time: the full-size floats of one chunk are all that is ever held.
-PASTE_CHUNK = 16
+# The mask head widens each mask to maps of many channels: so many masks at a time bound them, and stay in the caches.
+MASKS_AT_ONCE = 96
+# Full-size masks are floats before they are run lengths: so many pixels at a time are all that is ever held.
+PIXELS_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True)
@@ -51,29 +54,22 @@ def predict_clip(
     Returns:
         The prediction, and the output tracklet queries (N, T, C).
     """
-    device = model.query_NTC.device
-    features = model.features(frames_TCHW.unsqueeze(0).to(device))
+    features = model.features(frames_TCHW.unsqueeze(0).to(model.query_NTC.device))
     output = model(features, None if query_NTC is None else query_NTC.unsqueeze(0))[-1]
-    probabilities = output.logits_BNTK[0].sigmoid()
-    present = probabilities.amax(dim=-1) >= config.presence_threshold
-    scale = output.boxes_BNT4.new_tensor(
-        [video_size[1] / features.width, video_size[0] / features.height] * 2)
-    boxes = output.boxes_BNT4[0] * scale
-    rles: list[list[dict | None]] = [[None] * present.shape[1] for _ in range(present.shape[0])]
-    wanted = present.nonzero()
-    if len(wanted):
-        tracklets = wanted[:, 0].unique()
-        logits = model.mask_logits(features, output, tracklets.unsqueeze(0))[0]
-        of_tracklet = torch.searchsorted(tracklets, wanted[:, 0])
-        chosen = logits[of_tracklet, wanted[:, 1]].sigmoid()
-        places = boxes[wanted[:, 0], wanted[:, 1]]
-        for first in range(0, len(wanted), PASTE_CHUNK):
-            part = slice(first, first + PASTE_CHUNK)
-            masks = paste_masks(chosen[part], places[part], video_size) >= config.mask_threshold
-            for (n, t), rle in zip(wanted[part].tolist(), encode_many(masks.cpu().numpy()), strict=True):
-                rles[n][t] = rle
+    probabilities_NTK = output.logits_BNTK[0].sigmoid()
+    present_NT = probabilities_NTK.amax(dim=-1) >= config.presence_threshold
+    scale = output.boxes_BNT4.new_tensor([video_size[1] / features.width, video_size[0] / features.height] * 2)
+    boxes_NT4 = output.boxes_BNT4[0] * scale
+    rles: list[list[dict | None]] = [[None] * features.frames for _ in range(len(present_NT))]
+    seen = present_NT.any(dim=1).nonzero()[:, 0]
+    for group, logits_XTSS in mask_logits_in_groups(model, features, output, seen):
+        wanted = present_NT[group]
+        encoded = _encode(logits_XTSS[wanted].sigmoid(), boxes_NT4[group][wanted], video_size, config.mask_threshold)
+        tracklets = group.tolist()
+        for (x, t), rle in zip(wanted.nonzero().tolist(), encoded, strict=True):
+            rles[tracklets[x]][t] = rle
     prediction = TrackletPredictions(
-        probabilities.float().cpu().numpy(), present.cpu().numpy(), boxes.float().cpu().numpy(), rles)
+        probabilities_NTK.float().cpu().numpy(), present_NT.cpu().numpy(), boxes_NT4.float().cpu().numpy(), rles)
     return prediction, output.query_BNTC[0]
 
 
@@ -82,6 +78,27 @@ def predict_alone(
 ) -> TrackletPredictions:
     """Runs one clip that knows nothing of the clips before it; see ``predict_clip``."""
     return predict_clip(model, frames_TCHW, None, video_size, config)[0]
+
+
+def mask_logits_in_groups(
+    model: EfficientVIS, features: BaseFeatures, output: ClipOutput, tracklets_K: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Masks inside the boxes of K tracklets of one clip, ``MASKS_AT_ONCE`` at a time and at least one tracklet's.
+
+    Yields:
+        X of the tracklets, and their mask logits (X, T, S, S).
+    """
+    at_once = max(1, MASKS_AT_ONCE // features.frames)
+    for first in range(0, len(tracklets_K), at_once):
+        group = tracklets_K[first: first + at_once]
+        yield group, model.mask_logits(features, output, group.unsqueeze(0))[0]
+
+
+def _encode(masks_XSS: Tensor, boxes_X4: Tensor, size: tuple[int, int], threshold: float) -> Iterator[dict]:
+    """The RLE of each mask, pasted from its box into the frame."""
+    at_once = max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
+    for masks, boxes in zip(masks_XSS.split(at_once), boxes_X4.split(at_once), strict=True):
+        yield from encode_many((paste_masks(masks, boxes, size) >= threshold).cpu().numpy())
 
 
 def paste_masks(masks_XSS: Tensor, boxes_X4: Tensor, size: tuple[int, int]) -> Tensor:

@@ -46,7 +46,7 @@ def predict_split(
         progress: called with (videos done, videos).
     """
     model.eval()
-    reader = FrameReader(index, input_size)
+    reader = _reader(index, input_size)
 
     def tracklets(v: int, frames: list[int]) -> list[VideoTracklet]:
         video = index.videos[v]
@@ -68,7 +68,7 @@ def predict_sweep(
         progress: called with (videos done, videos).
     """
     model.eval()
-    reader = FrameReader(index, input_size)
+    reader = _reader(index, input_size)
     clips = []
     for v, video in enumerate(index.videos):
         frames = kept_frames(video, config.test_fps)
@@ -85,12 +85,17 @@ def predict_sweep(
     return {threshold: _collect(index, config, linker(threshold), None) for threshold in config.handcraft.thresholds}
 
 
+def _reader(index: DatasetIndex, input_size: tuple[int, int]) -> FrameReader:
+    """One that keeps no frame: each is looked at once."""
+    return FrameReader(index, input_size, cache_bytes=0)
+
+
 def _clips(reader: FrameReader, v: int, frames: list[int], clip_length: int) -> Iterator[tuple[list[int], Tensor]]:
     """Successive clips of the kept frames, numbered within them; the last is padded by its last frame."""
     for start in range(0, len(frames), clip_length):
-        chosen = clip_frames(start, clip_length, len(frames))
         numbers = list(range(start, min(start + clip_length, len(frames))))
-        yield numbers, reader.clip(v, [frames[i] for i in chosen])
+        pixels = reader.clip(v, [frames[i] for i in numbers])
+        yield numbers, pixels[[i - start for i in clip_frames(start, clip_length, len(frames))]]
 
 
 def _collect(

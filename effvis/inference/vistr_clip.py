@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from effvis.config import InferenceConfig
 from effvis.data.masks import encode_many
-from effvis.inference.clip import TrackletPredictions
+from effvis.inference.clip import PIXELS_AT_ONCE, TrackletPredictions
 from effvis.model.vistr import VisTR, VisTROutput, masks_at_input_size
 
 # The mask heads hold (tracklets x frames) maps of stride 4 with many channels: so many tracklets at a time bound them.
@@ -41,13 +43,23 @@ def _encode_masks(
     model: VisTR, output: VisTROutput, present_NT: Tensor, video_size: tuple[int, int], threshold: float
 ) -> list[list[dict | None]]:
     rles: list[list[dict | None]] = [[None] * present_NT.shape[1] for _ in range(len(present_NT))]
-    for chunk in present_NT.any(dim=1).nonzero()[:, 0].split(TRACKLET_CHUNK):
+    seen = present_NT.any(dim=1).nonzero()[:, 0]
+    for first in range(0, len(seen), TRACKLET_CHUNK):
+        chunk = seen[first: first + TRACKLET_CHUNK]
         logits_XTHW = model.mask_logits(output, chunk.unsqueeze(0))[0]
-        for n, logits in zip(chunk.tolist(), logits_XTHW, strict=True):
+        for n, logits_THW in zip(chunk.tolist(), logits_XTHW, strict=True):
             frames = present_NT[n].nonzero()[:, 0]
-            at_input = masks_at_input_size(logits[frames].unsqueeze(0), output.height, output.width, model.mask_stride)
-            full = F.interpolate(at_input, size=video_size, mode="bilinear", align_corners=False)[0]
-            masks = full.float().sigmoid() >= threshold
-            for t, rle in zip(frames.tolist(), encode_many(masks.cpu().numpy()), strict=True):
+            encoded = _encode(logits_THW[frames], (output.height, output.width), model.mask_stride, video_size, threshold)
+            for t, rle in zip(frames.tolist(), encoded, strict=True):
                 rles[n][t] = rle
     return rles
+
+
+def _encode(
+    logits_XHW: Tensor, input_size: tuple[int, int], stride: int, video_size: tuple[int, int], threshold: float
+) -> Iterator[dict]:
+    """The RLE of each mask of the given stride, at the video's size."""
+    for logits in logits_XHW.split(max(1, PIXELS_AT_ONCE // (video_size[0] * video_size[1]))):
+        at_input = masks_at_input_size(logits.unsqueeze(0), *input_size, stride)
+        full = F.interpolate(at_input, size=video_size, mode="bilinear", align_corners=False)[0]
+        yield from encode_many((full.float().sigmoid() >= threshold).cpu().numpy())

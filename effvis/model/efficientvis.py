@@ -9,7 +9,7 @@ S side of a mask. Boxes are xyxy in input pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,10 @@ from effvis.model.boxes import apply_deltas, cxcywh_to_xyxy
 from effvis.model.dynamic_conv import aggregate_cropped_here, aggregate_neighbours, boxes_of_neighbours
 from effvis.model.heads import Interaction, MaskHead, gather_tracklets
 from effvis.model.roi_align import multilevel_roi_align
+
+# What the backbone holds inside is several times what comes out of it. Where no gradient needs it, so many pixels go
+# through at once: four frames of 360x640, which is also faster than a whole clip.
+PIXELS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,23 @@ class ClipOutput:
     query_BNTC: Tensor
 
 
+def _joined(parts: Iterable[list[Tensor]], frames: int) -> list[Tensor]:
+    """The levels of all frames from those of some frames after the others.
+
+    They are filled one part at a time: parts that wait for the last one would be held twice.
+    """
+    whole: list[Tensor] = []
+    done = 0
+    for levels in parts:
+        if not whole:
+            # Channels last, as the parts are.
+            whole = [level.new_empty(frames, *level.shape[2:], level.shape[1]).permute(0, 3, 1, 2) for level in levels]
+        for level, part in zip(whole, levels, strict=True):
+            level[done: done + len(part)] = part
+        done += len(levels[0])
+    return whole
+
+
 class EfficientVIS(nn.Module):
     """Segments, classifies and tracks the objects of a clip.
 
@@ -83,9 +104,17 @@ class EfficientVIS(nn.Module):
     def features(self, frames_BTCHW: Tensor) -> BaseFeatures:
         """Base features of clips (B, T, 3, H, W) of RGB frames in 0..255, uint8 or float."""
         clips, frames, _, height, width = frames_BTCHW.shape
-        pixels = (frames_BTCHW.flatten(0, 1).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        pyramid = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
+        frames_FCHW = frames_BTCHW.flatten(0, 1)
+        at_once = max(1, PIXELS_AT_ONCE // (height * width))
+        if self.training or at_once >= len(frames_FCHW):
+            pyramid = self._levels(frames_FCHW)
+        else:
+            pyramid = _joined((self._levels(part) for part in frames_FCHW.split(at_once)), len(frames_FCHW))
         return BaseFeatures(pyramid, clips, frames, height, width)
+
+    def _levels(self, frames_FCHW: Tensor) -> list[Tensor]:
+        pixels = (frames_FCHW.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        return self.backbone(pixels.contiguous(memory_format=torch.channels_last))
 
     def initial_query(self, clips: int) -> Tensor:
         """The learned tracklet queries, for each of B clips: (B, N, T, C)."""
