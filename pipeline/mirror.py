@@ -26,6 +26,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a line for each run that ends
 }
 _PARAM_LENGTH = 6000  # longest value of a parameter that MLflow takes
 
@@ -53,7 +54,7 @@ class Record:
         params: nested; become ``a.b.c``. They never change.
         steps: reads them all; called only when there is news.
         version: changes whenever ``steps`` has more to tell.
-        summary: what the run as a whole came to, shown at ``summary_step``; its values may still change.
+        summary: metrics of the run as a whole. Their values may still change.
         artifacts: files to be copied to the server, by the folder there that they go to ("": the top).
     """
 
@@ -69,7 +70,6 @@ class Record:
     steps: Callable[[], Sequence[Step]] = tuple
     version: str = ""
     summary: Mapping[str, float] = field(default_factory=dict)
-    summary_step: int = 0
     artifacts: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
     def facts(self) -> list[Any]:
@@ -207,12 +207,12 @@ class Mirror:
         return max([*known, *(step.number for step in steps)])
 
     def _bring_summary(self, run: Run, record: Record) -> None:
-        """Of a metric that is logged again at the same step MLflow shows the newest, so the time is that of sending."""
+        """At step 0, where MLflow's pages draw bars; of what is logged there again they show the newest."""
         from mlflow.entities import Metric
 
         now = time.time_ns() // 10**6
         metrics = [
-            Metric(name, value, now, record.summary_step)
+            Metric(name, value, now, 0)
             for name, value in record.summary.items()
             if run.data.metrics.get(name) != value
         ]

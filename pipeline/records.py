@@ -105,15 +105,16 @@ def _grid(params: Params, table: str, trainings: list[Path], locked: Collection[
     files = _table_files(params, table)
     text = Path(params.results_dir) / f"{table}.md"
     note = {_NOTE: text.read_text(encoding="utf-8")[:_NOTE_LENGTH]} if text in files else {}
+    began = min(_milliseconds(folder / "config.yaml") for folder in trainings)
     working = {name.partition("-")[0] for name in locked}  # of a training, or of an evaluation of it
     return Record(
         key=_grid_key(params, table),
         name=table,
         tags={"kind": "grid", "table": table, "dataset": params.dataset_name, "profile": params.profile} | note,
-        started=min(_milliseconds(folder / "config.yaml") for folder in trainings),
+        started=began,
         **_ending(
             working=not working.isdisjoint(folder.name for folder in trainings),
-            finished=max(map(_milliseconds, files), default=None),
+            finished=max([began, *map(_milliseconds, files)]) if files else None,
             last_seen=max(map(_milliseconds, trainings)),
         ),
         artifacts={"": files},
@@ -150,7 +151,6 @@ def _training(
         steps=lambda: tuple(_steps(history)),
         version=str(history.stat().st_size if history.is_file() else 0),
         summary=_summary(facts, reports),
-        summary_step=facts.get("steps", 0),
         artifacts={"": tuple(files)},
     )
 

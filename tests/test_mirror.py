@@ -155,14 +155,14 @@ def test_a_run_finds_its_parent_later(mlflow_server, tmp_path):
 def test_a_summary_may_change_and_is_sent_when_it_does(mlflow_server, tmp_path):
     mirror = Mirror(mlflow_server, "summary", tmp_path)
     for ap in (0.5, 0.4):  # a later value need not be a larger one
-        assert mirror.bring(training(3, summary={"AP": ap}, summary_step=3))
-        assert not mirror.bring(training(3, summary={"AP": ap}, summary_step=3))
+        assert mirror.bring(training(3, summary={"AP": ap}))
+        assert not mirror.bring(training(3, summary={"AP": ap}))
         (run,) = runs(mlflow_server, "summary")["train0"]
         assert (run.data.metrics["AP"], run.data.metrics["loss"]) == (ap, 1 / 3)
     for file in tmp_path.iterdir():
         file.unlink()
-    Mirror(mlflow_server, "summary", tmp_path).bring(training(3, summary={"AP": 0.4}, summary_step=3))
-    assert steps_of(mlflow_server, run, "AP") == [3, 3], "the server was asked, and had it"
+    Mirror(mlflow_server, "summary", tmp_path).bring(training(3, summary={"AP": 0.4}))
+    assert steps_of(mlflow_server, run, "AP") == [0, 0], "the server was asked, and had it"
 
 
 def test_only_files_that_changed_are_copied_again(mlflow_server, tmp_path):
