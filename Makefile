@@ -2,10 +2,12 @@
 #   PYTHON=python3.12     the interpreter that .venv is made with
 #   PIP_FLAGS="..."       for pip install, e.g. an index with processor-only builds of PyTorch
 #   PYTEST_FLAGS="..."    for pytest, e.g. -k schedule
+#   UI_FLAGS="..."        for python -m pipeline.ui, e.g. --port 5001
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+UI_FLAGS ?=
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 # DVC's stages call "python": it has to be this one.
@@ -41,5 +43,5 @@ quick: setup ## Run the tests that take seconds
 lint: setup ## Check the style
 	$(VENV)/bin/ruff check .
 
-ui: setup ## Show all runs in a browser: MLflow on http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/bin/mlflow server -w 1 --backend-store-uri sqlite:///mlflow.db
+ui: setup ## Show all runs in a browser: MLflow on 127.0.0.1, at port 5000 or UI_FLAGS="--port 5001"
+	$(VENV)/bin/python -m pipeline.ui $(UI_FLAGS)

@@ -6,15 +6,15 @@ sent, and where it is unsure, absent or of another server, the server is asked w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -26,6 +26,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a line for each run that ends
 }
 _PARAM_LENGTH = 6000  # longest value of a parameter that MLflow takes
 
@@ -45,30 +46,52 @@ class Record:
 
     Args:
         key: its tag ``run_key``, by which it is found again.
+        tags: set where the run's differ. None is ever taken away: what lacks here is not known now, but was.
+        default_tags: set where the run has none of the name.
         parent: key of the record that it is shown under, brought before it.
         started, ended: milliseconds since 1970; ``ended`` is None while it runs.
+        status: RUNNING has no ``ended``, the others have.
         params: nested; become ``a.b.c``. They never change.
         steps: reads them all; called only when there is news.
         version: changes whenever ``steps`` has more to tell.
-        artifacts: files to be copied to the server.
+        summary: metrics of the run as a whole. Their values may still change.
+        artifacts: files to be copied to the server, by the folder there that they go to ("": the top).
     """
 
     key: str
     name: str
     tags: Mapping[str, str]
     started: int
+    default_tags: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
     ended: int | None = None
+    status: Literal["RUNNING", "FINISHED", "KILLED"] = "RUNNING"
     params: Mapping[str, Any] = field(default_factory=dict)
     steps: Callable[[], Sequence[Step]] = tuple
     version: str = ""
-    artifacts: tuple[Path, ...] = ()
+    summary: Mapping[str, float] = field(default_factory=dict)
+    artifacts: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
-    def signature(self) -> str:
-        """Changes when there is news to bring."""
-        files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.artifacts]
-        facts = (sorted(self.tags.items()), self.parent, self.version, self.ended, files)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()
+    def facts(self) -> list[Any]:
+        """What can change, but for tags, parent and files; as JSON gives it back."""
+        return [self.version, self.status, self.ended, dict(self.summary)]
+
+    def files(self) -> dict[str, list[Any]]:
+        """By path: the folder there, and what changes with the file's content."""
+        return {
+            str(file): [folder, file.stat().st_size, file.stat().st_mtime_ns]
+            for folder, files in self.artifacts.items()
+            for file in files
+        }
+
+    def is_news(self, state: Mapping[str, Any], files: Mapping[str, list[Any]]) -> bool:
+        """Whether it says anything that is not in the state in which an earlier one left the server."""
+        return (
+            state.get("facts") != self.facts()
+            or state["files"] != files
+            or not self.tags.items() <= state["tags"].items()
+            or (self.parent is not None and state["parent"] is None)
+        )
 
 
 class Mirror:
@@ -76,38 +99,44 @@ class Mirror:
 
     Args:
         state: folder for what was sent to this server; may be deleted at any time.
+        artifacts: where those of an experiment that is not there yet go; None: where the server has them.
 
     Raises:
         Exception: whatever MLflow raises when the server cannot be used; so do the methods.
     """
 
-    def __init__(self, uri: str, experiment: str, state: Path):
+    def __init__(self, uri: str, experiment: str, state: Path, artifacts: Path | None = None):
         self._client = _client(uri)
         self._state = state
         state.mkdir(parents=True, exist_ok=True)
-        self._experiment = self._find_experiment(experiment)
+        self._experiment = self._find_experiment(experiment, artifacts)
 
     def bring(self, record: Record) -> bool:
         """Makes the server's run equal to the record; returns whether there was anything to bring."""
-        state = self._load(record.key)
-        signature = record.signature()
-        if state.get("signature") == signature:
+        state, files = self._load(record.key), record.files()
+        if not record.is_news(state, files):
             return False
         run, known = self._open(record, state)
-        run_id = run.info.run_id
-        self._save(record.key, {"run_id": run_id})  # without a signature: unsure from here on
+        self._save(record.key, {"run_id": run.info.run_id})  # without facts: unsure from here on
         self._bring_facts(run, record)
         sent = self._bring_steps(run, record.steps(), state["step"] if known else None)
-        for file in record.artifacts:  # copying a file again replaces it
-            self._client.log_artifact(run_id, str(file))
-        if record.ended is not None:
-            self._client.set_terminated(run_id, "FINISHED", record.ended)
-        self._save(record.key, {"run_id": run_id, "step": sent, "signature": signature})
+        self._bring_summary(run, record)
+        self._bring_files(run, files, state["files"] if known else {})
+        self._bring_status(run, record)
+        self._save(record.key, {
+            "run_id": run.info.run_id,
+            "step": sent,
+            "facts": record.facts(),
+            "files": files,
+            "tags": {**(state["tags"] if known else {}), **record.tags},
+            "parent": record.parent or (state["parent"] if known else None),
+        })
         return True
 
-    def _find_experiment(self, name: str) -> str:
+    def _find_experiment(self, name: str, artifacts: Path | None) -> str:
         found = self._client.get_experiment_by_name(name)
-        identity = found.experiment_id if found else self._client.create_experiment(name)
+        place = artifacts.resolve().as_uri() if artifacts else None
+        identity = found.experiment_id if found else self._client.create_experiment(name, place)
         created = self._client.get_experiment(identity).creation_time
         stamp = {"experiment": identity, "created": created}
         if self._load("_server") != stamp:  # another database at the same address: nothing of the cache holds
@@ -119,10 +148,10 @@ class Mirror:
     def _open(self, record: Record, state: Mapping[str, Any]) -> tuple[Run, bool]:
         """The server's run, made if need be, and whether the cache's word on its steps is good."""
         if run := self._live_run(state.get("run_id")):
-            return run, "signature" in state
+            return run, "facts" in state
         if run := self._find(record.key):
             return run, False
-        tags = dict(record.tags) | {"run_key": record.key}
+        tags = {**record.default_tags, **record.tags, "run_key": record.key}
         return self._client.create_run(self._experiment, record.started, tags, record.name), False
 
     def _live_run(self, run_id: str | None) -> Run | None:
@@ -146,8 +175,10 @@ class Mirror:
         """Tags that differ, the parent and parameters that lack. Whose child a run became it stays."""
         from mlflow.entities import Param, RunTag
 
-        tags = [RunTag(name, value) for name, value in record.tags.items() if run.data.tags.get(name) != value]
-        if record.parent and "mlflow.parentRunId" not in run.data.tags and (parent := self._find(record.parent)):
+        there = run.data.tags
+        wanted = {**record.default_tags, **there, **record.tags}
+        tags = [RunTag(name, value) for name, value in wanted.items() if there.get(name) != value]
+        if record.parent and "mlflow.parentRunId" not in there and (parent := self._find(record.parent)):
             tags.append(RunTag("mlflow.parentRunId", parent.info.run_id))
         params = [
             Param(name, str(value)[:_PARAM_LENGTH])
@@ -174,6 +205,30 @@ class Mirror:
         self._client.log_batch(run.info.run_id, metrics=metrics)
         known = [-1 if sent is None else sent, *(max(numbers) for numbers in there.values() if numbers)]
         return max([*known, *(step.number for step in steps)])
+
+    def _bring_summary(self, run: Run, record: Record) -> None:
+        """At step 0, where MLflow's pages draw bars; of what is logged there again they show the newest."""
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 10**6
+        metrics = [
+            Metric(name, value, now, 0)
+            for name, value in record.summary.items()
+            if run.data.metrics.get(name) != value
+        ]
+        self._client.log_batch(run.info.run_id, metrics=metrics)
+
+    def _bring_files(self, run: Run, files: Mapping[str, list[Any]], sent: Mapping[str, list[Any]]) -> None:
+        for path, version in files.items():
+            if sent.get(path) != version:  # copying a file again replaces it
+                self._client.log_artifact(run.info.run_id, path, version[0] or None)
+
+    def _bring_status(self, run: Run, record: Record) -> None:
+        """A run that was killed and goes on is RUNNING again."""
+        if record.ended is not None:
+            self._client.set_terminated(run.info.run_id, record.status, record.ended)
+        elif run.info.status != record.status:
+            self._client.update_run(run.info.run_id, record.status)
 
     def _steps_there(self, run: Run) -> dict[str, set[int]]:
         histories = {name: self._client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}

@@ -1,6 +1,7 @@
 """Draws a run's tracklets over validation videos: one picture per video, ground truth above, predictions below.
 
-One colour per identity. The run must have been evaluated. Without --row it is the headline run of the parameters.
+One colour per identity. The run must have been evaluated. Without --row it is the headline run of the parameters. Without
+--out the pictures go to the evaluation's folder in the run store, from where the next sync brings them to MLflow.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.cli import add_row_arguments, parser
 
     arguments = parser(__doc__, "pipeline.overlays")
-    arguments.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    arguments.add_argument("--out", type=Path, help="folder for the pictures (default: pictures, beside the evaluation)")
     add_row_arguments(arguments)
     arguments.add_argument("--videos", type=int, default=4, help="how many videos (default: 4)")
     arguments.add_argument("--frames", type=int, default=6, help="how many frames of each (default: 6)")
@@ -119,13 +120,15 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments.parse_args(argv)
 
     from pipeline.config import find_evaluation, load_params
+    from pipeline.store import RunStore
 
     for name in ("videos", "frames", "scale"):
         if getattr(args, name) < 1:
             raise UserError("command line", f"--{name}", f"{getattr(args, name)} is not at least 1", "Give a larger number")
     params = load_params(args.params, args.set)
     spec = find_evaluation(params, args.row, args.seed)
-    for path in overlay_pictures(params, spec, args.out, videos=args.videos, frames=args.frames, scale=args.scale,
+    out = args.out or RunStore(params.runs_dir).evaluation_folder(spec.train.key, spec.key) / "pictures"
+    for path in overlay_pictures(params, spec, out, videos=args.videos, frames=args.frames, scale=args.scale,
                                  minimum_score=args.score, as_sketch=args.sketch):
         print(path)
     return 0

@@ -64,6 +64,19 @@ class RunStore:
         finally:
             lock.release()
 
+    def locked(self) -> set[str]:
+        """What some process has locked, and so works on, now."""
+        from filelock import FileLock, Timeout
+
+        found = set()
+        for file in (self.root / ".locks").glob("*.lock"):
+            try:
+                with FileLock(file).acquire(blocking=False):
+                    pass
+            except Timeout:
+                found.add(file.stem)
+        return found
+
     def is_done(self, key: str) -> bool:
         """Whether the training of ``key`` is complete and its weights are those that were trained."""
         return self.done(key) is not None

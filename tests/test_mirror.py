@@ -44,7 +44,7 @@ def steps_of(uri: str, run, name: str) -> list[int]:
 def test_each_step_once_however_often_and_with_or_without_the_cache(mlflow_server, tmp_path):
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"12345678")
-    grid = Record("grid0", "table1e", {"kind": "grid"}, started=1, ended=2)
+    grid = Record("grid0", "table1e", {"kind": "grid"}, started=1, ended=2, status="FINISHED")
     mirror = Mirror(mlflow_server, "once", tmp_path / "state")
     assert mirror.bring(grid)
     assert mirror.bring(training(3, parent="grid0"))
@@ -53,8 +53,9 @@ def test_each_step_once_however_often_and_with_or_without_the_cache(mlflow_serve
     for file in (tmp_path / "state").iterdir():
         file.unlink()
     mirror = Mirror(mlflow_server, "once", tmp_path / "state")
-    assert mirror.bring(training(7, tags={"seed": "0", "table": "table1d"}, ended=99, artifacts=(weights,)))
-    assert not mirror.bring(training(7, tags={"seed": "0", "table": "table1d"}, ended=99, artifacts=(weights,)))
+    finished = dict(tags={"seed": "0", "table": "table1d"}, ended=99, status="FINISHED", artifacts={"": (weights,)})
+    assert mirror.bring(training(7, **finished))
+    assert not mirror.bring(training(7, **finished))
     evaluation = Record("eval0", "e", {}, 1, parent="train0", steps=lambda: (Step(0, 1, {"AP": 0.3}),), version="1")
     assert mirror.bring(evaluation)
 
@@ -115,6 +116,74 @@ def test_a_new_database_and_a_deleted_run_are_filled_again(tmp_path):
     assert mirror.bring(training(4))
     (run,) = runs(uri, "again")["train0"]
     assert steps_of(uri, run, "loss") == [1, 2, 3, 4]
+
+
+def test_what_was_killed_runs_again_when_it_resumes(mlflow_server, tmp_path):
+    mirror = Mirror(mlflow_server, "status", tmp_path)
+    seen = []
+    for steps, status, ended in ((3, "RUNNING", None), (3, "KILLED", 50), (4, "RUNNING", None), (5, "FINISHED", 99)):
+        assert mirror.bring(training(steps, status=status, ended=ended))
+        (run,) = runs(mlflow_server, "status")["train0"]
+        seen.append(run.info.status)
+    assert seen == ["RUNNING", "KILLED", "RUNNING", "FINISHED"]
+    assert run.info.end_time == 99
+    assert steps_of(mlflow_server, run, "loss") == [1, 2, 3, 4, 5]
+
+
+def test_tags_are_never_taken_away_and_those_by_default_never_overwrite(mlflow_server, tmp_path):
+    mirror = Mirror(mlflow_server, "tags", tmp_path)
+    assert mirror.bring(training(1, tags={"table1e": "w/ CL"}, default_tags={"profile": "laptop"}))
+    assert not mirror.bring(training(1, tags={}, default_tags={"profile": "paper"})), "it knows less: no news"
+    assert mirror.bring(training(2, tags={"table1d": "T=9"}, default_tags={"profile": "paper"}))
+    (run,) = runs(mlflow_server, "tags")["train0"]
+    assert {"table1e": "w/ CL", "table1d": "T=9", "profile": "laptop"}.items() <= run.data.tags.items()
+    assert mirror.bring(training(2, tags={"table1e": "with CL", "profile": "paper"}))
+    (run,) = runs(mlflow_server, "tags")["train0"]
+    assert {"table1e": "with CL", "table1d": "T=9", "profile": "paper"}.items() <= run.data.tags.items()
+
+
+def test_a_run_finds_its_parent_later(mlflow_server, tmp_path):
+    mirror = Mirror(mlflow_server, "parents", tmp_path)
+    assert mirror.bring(training(1))
+    assert mirror.bring(Record("grid0", "table1e", {}, started=1))
+    assert mirror.bring(training(1, parent="grid0"))
+    assert not mirror.bring(training(1)), "whose child it became it stays"
+    found = runs(mlflow_server, "parents")
+    assert found["train0"][0].data.tags["mlflow.parentRunId"] == found["grid0"][0].info.run_id
+
+
+def test_a_summary_may_change_and_is_sent_when_it_does(mlflow_server, tmp_path):
+    mirror = Mirror(mlflow_server, "summary", tmp_path)
+    for ap in (0.5, 0.4):  # a later value need not be a larger one
+        assert mirror.bring(training(3, summary={"AP": ap}))
+        assert not mirror.bring(training(3, summary={"AP": ap}))
+        (run,) = runs(mlflow_server, "summary")["train0"]
+        assert (run.data.metrics["AP"], run.data.metrics["loss"]) == (ap, 1 / 3)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    Mirror(mlflow_server, "summary", tmp_path).bring(training(3, summary={"AP": 0.4}))
+    assert steps_of(mlflow_server, run, "AP") == [0, 0], "the server was asked, and had it"
+
+
+def test_only_files_that_changed_are_copied_again(mlflow_server, tmp_path):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=mlflow_server)
+    table, picture = tmp_path / "table.md", tmp_path / "1.png"
+    table.write_text("old")
+    picture.write_bytes(b"picture")
+    mirror = Mirror(mlflow_server, "files", tmp_path / "state", tmp_path / "artifacts")
+    files = {"": (table,), "pictures": (picture,)}
+    assert mirror.bring(training(1, artifacts=files))
+    (run,) = runs(mlflow_server, "files")["train0"]
+    folder = tmp_path / "artifacts" / run.info.run_id / "artifacts"
+    assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*.*")) == ["pictures/1.png", "table.md"]
+    (folder / "pictures" / "1.png").unlink()
+    table.write_text("newer")
+    assert mirror.bring(training(1, artifacts=files))
+    assert (folder / "table.md").read_text() == "newer"
+    assert not (folder / "pictures" / "1.png").exists()
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["pictures", "table.md"]
 
 
 def test_flat():

@@ -2,19 +2,19 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-import torch
 from conftest import CHECKOUT, free_port
+from stored import evaluate, train
 
 from effvis.evaluation.video_ap import METRICS
 from pipeline.config import load_params, load_table
-from pipeline.store import RunLog, RunStore
+from pipeline.store import RunStore
 from pipeline.tables import summary, write_table
 from pipeline.track import EXPERIMENT, Tracker, sync
 
@@ -29,26 +29,6 @@ def project(tiny_project, monkeypatch):
     monkeypatch.chdir(folder)
     params = load_params(folder / "params.yaml")
     return params, load_table(params, "table1e").rows
-
-
-def train(params, spec, steps, finish=True):
-    """The files that a training leaves, without the training."""
-    store = RunStore(params.runs_dir)
-    store.begin(spec.key, spec.describe())
-    log = RunLog(store.folder(spec.key))
-    log.resume()
-    for step in range(1, steps + 1):
-        log.append({"step": step, "time": 1e9 + step, "lr": 0.1, "loss": 1 / step, "loss_focal": float(np.float32(0.1))})
-    log.close()
-    if finish:
-        store.finish(spec.key, {"w": torch.ones(3)}, {"seconds": 1.0, "git": {"commit": "abc"}})
-
-
-def evaluate(params, spec):
-    metrics = {name: 0.25 for name in METRICS}
-    report = {"metrics": metrics, "per_category": {"ring": {"AP": 0.5}}, "seconds": 2.0, "frames_per_second": 9.0,
-              "inference": spec.inference.model_dump(mode="json")}
-    RunStore(params.runs_dir).write_evaluation(spec.train.key, spec.key, [], report)
 
 
 def runs_of(uri, dataset="shapes-vis"):
@@ -94,12 +74,17 @@ def test_each_run_once_under_its_grid_with_its_evaluation(project):
     expected = {"table": "table1e", "row": "w/o CL", "seed": "0", "dataset": "shapes-vis", "profile": "laptop",
                 "kind": "train", "mlflow.source.git.commit": "abc"}
     assert expected.items() <= run.data.tags.items()
-    assert unfinished.data.tags["table"] == "table1e, table1h", "it is a cell of both"
-    assert (run.info.status, unfinished.info.status) == ("FINISHED", "RUNNING")
+    shared = {"table": "table1e", "row": "w/ CL", "table1e": "w/ CL", "table1h": "Original FPS, 1.5 FPS"}
+    assert shared.items() <= unfinished.data.tags.items(), "it is a cell of both"
+    assert (run.info.status, unfinished.info.status) == ("FINISHED", "KILLED"), "nobody works on the second"
     assert run.data.params["train.lr"] == str(params.train.lr) and run.data.params["model.clip_length"] == "3"
     assert run.data.params["init"] == f"run:{first.train.parent.key}"
     assert child.data.tags["mlflow.parentRunId"] == run.info.run_id
-    assert child.data.metrics == dict.fromkeys(METRICS, 0.25) | {"seconds": 2.0, "frames_per_second": 9.0}
+    numbers = {name: 0.25 for name in METRICS if name != "APl"} | {"evaluate_seconds": 2.0, "frames_per_second": 9.0}
+    assert child.data.metrics == numbers, "undefined is no number"
+    assert run.data.metrics.items() >= (numbers | {"loss": 0.25, "train_seconds": 1.0, "peak_memory_mib": 700}).items()
+    assert [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "AP")] == [(0, 0.25)]
+    assert "AP" not in unfinished.data.metrics
     assert child.data.params["inference.linking"] == "end-to-end"
 
     def artifacts(one):
@@ -108,6 +93,94 @@ def test_each_run_once_under_its_grid_with_its_evaluation(project):
     assert artifacts(run) == {"config.yaml", "weights.safetensors", "done.json"}
     assert artifacts(child) == {"metrics.json", "per_category.csv"}
     assert artifacts(grids["table1e"]) == {"table1e.json", "table1e.md", "table1e.csv"}
+    assert "| w/ CL | 35.3 |" in grids["table1e"].data.tags["mlflow.note.content"], "the table is the page's description"
+    pictures = RunStore(params.runs_dir).evaluation_folder(first.train.key, first.key) / "pictures"
+    pictures.mkdir()
+    (pictures / "1.png").write_bytes(b"a picture")
+    assert sync(params) == 1
+    assert [file.path for file in client.list_artifacts(child.info.run_id, "pictures")] == ["pictures/1.png"]
+
+
+def test_one_expression_finds_a_table_a_row_or_a_training_with_its_evaluations(tiny_project, monkeypatch):
+    folder = tiny_project(seeds=1, tables=["table1d", "table1e"])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    params = load_params(folder / "params.yaml")
+    hand_craft, end_to_end = (row.evaluations[0] for row in load_table(params, "table1d").rows[:2])
+    without, with_cl = (row.evaluations[0] for row in load_table(params, "table1e").rows)
+    assert hand_craft.train.key == with_cl.train.key and end_to_end.key == with_cl.key
+    for spec in (hand_craft, without):
+        train(params, spec.train, 2)
+    for spec, ap in ((end_to_end, 0.5), (hand_craft, 0.3), (without, 0.1)):
+        evaluate(params, spec, ap)
+    sync(params)
+    client, runs = runs_of(f"sqlite:///{folder / 'mlflow.db'}")
+
+    def found(expression):
+        experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+        return {run.data.tags["run_key"] for run in client.search_runs([experiment], expression)}
+
+    table1e = {without.train.key, without.key, with_cl.train.key, with_cl.key}
+    assert found("tags.table1e LIKE '%'") == table1e
+    assert found("tags.table1e LIKE '%' AND tags.kind = 'evaluate'") == {without.key, with_cl.key}
+    assert found("tags.table1e = 'w/ CL'") == {with_cl.train.key, with_cl.key}
+    assert found("tags.table1d LIKE '%Hand-craft%'") == {hand_craft.train.key, hand_craft.key}
+    assert found(f"tags.train_key = '{with_cl.train.key}'") == {with_cl.train.key, with_cl.key, hand_craft.key}
+    assert found("tags.kind = 'train' AND metrics.AP > 0.4 AND params.train.correspondence = 'True'") == {with_cl.train.key}
+    training = runs[with_cl.train.key]
+    assert training.data.metrics["AP"] == 0.5, "of its evaluations the end-to-end one"
+    assert training.info.run_name == "table1d: T=9 Fully e2e (ours), seed 0", "and that row's name"
+
+    (params.root / "experiments" / "table1d.yaml").unlink()
+    sync(load_params(folder / "params.yaml", ["tables=[table1e]", "train.lr=0.5", "inference.max_tracklets=3"]))
+    assert found("tags.table1e LIKE '%'") == table1e, "other parameters know nothing of these runs, and take nothing away"
+    assert client.get_run(training.info.run_id).data.tags["table1d"] == "T=9 Fully e2e (ours), T=9 Hand-craft"
+
+
+def test_a_table_that_the_parameters_do_not_name_is_shown_when_it_is_there(project):
+    params, rows = project
+    train(params, rows[0].evaluations[0].train, 1)
+    write_table(params.results_dir, summary(params, load_table(params, "table1d")))
+    train(params, load_table(params, "table1d").rows[3].evaluations[0].train, 1)
+    sync(params)
+    _, runs = runs_of(f"sqlite:///{params.root / 'mlflow.db'}")
+    assert sorted(run.info.run_name for run in runs.values() if run.data.tags["kind"] == "grid") == ["table1d", "table1e"]
+
+
+def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project):
+    """Ctrl-C in the middle of two trainings, then the same command again."""
+    folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 400}, tables=["table1e"],
+                          resources={"checkpoint_seconds": 1})
+    params = load_params(folder / "params.yaml")
+    keys = {row.evaluations[0].train.key for row in load_table(params, "table1e").rows}
+    uri = f"sqlite:///{folder / 'here.db'}"
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": uri}
+    command = [sys.executable, "-m", "pipeline.ablate", "--grid", "table1e"]
+
+    def statuses(kind="train"):
+        _, runs = runs_of(uri)
+        return {key: run.info.status for key, run in runs.items() if run.data.tags["kind"] == kind}
+
+    def wait_until(condition):
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert pool.poll() is None and time.monotonic() < deadline, statuses()
+            time.sleep(0.5)
+
+    with open(folder / "said.txt", "w") as said:
+        for _ in range(2):
+            pool = subprocess.Popen(command, cwd=folder, env=environment, stderr=said, stdout=said,
+                                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+            wait_until(lambda: statuses() == dict.fromkeys(keys, "RUNNING"))
+            assert set(statuses("grid").values()) == {"RUNNING"}
+            pool.send_signal(signal.SIGINT)
+            assert pool.wait(timeout=90) == 130, (folder / "said.txt").read_text()
+            assert statuses() == dict.fromkeys(keys, "KILLED")
+            assert set(statuses("grid").values()) == {"KILLED"}
+    client, runs = runs_of(uri)
+    for key in keys:  # the second attempt went back to a checkpoint: what it did again is there once
+        steps = steps_of(client, runs[key])
+        assert steps == list(range(1, len(steps) + 1))
+        assert "log.txt" in {artifact.path for artifact in client.list_artifacts(runs[key].info.run_id)}
 
 
 def test_two_at_once_bring_each_run_once(project):
