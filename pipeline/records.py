@@ -158,14 +158,17 @@ def _training(
 def _summary(done: Mapping[str, Any], reports: Reports) -> dict[str, float]:
     """What a finished training took, and what one of its evaluations came to, so that AP stands beside the curves.
 
-    Of several evaluations it is the latest that is end-to-end on all frames; where there is none, the latest.
+    Of several evaluations it is one of the final weights, not of a learning curve's; of those the latest that is end-to-end
+    on all frames, or else the latest.
     """
     if not done:
         return {}
     numbers = {name: done[there] for name, there in _TRAINING_NUMBERS.items() if there in done}
     if reports:
-        chosen = max(reports, key=lambda file: (_is_plain(reports[file]["inference"]), _milliseconds(file)))
-        numbers |= _numbers(reports[chosen])
+        def rank(file: Path) -> tuple[int, bool, int]:
+            return reports[file]["videos_seen"], _is_plain(reports[file]["inference"]), _milliseconds(file)
+
+        numbers |= _numbers(reports[max(reports, key=rank)])
     return numbers
 
 
@@ -176,7 +179,7 @@ def _evaluation(
     when = _milliseconds(file)
     return Record(
         key=file.parent.name,
-        name=f"{_name(cells, config)}, evaluation",
+        name=f"{_name(cells, config)}, evaluation after {report['videos_seen']} videos",
         tags=_tags("evaluate", folder, config) | _cell_tags(params, cells),
         default_tags=_unknown_cell_tags(params),
         started=when,
