@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 from pipeline.cli import parser, seconds_text
+from pipeline.keys import METHODS
 
 if TYPE_CHECKING:
     from pipeline.config import Params, Row, Table
@@ -88,6 +89,18 @@ def choose_rows(tables: Sequence[Table], names: Sequence[str]) -> list[Row]:
     return [row for row in rows if not names or {row.name, f"{row.table}:{row.name}"}.intersection(names)]
 
 
+def of_methods(rows: Iterable[Row], methods: Sequence[str]) -> list[Row]:
+    """Without those that another method runs.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    for name in methods:
+        if name not in METHODS:
+            raise UserError("--methods", name, "there is no such method", f"The methods are {', '.join(METHODS)}")
+    return [row for row in rows if row.not_run or row.evaluations[0].train.method in methods]
+
+
 def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
     """What --dry-run prints: each row, each unique run, the sums, and how long it will take."""
     from pipeline.estimate import durations
@@ -147,6 +160,8 @@ def main(argv: list[str] | None = None) -> int:
                            "pool, too; their files are not written, their failures not counted")
     arguments.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="run only these rows, e.g. 'w/ CL' or "
                            "'table1e:w/ CL'")
+    arguments.add_argument("--methods", metavar="NAMES", default=",".join(METHODS), help="run only rows of these methods "
+                           f"(default: {','.join(METHODS)})")
     arguments.add_argument("--seeds", type=int, metavar="N", help="average over N seeds instead of the parameters' number")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
     arguments.add_argument("--dry-run", action="store_true", help="show rows, unique runs, what is done and how long the rest "
@@ -164,14 +179,15 @@ def main(argv: list[str] | None = None) -> int:
     overrides = [*options.set]
     overrides += [] if options.seeds is None else [f"seeds={options.seeds}"]
     overrides += [] if options.profile is None else [f"profile={options.profile}"]
-    overrides += ["pretrain.source=scratch"] if options.from_scratch else []
+    overrides += ["pretrain.source=scratch", "vistr.pretrain.source=scratch"] if options.from_scratch else []
     params = load_params(options.params, overrides)
     names = expand_grid(known_tables(params), options.grid)
     prepare(params, [*names, *(params.tables if options.ahead else ())])
     tables = [load_table(params, name) for name in names]
-    rows = choose_rows(tables, options.rows)
+    methods = options.methods.split(",")
+    rows = of_methods(choose_rows(tables, options.rows), methods)
     ahead = [load_table(params, name) for name in params.tables if options.ahead and name not in names]
-    plan = plan_rows(params, [*rows, *(row for table in ahead for row in table.rows)])
+    plan = plan_rows(params, [*rows, *of_methods((row for table in ahead for row in table.rows), methods)])
     if options.dry_run:
         show_plan(params, rows, plan)
         return 0

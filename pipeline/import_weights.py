@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from pipeline.cli import parser
-    from pipeline.published import ALL_METHODS
+    from pipeline.keys import METHODS
 
     arguments = parser(__doc__, "pipeline.import_weights")
     given = arguments.add_mutually_exclusive_group(required=True)
@@ -70,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
                            help="the file of --published, where it was downloaded by hand")
     arguments.add_argument("--list", action=_List, nargs=0, help="print the published files that have a name, and exit")
     arguments.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True, help="where the converted ones go")
-    arguments.add_argument("--method", choices=ALL_METHODS, default=ALL_METHODS[0],
-                           help=f"the network that they are for (default: {ALL_METHODS[0]})")
+    arguments.add_argument("--method", choices=METHODS, default=METHODS[0],
+                           help=f"the network that they are for (default: {METHODS[0]})")
     arguments.add_argument("--profile", default="paper", help="whose model they are for (default: paper)")
     arguments.add_argument("--classes", type=int, default=CLASSES, metavar="K",
                            help=f"classes of the data set to be trained on (default: {CLASSES})")

@@ -24,6 +24,7 @@ TRAINING_CODE = {
     "efficientvis": (*_TRAINING_CODE, "effvis.training.correspondence"),
     "vistr": (*_TRAINING_CODE, "effvis.training.vistr_losses"),
 }
+METHODS = tuple(TRAINING_CODE)
 # What decides a number that is read from a weight.
 _EVALUATION_CODE = ("effvis.inference.predictor", "effvis.evaluation.video_ap", "pipeline.evaluate:predict",
                     "pipeline.evaluate:score")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from effvis.errors import UserError
+from pipeline.keys import METHODS
 
-ALL_METHODS = ("efficientvis", "vistr")
 _TORCHVISION = "torchvision 0.29.1, torchvision/models/resnet.py"
 _SPARSE_RCNN = "open-mmlab/mmdetection, configs/sparse_rcnn/metafile.yml"
 _QUERYINST = "open-mmlab/mmdetection, configs/queryinst/metafile.yml"
@@ -66,7 +66,7 @@ def _torchvision() -> Iterator[tuple[str, Published]]:
         ("resnet101", "resnet101-63fe2227", 1, 170.511),
         ("resnet101-v2", "resnet101-cd907fc2", 2, 170.53),
     ):
-        yield name, Published(f"https://download.pytorch.org/models/{file}.pth", ALL_METHODS, name.removesuffix("-v2"),
+        yield name, Published(f"https://download.pytorch.org/models/{file}.pth", METHODS, name.removesuffix("-v2"),
                               f"ImageNet (IMAGENET1K_V{recipe})", _TORCHVISION, mib)
 
 

@@ -131,6 +131,7 @@ class Params(Config):
     runs_dir: Path = Path("runs")
     results_dir: Path = Path("results")
     seeds: PositiveInt = 2
+    methods: str = Field("efficientvis,vistr", description="whose rows dvc.yaml runs, with commas")
     tables: tuple[str, ...] = ()
     headline: RowSettings = RowSettings()
     shapes: ShapesConfig = ShapesConfig()

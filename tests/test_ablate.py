@@ -10,7 +10,7 @@ from conftest import CHECKOUT, put_evaluation, write_params
 
 from effvis.errors import UserError
 from pipeline import cells
-from pipeline.ablate import choose_rows, expand_grid, main, write_tables
+from pipeline.ablate import choose_rows, expand_grid, main, of_methods, write_tables
 from pipeline.config import known_tables, load_params, load_table
 from pipeline.plan import jobs, plan_rows
 
@@ -273,3 +273,15 @@ def test_two_grids_at_once_share_the_work(tiny_project):
     client = MlflowClient(tracking_uri=environment["MLFLOW_TRACKING_URI"])
     found = client.search_runs([client.get_experiment_by_name("effvis").experiment_id])
     assert sorted(run.data.tags["run_key"] for run in found if run.data.tags["kind"] != "grid") == sorted(keys)
+
+
+def test_rows_of_one_method_are_run_and_all_are_shown(tiny_project):
+    folder = tiny_project(seeds=1)
+    every = command(folder, "ablate", "--grid", "table1d", "--dry-run").stdout
+    ours = command(folder, "ablate", "--grid", "table1d", "--dry-run", "--methods", "efficientvis").stdout
+    assert "T=18 VisTR: 0 of 1" in every and "VisTR" not in ours and "4 unique evaluations" in ours
+    wrong = command(folder, "ablate", "--grid", "table1d", "--dry-run", "--methods", "visstr")
+    assert wrong.returncode == 2 and "--methods: visstr" in wrong.stderr and wrong.stderr.count("\n") == 1
+    _, tables, _ = plan_of(folder, "table1d", "table2")
+    quoted = [row for table in tables for row in table.rows if row.not_run]
+    assert quoted and [row for row in of_methods(quoted, ["vistr"])] == quoted, "what is only published is shown"

@@ -16,7 +16,8 @@ from effvis.model.resnet import ARCHITECTURES
 from effvis.model.vistr import build_vistr
 from effvis.vistr_config import VisTRConfig
 from pipeline import fetch, import_weights
-from pipeline.published import ALL_METHODS, REGISTRY, Published
+from pipeline.keys import METHODS
+from pipeline.published import REGISTRY, Published
 
 SMALL = {"backbone": "resnet18", "hidden_dim": 96, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 1, "queries": 3}
 SETTINGS = [argument for key, value in SMALL.items() for argument in ("-S", f"vistr.model.{key}={value}")]
@@ -27,7 +28,7 @@ def test_every_published_file_says_where_it_is_and_how_it_is_known(name):
     file = REGISTRY[name]
     assert re.fullmatch(r"https://(download\.(pytorch\.org|openmmlab\.com)|dl\.fbaipublicfiles\.com)/\S+\.pth", file.url)
     assert re.fullmatch(r"[0-9a-f]{8}", file.sha256) and file.file.endswith(f"-{file.sha256}.pth")
-    assert file.backbone in ARCHITECTURES and set(file.methods) <= set(ALL_METHODS) and file.document
+    assert file.backbone in ARCHITECTURES and set(file.methods) <= set(METHODS) and file.document
     # The address speaks of the same backbone.
     assert re.search({"resnet18": "resnet18", "resnet50": "r(esnet)?50", "resnet101": "r(esnet)?101"}[file.backbone], file.file)
 
@@ -66,7 +67,7 @@ def site():
 def publish(monkeypatch, site, content=None):
     """Lists the site's file as ``mine``; its name speaks of other content if that is given."""
     digest = hashlib.sha256(site.content if content is None else content).hexdigest()
-    file = Published(site.url.replace("weights", f"weights-{digest[:8]}"), ALL_METHODS, "resnet18", "test", "this test")
+    file = Published(site.url.replace("weights", f"weights-{digest[:8]}"), METHODS, "resnet18", "test", "this test")
     monkeypatch.setitem(REGISTRY, "mine", file)
     return file
 
