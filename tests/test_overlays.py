@@ -7,6 +7,7 @@ from PIL import Image
 from effvis.errors import UserError
 from pipeline.config import headline_spec, load_params
 from pipeline.overlays import _evenly, main
+from pipeline.store import RunStore
 
 
 def test_evenly():
@@ -32,6 +33,9 @@ def test_pictures_show_truth_and_predictions_of_the_scored_frames(tiny_project, 
     arguments = ["--params", str(project / "params.yaml"), "--videos", "2", "--frames", "4", "--score", "0", "--scale", "3"]
     assert main([*arguments, "--out", str(tmp_path / "photo")]) == 0
     assert main([*arguments, "--out", str(tmp_path / "sketch"), "--sketch"]) == 0
+    assert main(arguments) == 0
+    kept = RunStore(params.runs_dir).evaluation_folder(spec.train.key, spec.key) / "pictures"
+    assert sorted(path.name for path in kept.iterdir()) == ["1.png", "3.png"], "where MLflow's sync finds them"
     photos = sorted((tmp_path / "photo").glob("*.png"))
     assert [path.stem for path in photos] == ["1", "3"]
     # Eight frames at 6 per second, kept at 1.5: two frames of 48x32, three times as large, two rows.

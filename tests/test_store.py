@@ -188,6 +188,8 @@ def test_two_processes_do_not_work_on_one_key_at_once(tmp_path, capsys):
     assert "waiting" not in capsys.readouterr().err
     with RunStore(tmp_path).lock(KEY):
         assert (tmp_path / "left").exists()
+        assert RunStore(tmp_path).locked() == {KEY}
     holder.join(30)
     assert holder.exitcode == 0
     assert KEY in capsys.readouterr().err
+    assert RunStore(tmp_path).locked() == set()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -126,6 +127,10 @@ def test_one_expression_finds_a_table_a_row_or_a_training_with_its_evaluations(t
     assert found("tags.table1d LIKE '%Hand-craft%'") == {hand_craft.train.key, hand_craft.key}
     assert found(f"tags.train_key = '{with_cl.train.key}'") == {with_cl.train.key, with_cl.key, hand_craft.key}
     assert found("tags.kind = 'train' AND metrics.AP > 0.4 AND params.train.correspondence = 'True'") == {with_cl.train.key}
+    documented = re.findall(r"`((?:tags|metrics|attributes)\.\S+ [=>L].*?)`", (CHECKOUT / "docs" / "mlflow.md").read_text())
+    assert len(documented) > 8
+    for expression in documented:
+        found(expression)  # MLflow refuses what it does not understand
     training = runs[with_cl.train.key]
     assert training.data.metrics["AP"] == 0.5, "of its evaluations the end-to-end one"
     assert training.info.run_name == "table1d: T=9 Fully e2e (ours), seed 0", "and that row's name"

@@ -1,0 +1,99 @@
+"""How long MLflow's pages take to appear, and how much memory: ``python -m benchmarks.ui``.
+
+``python -m pipeline.ui``, which first brings the runs, against MLflow's server as it comes, both on the project's store.
+Alternates the two, so that a busy machine slows both, and prints each round: the seconds until a page answers, and the
+memory of all processes together (proportional set size, ten seconds later; Linux only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+SETTLE_SECONDS = 10.0
+
+
+def measure(command: list[str], port: int) -> tuple[float, float, int]:
+    """Starts a server and ends it again; the seconds until it answered, its memory in GiB and its processes."""
+    began = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while not answers(port):
+            if process.poll() is not None:
+                sys.exit(f"{' '.join(command)} ended with code {process.returncode}")
+            time.sleep(0.05)
+        seconds = time.monotonic() - began
+        time.sleep(SETTLE_SECONDS)
+        family = tree(process.pid)
+        return seconds, sum(memory(pid) for pid in family), len(family)
+    finally:
+        for pid in tree(process.pid):
+            os.kill(pid, signal.SIGTERM)
+        process.wait()
+        while answers(port):
+            time.sleep(0.05)
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def tree(root: int) -> list[int]:
+    """A process and all its descendants."""
+    lines = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.splitlines()
+    parents = {int(pid): int(parent) for pid, parent in map(str.split, lines)}
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def memory(pid: int) -> float:
+    """Proportional set size in GiB: what processes share is divided among them."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 2**20
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def main() -> None:
+    from pipeline.cli import add_params_arguments
+    from pipeline.config import load_params
+    from pipeline.track import sync, tracking_uri
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ui", description=__doc__.splitlines()[0])
+    add_params_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    options = parser.parse_args()
+    params = load_params(options.params, options.set)
+    sync(params)  # so that the first round has no more to bring than the others
+    port = str(free_port())
+    given = ["--params", options.params, *(word for text in options.set for word in ("-S", text))]
+    commands = {
+        "pipeline.ui": [sys.executable, "-m", "pipeline.ui", "--port", port, *given],
+        "mlflow server": [sys.executable, "-m", "mlflow", "server", "--port", port,
+                          "--backend-store-uri", tracking_uri(params)],
+    }
+    for _ in range(options.rounds):
+        for name, command in commands.items():
+            seconds, gibibytes, processes = measure(command, int(port))
+            print(f"{name:14} {seconds:5.1f} s {gibibytes:5.2f} GiB {processes:3} processes", flush=True)
+
+
+if __name__ == "__main__":
+    main()
