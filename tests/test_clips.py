@@ -6,7 +6,7 @@ import torch
 from builders import clip_pairs
 from PIL import Image
 
-from effvis.data.clips import clip_frames, read_frame
+from effvis.data.clips import MaskReader, clip_frames, read_frame
 from effvis.data.masks import decode
 from effvis.errors import UserError
 
@@ -100,6 +100,15 @@ def test_frames_and_targets_follow_the_input_size(index):
         assert torch.equal(small.track_ids_K, full.track_ids_K)
         torch.testing.assert_close(small.boxes_KT4 * 2, full.boxes_KT4)
         assert small.masks_KTHW.sum().item() == pytest.approx(full.masks_KTHW.sum().item() / 4, rel=0.15)
+
+
+def test_masks_are_kept_decoded_while_there_is_room(index):
+    track = index.tracks[0]
+    first, second = np.flatnonzero(track.present_L)[:2]
+    reader = MaskReader(SIZE, cache_bytes=SIZE[0] * SIZE[1])
+    for frame, kept in ((first, True), (second, False)):
+        assert np.array_equal(reader.mask(track, frame), decode(track.rles[frame]))
+        assert (reader.mask(track, frame) is reader.mask(track, frame)) == kept
 
 
 def test_a_video_that_ends_inside_a_clip_goes_on_with_its_last_frame():

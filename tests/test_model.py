@@ -9,6 +9,7 @@ from builders import tiny_config, tiny_model
 from effvis.model.attention import FactorisedTemporoSpatialAttention
 from effvis.model.dynamic_conv import DynamicConv, aggregate_neighbours
 from effvis.model.efficientvis import EfficientVIS
+from effvis.model.heads import MaskHead
 
 
 def _literal_attention(module, sequence_LC):
@@ -61,6 +62,31 @@ def test_aggregation_is_equation_3(frames):
                     expected[b, i, t, p] = sum(
                         w * regions[b, i, u, p] for w, u in zip(weights, neighbours, strict=True)) / sum(weights)
     torch.testing.assert_close(aggregate_neighbours(regions, temperature), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [2, 3, 4])
+def test_the_gradient_of_equation_3_is_its_derivative(frames):
+    torch.manual_seed(0)
+    by_frame = torch.randn(1, frames, 2, 3, 5, dtype=torch.float64, requires_grad=True)
+    regions = by_frame.transpose(1, 2)  # as the pooling lays them out
+    assert torch.autograd.gradcheck(lambda x: aggregate_neighbours(x, 0.3), regions)
+
+
+def test_equation_3_lives_with_regions_without_any_feature():
+    regions = torch.zeros(1, 2, 3, 4, 6, requires_grad=True)
+    aggregate_neighbours(regions, 0.1).sum().backward()
+    assert torch.isfinite(regions.grad).all()
+
+
+def test_mask_head_is_its_layers_one_after_the_other():
+    torch.manual_seed(0)
+    head = MaskHead(tiny_config()).double()
+    query, regions = torch.randn(2, 3, 16, dtype=torch.float64), torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    x = head.dynamic_conv(query.flatten(0, 1), regions.flatten(0, 1)).transpose(1, 2).reshape(6, 16, 4, 4)
+    for conv in head.convs:
+        x = torch.relu(conv(x))
+    expected = head.logits(torch.relu(head.upsample(x))).view(2, 3, 8, 8)
+    torch.testing.assert_close(head(query, regions), expected, atol=1e-12, rtol=0)
 
 
 def test_dynamic_conv_filters_come_from_the_query_alone():

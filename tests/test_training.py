@@ -1,6 +1,7 @@
 """Matching, losses and correspondence learning."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from builders import pair_batch, rectangles, tiny_model
 
 from effvis.config import LossWeights, TrainConfig
+from effvis.model.boxes import generalized_iou
 from effvis.model.roi_align import roi_align
 from effvis.training.correspondence import _carry, pair_losses
 from effvis.training.loop import learning_rate, total_steps
@@ -71,6 +73,40 @@ def test_losses_are_finite_and_reach_every_parameter(pairs, frames, corresponden
     missing = [name for name, p in model.named_parameters() if p.grad is None]
     assert not missing
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_losses_are_equation_5_triple_by_triple():
+    """Two clips of two instances, of which the first is absent in frame 0: every loss of every interaction by hand."""
+    model, weights = tiny_model(2).double(), LossWeights()
+    batch = pair_batch([([0, 1], [1, 2])], 2, absent=True)
+    with torch.no_grad():
+        losses = pair_losses(model, batch, weights, correspondence=False)
+        features = model.features(torch.cat(batch.frames))
+        outputs = model(features)
+    size, expected = torch.tensor([48.0, 32, 48, 32], dtype=torch.float64), dict.fromkeys(losses, 0.0)
+    for output, b in itertools.product(outputs, range(2)):
+        targets = batch.targets[b][0]
+        logits, boxes = output.logits_BNTK[b], output.boxes_BNT4[b]
+        with torch.no_grad():
+            masks = model.mask_logits(features, output)[b]
+        costs = matching_cost(logits[None], boxes[None], stack_targets([targets]), size, weights)
+        owners = match(costs[0]).tolist()
+        for n, t, label in itertools.product(range(4), range(2), range(3)):
+            k = owners.index(n) if n in owners else None
+            positive = k is not None and bool(targets.present_KT[k, t]) and label == targets.labels_K[k]
+            p = float(logits[n, t, label].sigmoid())
+            focal = -0.25 * (1 - p) ** 2 * math.log(p) if positive else -0.75 * p**2 * math.log(1 - p)
+            expected["focal"] += weights.focal * focal / 6  # three present (instance, frame) pairs in each clip
+        for k, t in targets.present_KT.nonzero().tolist():
+            n, box = owners[k], boxes[owners[k], t]
+            expected["l1"] += weights.l1 * float(((box - targets.boxes_KT4[k, t]) / size).abs().sum()) / 6
+            expected["giou"] += weights.giou * float(1 - generalized_iou(box, targets.boxes_KT4[k, t].double())) / 6
+            rows = torch.cat((torch.zeros(1, dtype=torch.float64), box))[None]
+            true = roi_align(targets.masks_KTHW[k, t][None, None].double(), rows, 8, sampling_ratio=1)[0, 0] >= 0.5
+            p = masks[n, t].sigmoid()
+            expected["dice"] += weights.dice * float(1 - (2 * p[true].sum() + 1) / (p.sum() + true.sum() + 1)) / 6
+            expected["bce"] -= weights.bce * float(torch.where(true, p, 1 - p).log().mean()) / 6
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_correspondence_sends_gradient_of_the_second_clip_through_the_first():

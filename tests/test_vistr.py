@@ -24,7 +24,7 @@ from effvis.model.resnet import ResNet
 from effvis.model.vistr import VisTR, VisTRConfig, masks_at_input_size
 from effvis.model.vistr_parts import BoxAttention, sine_positions
 from effvis.training.matching import match
-from effvis.training.targets import ClipTargets
+from effvis.training.targets import ClipTargets, stack_targets
 from effvis.training.vistr_losses import VisTRLossWeights, clip_losses, matching_cost, pair_losses
 
 
@@ -220,7 +220,7 @@ def test_matching_is_the_best_of_all_assignments():
             return total
 
         literal = np.array([[pair_cost(n, k) for k in range(3)] for n in range(4)])
-        cost = matching_cost(logits, boxes, targets, size, weights)
+        cost = matching_cost(logits[None], boxes[None], stack_targets([targets]), size, weights)[0]
         np.testing.assert_allclose(cost.numpy(), literal, atol=1e-5)
         best = min(itertools.permutations(range(4), 3), key=lambda chosen: sum(literal[n, k] for k, n in enumerate(chosen)))
         assert tuple(match(cost)) == best
@@ -259,7 +259,8 @@ def test_losses_are_those_of_the_paper_pair_by_pair():
         masks = masks_at_input_size(model.mask_logits(output)[0], 32, 48).double()
     size = torch.tensor([48.0, 32, 48, 32])
     boxes, log_p = output.boxes_DBNT4[0, 0], output.logits_DBNTK[0, 0].log_softmax(dim=-1)
-    owners = match(matching_cost(output.logits_DBNTK[0, 0], boxes, targets, size, weights)).tolist()
+    owners = match(matching_cost(output.logits_DBNTK[0], output.boxes_DBNT4[0], stack_targets([targets]), size, weights)[0])
+    owners = owners.tolist()
     expected, class_weights = dict.fromkeys(losses, 0.0), 0.0
     for n, t in itertools.product(range(4), range(2)):
         k = owners.index(n) if n in owners else None
@@ -290,8 +291,8 @@ def test_every_decoder_layer_is_trained():
         one = clip_losses(model, frames, [targets], VisTRLossWeights())
         model.decoder.append(last)
         output = model(frames)
-    owners = match(matching_cost(output.logits_DBNTK[1, 0], output.boxes_DBNT4[1, 0], targets,
-                                 torch.tensor([48.0, 32, 48, 32]), VisTRLossWeights()))
+    owners = match(matching_cost(output.logits_DBNTK[1], output.boxes_DBNT4[1], stack_targets([targets]),
+                                 torch.tensor([48.0, 32, 48, 32]), VisTRLossWeights())[0])
     l1 = ((output.boxes_DBNT4[1, 0, owners] - targets.boxes_KT4) / torch.tensor([48.0, 32, 48, 32])).abs().sum() * 5 / 4
     assert two["l1"].item() == pytest.approx(one["l1"].item() + l1.item(), rel=1e-4)
     assert two["category"] > one["category"]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from effvis.config import LossWeights
 from effvis.model.efficientvis import BaseFeatures, EfficientVIS
-from effvis.training.losses import Predictions, find_matches, interaction_losses, stack_outputs
-from effvis.training.matching import match, matching_cost
+from effvis.training.losses import Predictions, interaction_losses, stack_outputs
+from effvis.training.matching import find_matches, match, matching_cost
 from effvis.training.targets import ClipPairBatch, ClipTargets, stack_targets
 
 
@@ -33,7 +33,7 @@ def pair_losses(
 
     size = features.pyramid[0].new_tensor([features.width, features.height] * 2)
     cost_MBNK = matching_cost(predictions.logits_MBNTK, predictions.boxes_MBNT4, targets, size, weights)
-    assignment_MBK = _assign(cost_MBNK.cpu().numpy(), clips, pairs if correspondence else len(clips))
+    assignment_MBK = _assign(cost_MBNK.float().cpu().numpy(), clips, pairs if correspondence else len(clips))
     matches = find_matches(assignment_MBK, stacked.present_BKT.numpy(), groups=2 if correspondence else 1, device=device)
     return interaction_losses(model, features, predictions, targets, matches, weights)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from effvis.config import LossWeights
 from effvis.model.boxes import generalized_iou
 from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
-from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA
+from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches
 from effvis.training.targets import StackedTargets
 
 
@@ -74,50 +73,6 @@ def interaction_losses(
     }
 
 
-@dataclass(frozen=True)
-class Matches:
-    """The R matched (tracklet, instance, frame) triples of M interactions where the instance is present, stage by stage.
-
-    Attributes:
-        select_MBK: the tracklet of each instance; tracklet 0 for an instance that has none.
-        stage_R, clip_R, tracklet_R, instance_R, frame_R: where each triple is.
-        rows_M: how many triples each interaction has.
-        share_MB: by which the losses of an interaction and clip are multiplied.
-    """
-
-    select_MBK: Tensor
-    stage_R: Tensor
-    clip_R: Tensor
-    tracklet_R: Tensor
-    instance_R: Tensor
-    frame_R: Tensor
-    rows_M: list[int]
-    share_MB: Tensor
-
-
-def find_matches(assignment_MBK: np.ndarray, present_BKT: np.ndarray, groups: int, device: torch.device) -> Matches:
-    """The matched triples of an assignment.
-
-    Args:
-        assignment_MBK: per interaction, clip and instance its tracklet or -1.
-        groups: the clips are so many equal groups, one after the other; the losses of a group are normalised by the number
-            of its triples, at least one, and averaged over the groups.
-    """
-    matched_MBKT = (assignment_MBK >= 0)[..., None] & present_BKT
-    stage_R, clip_R, instance_R, frame_R = np.nonzero(matched_MBKT)
-    triples_MG = np.stack([part.sum(axis=(1, 2, 3)) for part in np.split(matched_MBKT, groups, axis=1)], axis=1)
-    share_MB = np.repeat(1 / (groups * np.maximum(triples_MG, 1)), matched_MBKT.shape[1] // groups, axis=1)
-
-    def on_device(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(device)
-
-    return Matches(
-        select_MBK=on_device(np.maximum(assignment_MBK, 0)), stage_R=on_device(stage_R), clip_R=on_device(clip_R),
-        tracklet_R=on_device(assignment_MBK[stage_R, clip_R, instance_R]), instance_R=on_device(instance_R),
-        frame_R=on_device(frame_R), rows_M=triples_MG.sum(axis=1).tolist(),
-        share_MB=on_device(share_MB.astype(np.float32)))
-
-
 def _mask_logits(model: EfficientVIS, features: BaseFeatures, predictions: Predictions, matches: Matches) -> Tensor:
     """Masks (R, S, S) of the matched triples alone, inside the boxes of their own interaction."""
     instances = matches.select_MBK.shape[-1]
@@ -161,14 +116,14 @@ def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int) 
 
 def _samples(low_R: Tensor, high_R: Tensor, side: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The pixels before and after each sample (R, side) of an axis, how far it is between them, and whether it counts."""
-    # Pixel centres are at whole numbers; in double precision, as RoIAlign's samples.
+    # Pixel centres are at whole numbers. In double precision up to the place, as RoIAlign has its samples.
     low, extent = low_R.double() - 0.5, (high_R - low_R).double()
     step = (torch.arange(side, device=low_R.device, dtype=torch.float64) + 0.5) / side
     position = low[:, None] + step * extent[:, None]
     counts = (position >= -1.0) & (position <= length)
-    position = position.clamp(0, length - 1)
+    position = position.clamp(0, length - 1).to(low_R.dtype)
     before = position.long()
-    return before, (before + 1).clamp(max=length - 1), (position - before).to(low_R.dtype), counts
+    return before, (before + 1).clamp(max=length - 1), position - before, counts
 
 
 def _focal(logits: Tensor, truth: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -60,6 +61,50 @@ def match(cost: np.ndarray, fixed: Sequence[int] | None = None, blocked: Sequenc
         rows, columns = linear_sum_assignment(values[np.ix_(free, unmatched)])
         assignment[unmatched[columns]] = np.array(free)[rows]
     return assignment
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The R matched (tracklet, instance, frame) triples of M stages where the instance is present, stage by stage.
+
+    Attributes:
+        select_MBK: the tracklet of each instance; tracklet 0 for an instance that has none.
+        stage_R, clip_R, tracklet_R, instance_R, frame_R: where each triple is.
+        rows_M: how many triples each stage has.
+        share_MB: by which the losses of a stage and clip are multiplied.
+    """
+
+    select_MBK: Tensor
+    stage_R: Tensor
+    clip_R: Tensor
+    tracklet_R: Tensor
+    instance_R: Tensor
+    frame_R: Tensor
+    rows_M: list[int]
+    share_MB: Tensor
+
+
+def find_matches(assignment_MBK: np.ndarray, present_BKT: np.ndarray, groups: int, device: torch.device) -> Matches:
+    """The matched triples of an assignment.
+
+    Args:
+        assignment_MBK: per stage, clip and instance its tracklet or -1.
+        groups: the clips are so many equal groups, one after the other; the losses of a group are normalised by the number
+            of its triples, at least one, and averaged over the groups.
+    """
+    matched_MBKT = (assignment_MBK >= 0)[..., None] & present_BKT
+    stage_R, clip_R, instance_R, frame_R = np.nonzero(matched_MBKT)
+    triples_MG = np.stack([part.sum(axis=(1, 2, 3)) for part in np.split(matched_MBKT, groups, axis=1)], axis=1)
+    share_MB = np.repeat(1 / (groups * np.maximum(triples_MG, 1)), matched_MBKT.shape[1] // groups, axis=1)
+
+    def on_device(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    return Matches(
+        select_MBK=on_device(np.maximum(assignment_MBK, 0)), stage_R=on_device(stage_R), clip_R=on_device(clip_R),
+        tracklet_R=on_device(assignment_MBK[stage_R, clip_R, instance_R]), instance_R=on_device(instance_R),
+        frame_R=on_device(frame_R), rows_M=triples_MG.sum(axis=1).tolist(),
+        share_MB=on_device(share_MB.astype(np.float32)))
 
 
 def _focal_terms(logits: Tensor) -> tuple[Tensor, Tensor]:

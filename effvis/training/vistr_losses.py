@@ -11,31 +11,32 @@ from torch import Tensor
 
 from effvis.model.boxes import generalized_iou
 from effvis.model.vistr import VisTR, VisTROutput, masks_at_input_size
-from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, match
-from effvis.training.targets import ClipPairBatch, ClipTargets
+from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches, find_matches, match
+from effvis.training.targets import ClipPairBatch, ClipTargets, StackedTargets, stack_targets
 from effvis.vistr_config import VisTRLossWeights
 
 
 @torch.no_grad()
 def matching_cost(
-    logits_NTK: Tensor, boxes_NT4: Tensor, targets: ClipTargets, size_4: Tensor, weights: VisTRLossWeights
+    logits_BNTK: Tensor, boxes_BNT4: Tensor, targets: StackedTargets, size_4: Tensor, weights: VisTRLossWeights
 ) -> Tensor:
-    """Cost of giving each tracklet to each instance: (N, instances), summed over the frames of the clip.
+    """Cost of giving each tracklet to each instance: (..., B, N, instances), summed over the frames of the clip.
 
     A frame adds minus the probability of its true class, which is no-object where the instance is absent; where it is
     present also the L1 distance of the boxes as shares of the frame and minus their GIoU.
 
     Args:
-        logits_NTK: no-object last.
+        logits_BNTK: of B clips, no-object last; of several layers with dimensions before B, as the boxes.
         size_4: (width, height, width, height) of the input.
     """
-    probability = logits_NTK.softmax(dim=-1)
-    present = targets.present_KT.T.to(probability.dtype)  # (T, instances)
-    category = present * probability[..., targets.labels_K] + (1 - present) * probability[..., -1:]
-    own, true = boxes_NT4.unsqueeze(2), targets.boxes_KT4.transpose(0, 1)  # (N, T, 1, 4), (T, instances, 4)
+    own, true = boxes_BNT4.unsqueeze(-2), targets.boxes_BKT4.transpose(1, 2).unsqueeze(1)  # (B, N or 1, T, 1 or K, 4)
+    probability = logits_BNTK.softmax(dim=-1)
+    label = targets.labels_BK[:, None, None].expand(*own.shape[:-2], -1)
+    present = targets.present_BKT.transpose(1, 2).unsqueeze(1).to(probability.dtype)
+    category = present * probability.gather(-1, label) + (1 - present) * probability[..., -1:]
     l1 = ((own - true) / size_4).abs().sum(dim=-1)
     box = present * (weights.l1 * l1 - weights.giou * generalized_iou(own, true))
-    return (box - weights.category * category).sum(dim=1)
+    return (box - weights.category * category).sum(dim=-2)
 
 
 def clip_losses(
@@ -49,16 +50,18 @@ def clip_losses(
     that still touch every parameter.
     """
     device = model.query_NTC.device
-    targets = [clip.to(device) for clip in targets]
     output = model(frames_BTCHW.to(device))
+    stacked = stack_targets(targets)
+    truth = stacked.to(device)
+
     size = output.boxes_DBNT4.new_tensor([output.width, output.height] * 2)
-    total: dict[str, Tensor] = {}
-    for logits, boxes in zip(output.logits_DBNTK, output.boxes_DBNT4, strict=True):
-        pairs = _MatchedPairs(targets, [
-            match(matching_cost(logits[b], boxes[b], clip, size, weights)) for b, clip in enumerate(targets)])
-        for name, value in _layer_losses(logits, boxes, pairs, size, weights).items():
-            total[name] = total[name] + value if name in total else value
-    return total | _mask_losses(model, output, pairs, weights)
+    cost_DBNK = matching_cost(output.logits_DBNTK, output.boxes_DBNT4, truth, size, weights).float().cpu().numpy()
+    assignment_DBK = np.full((*cost_DBNK.shape[:2], cost_DBNK.shape[-1]), -1)
+    for layer, cost_BNK in enumerate(cost_DBNK):
+        for b, clip in enumerate(targets):
+            assignment_DBK[layer, b, : len(clip)] = match(cost_BNK[b, :, : len(clip)])
+    matches = find_matches(assignment_DBK, stacked.present_BKT.numpy(), groups=1, device=device)
+    return _class_and_box_losses(output, truth, matches, size, weights) | _mask_losses(model, output, truth, matches, weights)
 
 
 def pair_losses(model: VisTR, batch: ClipPairBatch, weights: VisTRLossWeights) -> dict[str, Tensor]:
@@ -66,67 +69,42 @@ def pair_losses(model: VisTR, batch: ClipPairBatch, weights: VisTRLossWeights) -
     return clip_losses(model, torch.cat(batch.frames), [clip for clips in batch.targets for clip in clips], weights)
 
 
-class _MatchedPairs:
-    """The X matched (tracklet, instance) pairs of B clips, with the instances' ground truth stacked.
-
-    Attributes:
-        clip_X, tracklet_X: where the tracklet of each pair is.
-        select_BK, slot_X: matched tracklets of each clip, padded with tracklet 0; pair x is at [clip_X[x], slot_X[x]].
-        frames: present (pair, frame) combinations, at least one.
-    """
-
-    def __init__(self, targets: Sequence[ClipTargets], assignments: Sequence[np.ndarray]):
-        matched = [np.flatnonzero(assignment >= 0) for assignment in assignments]
-        device = targets[0].labels_K.device
-        # At least one column, so that the mask heads take part in every step (and in every collective).
-        select = np.zeros((len(targets), max([len(instances) for instances in matched] + [1])), dtype=np.int64)
-        for b, instances in enumerate(matched):
-            select[b, : len(instances)] = assignments[b][instances]
-        self.select_BK = torch.from_numpy(select).to(device)
-        self.clip_X = torch.from_numpy(np.repeat(np.arange(len(targets)), [len(m) for m in matched])).to(device)
-        self.slot_X = torch.from_numpy(np.concatenate([np.arange(len(m)) for m in matched])).to(device)
-        self.tracklet_X = self.select_BK[self.clip_X, self.slot_X]
-
-        def stack(name: str) -> Tensor:
-            return torch.cat([getattr(t, name)[torch.from_numpy(m).to(device)] for t, m in zip(targets, matched, strict=True)])
-
-        self.labels_X, self.present_XT = stack("labels_K"), stack("present_KT")
-        self.boxes_XT4, self.masks_XTHW = stack("boxes_KT4"), stack("masks_KTHW")
-        self.frames = max(int(self.present_XT.sum()), 1)
-
-
-def _layer_losses(
-    logits_BNTK: Tensor, boxes_BNT4: Tensor, pairs: _MatchedPairs, size_4: Tensor, weights: VisTRLossWeights
+def _class_and_box_losses(
+    output: VisTROutput, targets: StackedTargets, matches: Matches, size_4: Tensor, weights: VisTRLossWeights
 ) -> dict[str, Tensor]:
-    no_object = logits_BNTK.shape[-1] - 1
-    truth = torch.full(logits_BNTK.shape[:-1], no_object, dtype=torch.int64, device=logits_BNTK.device)
-    truth[pairs.clip_X, pairs.tracklet_X] = torch.where(pairs.present_XT, pairs.labels_X[:, None], no_object)
-    class_weight = torch.ones(no_object + 1, device=logits_BNTK.device)
+    where_R = matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R
+    no_object = output.logits_DBNTK.shape[-1] - 1
+    labels = torch.full(output.logits_DBNTK.shape[:-1], no_object, device=size_4.device)
+    labels[where_R] = targets.labels_BK[matches.clip_R, matches.instance_R]
+    class_weight = torch.ones(no_object + 1, device=size_4.device)
     class_weight[no_object] = weights.no_object
-    category = F.cross_entropy(logits_BNTK.flatten(0, 2).float(), truth.flatten(), class_weight)
+    category = sum(F.cross_entropy(logits.flatten(0, 2).float(), truth.flatten(), class_weight)
+                   for logits, truth in zip(output.logits_DBNTK, labels, strict=True))
 
-    present = pairs.present_XT.to(boxes_BNT4.dtype)
-    boxes = boxes_BNT4[pairs.clip_X, pairs.tracklet_X]
-    l1 = ((boxes - pairs.boxes_XT4) / size_4).abs().sum(dim=-1)
-    giou = 1 - generalized_iou(boxes, pairs.boxes_XT4)
-    return {"category": weights.category * category,
-            "l1": weights.l1 * (l1 * present).sum() / pairs.frames,
-            "giou": weights.giou * (giou * present).sum() / pairs.frames}
+    boxes_R4 = output.boxes_DBNT4[where_R]
+    true_R4 = targets.boxes_BKT4[matches.clip_R, matches.instance_R, matches.frame_R]
+    share_R = matches.share_MB[matches.stage_R, matches.clip_R]
+    l1_R = ((boxes_R4 - true_R4) / size_4).abs().sum(dim=-1)
+    giou_R = 1 - generalized_iou(boxes_R4, true_R4)
+    return {"category": weights.category * category, "l1": weights.l1 * (l1_R * share_R).sum(),
+            "giou": weights.giou * (giou_R * share_R).sum()}
 
 
 def _mask_losses(
-    model: VisTR, output: VisTROutput, pairs: _MatchedPairs, weights: VisTRLossWeights
+    model: VisTR, output: VisTROutput, targets: StackedTargets, matches: Matches, weights: VisTRLossWeights
 ) -> dict[str, Tensor]:
-    logits = model.mask_logits(output, pairs.select_BK)[pairs.clip_X, pairs.slot_X]
-    logits = masks_at_input_size(logits, output.height, output.width, model.mask_stride).float()
-    truth = pairs.masks_XTHW.to(logits.dtype)
-    present = pairs.present_XT.to(logits.dtype)
-    probability = logits.sigmoid()
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    miss = probability * (1 - truth) + (1 - probability) * truth
-    alpha = FOCAL_ALPHA * truth + (1 - FOCAL_ALPHA) * (1 - truth)
-    focal = (alpha * miss**FOCAL_GAMMA * entropy).mean(dim=(-2, -1))
-    overlap = (probability * truth).sum(dim=(-2, -1))
-    dice = 1 - (2 * overlap + 1) / (probability.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1)) + 1)
-    return {"focal": weights.focal * (focal * present).sum() / pairs.frames,
-            "dice": weights.dice * (dice * present).sum() / pairs.frames}
+    """Of the last layer, and of the frames where the instance is present: the others are not upsampled to input size."""
+    last = slice(len(matches.stage_R) - matches.rows_M[-1], None)
+    instance_R = matches.clip_R[last], matches.instance_R[last], matches.frame_R[last]
+    logits_R1HW = model.mask_logits(output, matches.select_MBK[-1])[instance_R].unsqueeze(1)
+    logits_RHW = masks_at_input_size(logits_R1HW, output.height, output.width, model.mask_stride).squeeze(1).float()
+    truth_RHW = targets.masks_BKTHW[instance_R].to(logits_RHW.dtype)
+    share_R = matches.share_MB[-1, instance_R[0]]
+    probability = logits_RHW.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(logits_RHW, truth_RHW, reduction="none")
+    miss = probability * (1 - truth_RHW) + (1 - probability) * truth_RHW
+    alpha = FOCAL_ALPHA * truth_RHW + (1 - FOCAL_ALPHA) * (1 - truth_RHW)
+    focal_R = (alpha * miss**FOCAL_GAMMA * entropy).mean(dim=(-2, -1))
+    overlap = (probability * truth_RHW).sum(dim=(-2, -1))
+    dice_R = 1 - (2 * overlap + 1) / (probability.sum(dim=(-2, -1)) + truth_RHW.sum(dim=(-2, -1)) + 1)
+    return {"focal": weights.focal * (focal_R * share_R).sum(), "dice": weights.dice * (dice_R * share_R).sum()}
