@@ -1,11 +1,12 @@
-"""Parameters and floating-point operations of a clip, for each backbone and each variant of the network.
+"""Parameters and floating-point operations of a clip, for each backbone and each variant of the network, and for VisTR.
 
     python -m benchmarks.flops
     python -m benchmarks.flops --frames 18 --height 300 --width 540
 
 Nothing is computed: tensors on the meta device have shapes alone. A multiplication with its addition counts as two
 operations; only matrix products and convolutions count, as torch.utils.flop_counter does. Pooling is RoIAlign as two dense
-products (effvis/model/roi_align.py), most of whose factors are zero.
+products (effvis/model/roi_align.py), most of whose factors are zero. VisTR has ResNet-50, and is counted at its own input
+size, too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from effvis.config import ModelConfig
 from effvis.model.efficientvis import EfficientVIS
+from effvis.model.resnet import ResNet
+from effvis.model.vistr import VisTR, VisTRConfig
 
+VISTR_SIZE = (300, 540)
 VARIANTS: tuple[dict[str, Any], ...] = (
     {"backbone": "resnet50"}, {"backbone": "resnet101"}, {"backbone": "resnet18"}, {"backbone": "tiny"},
     {"attention": "ftsa-st"}, {"attention": "spatial"}, {"attention": "temporal"}, {"attention": "joint"},
@@ -30,7 +34,10 @@ VARIANTS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and operations of one clip: of the backbone, the pooling, the M interactions and the last masks."""
+    """Parameters, and operations of one clip: of the backbone, the pooling, the M interactions and the last masks.
+
+    VisTR pools nothing; its transformer, with the class and box layers, takes the place of the interactions.
+    """
 
     parameters: int
     backbone: int
@@ -62,6 +69,19 @@ def cost(config: ModelConfig, height: int, width: int) -> Cost:
             pooling=with_pooling - interactions - masks, interactions=interactions, masks=masks)
 
 
+def vistr_cost(config: VisTRConfig, height: int, width: int) -> Cost:
+    """Of a clip of ``config.clip_length`` frames and the masks of all its tracklets, with ResNet-50."""
+    with torch.device("meta"):
+        body = ResNet("resnet50")
+        model = VisTR(config, body, body.channels).eval().requires_grad_(False)
+        frames = torch.empty(1, config.clip_length, 3, height, width, dtype=torch.uint8)
+        output = model(frames)
+        backbone = _operations(lambda: body(torch.empty(config.clip_length, 3, height, width)))
+        return Cost(
+            parameters=sum(parameter.numel() for parameter in model.parameters()), backbone=backbone, pooling=0,
+            interactions=_operations(lambda: model(frames)) - backbone, masks=_operations(lambda: model.mask_logits(output)))
+
+
 def _operations(call: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter:
         call()
@@ -81,18 +101,24 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    size = (args.height, args.width)
+    rows = []
+    for variant in VARIANTS:
+        config = ModelConfig(**({"backbone": "resnet50"} | variant), num_classes=args.classes, clip_length=args.frames)
+        rows.append((" ".join(f"{name}={value}" for name, value in variant.items()), cost(config, *size)))
+    vistr = VisTRConfig(num_classes=args.classes, clip_length=args.frames)
+    for own in dict.fromkeys((size, VISTR_SIZE)):
+        rows.append((f"VisTR, {own[0]}x{own[1]}", vistr_cost(vistr, *own)))
+
     table = Table("variant", "parameters", "backbone", "pooling", "interactions", "masks", "total", "per frame",
-                  box=box.SIMPLE_HEAD, caption="millions of parameters; billions of operations",
-                  title=f"EfficientVIS, {args.frames} frames of {args.height}x{args.width}")
+                  box=box.SIMPLE_HEAD, title=f"EfficientVIS, {args.frames} frames of {args.height}x{args.width}, and VisTR",
+                  caption="millions of parameters; billions of operations; VisTR's transformer counts as interactions")
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
-    for variant in VARIANTS:
-        config = ModelConfig(**({"backbone": "resnet50"} | variant), num_classes=args.classes, clip_length=args.frames)
-        found = cost(config, args.height, args.width)
+    for name, found in rows:
         numbers = (found.backbone, found.pooling, found.interactions, found.masks, found.total, found.total / args.frames)
-        table.add_row(" ".join(f"{name}={value}" for name, value in variant.items()), f"{found.parameters / 1e6:.1f}",
-                      *(f"{number / 1e9:.1f}" for number in numbers))
+        table.add_row(name, f"{found.parameters / 1e6:.1f}", *(f"{number / 1e9:.1f}" for number in numbers))
     Console(width=110).print(table)
     return 0
 

@@ -195,7 +195,7 @@ def test_masks_group_by_group_are_those_of_all_at_once(monkeypatch):
     assert len(areas) > 3
     for masks, pixels in ((1, 10**9), (10**9, 1), (7, 4 * 64 * 90)):
         monkeypatch.setattr(clip_module, "MASKS_AT_ONCE", masks)
-        monkeypatch.setattr(clip_module, "PIXELS_AT_ONCE", pixels)
+        monkeypatch.setattr(clip_module, "MASK_PIXELS_AT_ONCE", pixels)
         assert _disagreement(whole, predict_clip(model, clip, None, size, EVERYTHING)[0]) < 1e-3
 
 

@@ -1,8 +1,10 @@
 """VisTR: against literal transcriptions, its symmetries, brute-force matching, and the size of the original."""
 
 import dataclasses
+import importlib
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +47,24 @@ def test_is_as_large_as_the_original():
     assert masks.shape == (1, 10, 36, 75, 135)
     assert counter.get_total_flops() == pytest.approx(2174e9, rel=0.05)
     assert counter.get_total_flops() / 36 == pytest.approx(60e9, rel=0.05)
+
+
+def test_the_operations_beside_ours_are_those_of_its_parts(monkeypatch):
+    """The benchmark's sum over the parts, on a network of other sizes, is what one count of the whole gives."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1])
+    flops = importlib.import_module("benchmarks.flops")
+    config = VisTRConfig(num_classes=3, clip_length=2, queries=4, hidden_dim=96, encoder_layers=1, decoder_layers=2, ffn_dim=64)
+    found = flops.vistr_cost(config, 96, 128)
+    with torch.device("meta"):
+        body = ResNet("resnet50")
+        model = VisTR(config, body, body.channels).eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.mask_logits(model(torch.empty(1, 2, 3, 96, 128, device="meta")))
+    assert found.total == counter.get_total_flops()
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+    # torchvision publishes 4.09 billion multiplications of 224x224 pixels for ResNet-50, of which 2.05 million classify.
+    assert found.backbone == pytest.approx(2 * 2 * (4.09e9 - 2.05e6) * 96 * 128 / 224**2, rel=2e-3)
+    assert found.interactions > 0 and found.masks > 0 and found.pooling == 0
 
 
 def test_positions_are_sines_of_time_height_and_width():
@@ -119,7 +139,7 @@ def test_masks_part_by_part_are_those_of_all_at_once(monkeypatch):
     decoded = []
     for tracklets, pixels in ((100, 10**9), (1, 1), (3, 2 * 64 * 90)):
         monkeypatch.setattr(vistr_clip, "TRACKLET_CHUNK", tracklets)
-        monkeypatch.setattr(vistr_clip, "PIXELS_AT_ONCE", pixels)
+        monkeypatch.setattr(vistr_clip, "MASK_PIXELS_AT_ONCE", pixels)
         decoded.append(np.array([[coco_mask.decode(rle) for rle in rles]
                                  for rles in predict_clip(model, clip, size, inference).rles]))
     assert decoded[0].shape == (4, 3, *size) and 0.2 < decoded[0].mean() < 0.8

@@ -16,7 +16,7 @@ from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
 # The mask head widens each mask to maps of many channels: so many masks at a time bound them, and stay in the caches.
 MASKS_AT_ONCE = 96
 # Full-size masks are floats before they are run lengths: so many pixels at a time are all that is ever held.
-PIXELS_AT_ONCE = 2**21
+MASK_PIXELS_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def mask_logits_in_groups(
 
 def _encode(masks_XSS: Tensor, boxes_X4: Tensor, size: tuple[int, int], threshold: float) -> Iterator[dict]:
     """The RLE of each mask, pasted from its box into the frame."""
-    at_once = max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
+    at_once = max(1, MASK_PIXELS_AT_ONCE // (size[0] * size[1]))
     for masks, boxes in zip(masks_XSS.split(at_once), boxes_X4.split(at_once), strict=True):
         yield from encode_many((paste_masks(masks, boxes, size) >= threshold).cpu().numpy())
 

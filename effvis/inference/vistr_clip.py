@@ -10,7 +10,7 @@ from torch import Tensor
 
 from effvis.config import InferenceConfig
 from effvis.data.masks import encode_many
-from effvis.inference.clip import PIXELS_AT_ONCE, TrackletPredictions
+from effvis.inference.clip import MASK_PIXELS_AT_ONCE, TrackletPredictions
 from effvis.model.vistr import VisTR, VisTROutput, masks_at_input_size
 
 # The mask heads hold (tracklets x frames) maps of stride 4 with many channels: so many tracklets at a time bound them.
@@ -59,7 +59,7 @@ def _encode(
     logits_XHW: Tensor, input_size: tuple[int, int], stride: int, video_size: tuple[int, int], threshold: float
 ) -> Iterator[dict]:
     """The RLE of each mask of the given stride, at the video's size."""
-    for logits in logits_XHW.split(max(1, PIXELS_AT_ONCE // (video_size[0] * video_size[1]))):
+    for logits in logits_XHW.split(max(1, MASK_PIXELS_AT_ONCE // (video_size[0] * video_size[1]))):
         at_input = masks_at_input_size(logits.unsqueeze(0), *input_size, stride)
         full = F.interpolate(at_input, size=video_size, mode="bilinear", align_corners=False)[0]
         yield from encode_many((full.float().sigmoid() >= threshold).cpu().numpy())
