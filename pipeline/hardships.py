@@ -1,6 +1,6 @@
 """Prints how often each hardship occurs in the drawn videos, and draws a few of them: frames above, ground truth below.
 
-The videos are drawn anew from the parameters' ``shapes``; nothing has to be downloaded or indexed before.
+The videos are drawn anew from the parameters; nothing has to be downloaded or indexed before.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     from effvis.data.shapes import draw_video
     from pipeline.config import load_params
 
-    config = load_params(args.params, args.set).shapes
+    config = load_params(args.params, args.set).drawn
     available = config.train_videos if args.split == "train" else config.val_videos
     for name, value in (("videos", args.videos or available), ("pictures", args.pictures), ("scale", args.scale)):
         if value < 1:

@@ -163,7 +163,7 @@ def test_a_row_becomes_the_configuration_that_it_describes(indexed):
     assert without.published == {"AP": 7.4, "AP50": 19.0, "AP75": 5.9, "AR1": 9.8, "AR10": 13.5}
     assert [spec.train.seed for spec in with_cl.evaluations] == [0, 1]
     spec = without.evaluations[1]
-    assert spec.train.model.model_dump() == params.model.model_dump() | {"num_classes": 6, "clip_length": 3}
+    assert spec.train.model.model_dump() == params.model.model_dump() | {"num_classes": 5, "clip_length": 3}
     assert spec.train.train.model_dump() == params.train.model_dump() | {"correspondence": False}
     assert spec.train.input_size == (64, 96) and spec.inference == params.inference
     assert with_cl.evaluations[1].train.train.correspondence

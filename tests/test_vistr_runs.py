@@ -57,7 +57,7 @@ def test_a_row_is_a_training_of_its_own_settings_linked_by_hand(tiny_project):
     params = load_params(tiny_project() / "params.yaml", ["vistr.train.lr=0.125"])
     spec = find_evaluation(params, ROW)
     assert spec.train.method == "vistr" and not spec.train.correspondence
-    assert (spec.train.model.clip_length, spec.train.model.num_classes, spec.train.train.lr) == (6, 6, 0.125)
+    assert (spec.train.model.clip_length, spec.train.model.num_classes, spec.train.train.lr) == (6, 5, 0.125)
     assert spec.train.train.augmentation == "random-crop", "as VisTR trains"
     assert spec.inference.linking == "hand-craft"
     assert (spec.train.parent.method, spec.train.parent.model.clip_length, spec.train.parent.kind) == ("vistr", 1, "pretrain")
