@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from effvis.config import HandcraftConfig, InferenceConfig
 from effvis.data.clips import clip_frames
-from effvis.data.masks import encode
+from effvis.data.masks import bbox_xyxy, encode
 from effvis.data.shapes import ShapesConfig, write
 from effvis.data.youtube_vis import annotation_entry, read_split, write_annotations
 from effvis.inference import clip as clip_module
@@ -197,6 +197,21 @@ def test_masks_group_by_group_are_those_of_all_at_once(monkeypatch):
         monkeypatch.setattr(clip_module, "MASKS_AT_ONCE", masks)
         monkeypatch.setattr(clip_module, "MASK_PIXELS_AT_ONCE", pixels)
         assert _disagreement(whole, predict_clip(model, clip, None, size, EVERYTHING)[0]) < 1e-3
+
+
+def test_a_mask_lies_in_the_box_of_its_tracklet_and_frame():
+    """A mask that fills its box has its bounds; a network of random box layers moves the boxes of all frames apart."""
+    model = tiny_model(3).eval()
+    for interaction in model.interactions:
+        torch.nn.init.normal_(interaction.box_deltas.weight, std=0.2)
+    model.mask_heads[-1].logits.bias.data += 100
+    clip, (height, width) = torch.randint(0, 255, (3, 3, *SIZE), dtype=torch.uint8), (64, 90)
+    found, _ = predict_clip(model, clip, None, (height, width), EVERYTHING)
+    inside = found.boxes_NT4.clip(0, [width, height, width, height])
+    drawn = np.array([[bbox_xyxy(rle) for rle in rles] for rles in found.rles])
+    np.testing.assert_allclose(drawn, inside, atol=0.51)
+    for axis in (0, 1):  # Over tracklets, over frames.
+        assert np.ptp(inside, axis=axis).max(axis=-1).min() > 2
 
 
 def test_only_present_frames_have_masks_and_a_clip_may_have_none():
