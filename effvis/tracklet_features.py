@@ -1,4 +1,4 @@
-"""What a tracklet's own filter leaves of the regions that its proposal crops (Fig. 4 of the paper)."""
+"""What a tracklet's own filter makes of the regions that its proposal crops (Fig. 4 of the paper)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class FilteredRegion:
 
     Attributes:
         boxes_T4: what they are cropped by, xyxy in input pixels.
-        before_TSS: norm of the features at S x S locations of each region, with what Eq. 3 takes from neighbour frames.
-        after_TSS: norm of what the filter makes of them.
+        before_TSSC: features at S x S locations of each region, with what Eq. 3 takes from neighbour frames; of length 1.
+        after_TSSC: what the filter makes of them; of length 1.
     """
 
     boxes_T4: np.ndarray
-    before_TSS: np.ndarray
-    after_TSS: np.ndarray
+    before_TSSC: np.ndarray
+    after_TSSC: np.ndarray
 
 
 @torch.inference_mode()
@@ -30,6 +30,8 @@ def filtered_region(
     model: EfficientVIS, features: BaseFeatures, output: ClipOutput, tracklet: int, shift: tuple[float, float] = (0.0, 0.0)
 ) -> FilteredRegion:
     """Looks into the mask branch of an output: its filter comes from the query, and what it leaves is still a map.
+
+    Features are returned without their length, because it says nothing: the filter ends in a layer norm.
 
     Args:
         features: of one clip.
@@ -49,5 +51,29 @@ def filtered_region(
     finally:
         hook.remove()
     side = model.config.mask_roi_size
-    before, after = (regions_TPC.norm(dim=-1).unflatten(1, (side, side)).cpu().numpy() for regions_TPC in seen)
+    before, after = (
+        torch.nn.functional.normalize(x_TPC, dim=-1).unflatten(1, (side, side)).cpu().numpy() for x_TPC in seen)
     return FilteredRegion(moved[0, 0].cpu().numpy(), before, after)
+
+
+def mean_feature(features_TSSC: np.ndarray, inside_TSS: np.ndarray) -> np.ndarray:
+    """Direction (C,) of the mean over the locations that are inside; ``inside_TSS`` is a share from 0 to 1."""
+    total_C = (features_TSSC * inside_TSS[..., None]).sum(axis=(0, 1, 2))
+    return total_C / max(float(np.linalg.norm(total_C)), 1e-12)
+
+
+def separation(features_TSSC: np.ndarray, inside_TSS: np.ndarray) -> float:
+    """How much of the features' variance lies between what is inside and what is not: from 0 (none) to 1 (all).
+
+    Args:
+        inside_TSS: share of each location that is inside, from 0 to 1.
+    """
+    x_XC, inside_X = features_TSSC.reshape(-1, features_TSSC.shape[-1]), inside_TSS.ravel()
+    mean_C = x_XC.mean(axis=0)
+    total = ((x_XC - mean_C) ** 2).sum()
+    between = 0.0
+    for weight_X in (inside_X, 1 - inside_X):
+        weight = weight_X.sum()
+        if weight > 0:
+            between += weight * ((weight_X @ x_XC / weight - mean_C) ** 2).sum()
+    return float(between / total) if total > 0 else 0.0

@@ -147,7 +147,7 @@ def video_ious(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Seque
     return intersections_DG / np.maximum(unions_DG, 1)
 
 
-def identities(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> list[int]:
+def followed(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> list[int]:
     """For each tracklet the number of the instance that it follows, at most one tracklet each; a new one for the others.
 
     The pairs are those of the largest sum of video IoUs. A tracklet that goes over to another instance keeps its number, so

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from statistics import mean
+from typing import TYPE_CHECKING, NamedTuple
 
 from effvis.errors import UserError
-from pipeline.drawn import evenly, from_results, identities, mean_best_iou, scored_frames, stored_results, tracked, truth
+from pipeline.drawn import evenly, followed, from_results, mean_best_iou, scored_frames, stored_results, tracked, truth
 
 if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
     from effvis.model.efficientvis import EfficientVIS
     from pipeline.config import Params
     from pipeline.drawn import Drawn
+    from pipeline.feature_maps import Target
     from pipeline.specs import EvalSpec
 
 SEED = 0
@@ -26,7 +28,6 @@ MAIN_ROW = "table1e:w/ CL"
 RATE_ROWS = ("table1h:Original FPS", "table1h:1.5 FPS")
 PEER_ROWS = ("table1d:T=18 Fully e2e (ours)", "table1d:T=18 VisTR")
 COLUMNS = 6
-DRIFT = 0.5  # of a box's width
 _VIDEOS = "Videos are evenly spaced over the validation split, frames over each video."
 _COLOURS = (
     "A tracklet has the colour of the instance that it follows best over the whole video (at most one tracklet for each, by "
@@ -41,11 +42,13 @@ class Strip:
     Attributes:
         uri: all of them as one image, a data: URI.
         alt: what is to be seen, for whoever cannot see it.
+        legend: what is drawn, each with its colour in CSS.
     """
 
     label: str
     uri: str
     alt: str
+    legend: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Figure:
 
     Attributes:
         text: how to read it, and the rules that it was made by.
+        remark: what was measured beside it, or empty.
         runs: a line for each run: row, seed and keys.
         panels: empty where a note says what lacks.
     """
@@ -70,6 +74,7 @@ class Figure:
     name: str
     title: str
     text: str
+    remark: str
     runs: tuple[str, ...]
     panels: tuple[Panel, ...]
     note: str
@@ -122,65 +127,72 @@ class Source:
 
     def strip(self, label: str, v: int, frames: Sequence[int], found: Sequence[Drawn], scored: Sequence[int]) -> Strip:
         """Tracklets in the colours of what they follow in the scored frames; grey in place of frames that are not scored."""
-        return self._strip(label, v, frames, found, identities(found, truth(self.index, v), scored), scored)
+        if not found:
+            label += f": no tracklet scores {self.minimum_score:g}"
+        return self._strip(label, v, frames, found, followed(found, truth(self.index, v), scored), scored)
 
     def _strip(
-        self, label: str, v: int, frames: Sequence[int], drawn: Sequence[Drawn], colours: Sequence[int],
+        self, label: str, v: int, frames: Sequence[int], drawn: Sequence[Drawn], identities: Sequence[int],
         scored: Sequence[int] | None = None,
     ) -> Strip:
         from PIL import Image
 
-        from effvis.visualize import GREY
+        from effvis.visualize import GREY, colour
         from pipeline.pictures import frame_scale, frames_with, jpeg_uri
 
         seen = [frame for frame in frames if scored is None or frame in scored]
-        pictures = frames_with(
-            self.index, v, seen, drawn, colours, scale=frame_scale(self.index, v), as_sketch=self.as_sketch)
+        pictures = frames_with(self.index, v, seen, drawn, identities, scale=frame_scale(self.index, v),
+                               backdrop="sketch" if self.as_sketch else "grey")
         by_frame = dict(zip(seen, pictures, strict=True))
         dropped = Image.new("RGB", pictures[0].size, GREY)
         named = ", ".join(one.text for one in drawn) or "nothing"
         alt = f"Video {self.index.videos[v].id}, {label}, frames {', '.join(map(str, seen))}: {named}"
-        return Strip(label, jpeg_uri([by_frame.get(frame, dropped) for frame in frames]), alt)
+        legend = tuple(("#{:02x}{:02x}{:02x}".format(*colour(identity)), one.text)
+                       for identity, one in sorted(zip(identities, drawn, strict=True), key=lambda pair: pair[0]))
+        return Strip(label, jpeg_uri([by_frame.get(frame, dropped) for frame in frames]), alt, legend)
 
 
-def _feature_maps(source: Source) -> list[Panel]:
-    """Fig. 4: the best tracklet of a video's first clip, with its own proposals and with drifted ones."""
-    import torch
+class Drawing(NamedTuple):
+    panels: list[Panel]
+    remark: str = ""
 
-    from effvis.data.clips import FrameReader, clip_frames
-    from effvis.tracklet_features import filtered_region
-    from pipeline.pictures import jpeg_uri, region_rows
+
+def _feature_maps(source: Source) -> Drawing:
+    """Fig. 4: the tracklet that fits best in a video's first clip, with its own proposals and with drifted ones."""
+    from effvis.data.clips import FrameReader
+    from pipeline.feature_maps import target
 
     spec = source.spec(MAIN_ROW)
-    model, size = source.model(spec), spec.train.input_size
-    reader = FrameReader(source.index, size)
-    panels = []
-    for v in source.videos(2):
-        video = source.index.videos[v]
-        frames = clip_frames(0, model.config.clip_length, video.length)
-        with torch.inference_mode():
-            features = model.features(reader.clip(v, frames).unsqueeze(0))
-            output = model(features)[-1]
-        best = int(output.logits_BNTK[0].sigmoid().amax(dim=-1).mean(dim=-1).argmax())
-        left, _, right, _ = output.boxes_BNT4[0, best, 0].tolist()
-        drift = DRIFT if left + right < features.width else -DRIFT
-        shown = list(dict.fromkeys(frames))[: COLUMNS // 2]
-        rows = [[], [], [], []]
-        for shift in (0.0, drift):
-            region = filtered_region(model, features, output, best, (shift, 0.0))
-            for row, pictures in zip(rows, region_rows(source.index, v, shown, region, size, source.as_sketch), strict=True):
-                row += pictures
-        labels = ("proposal", "what it crops", "before the filter", "after the filter")
-        columns = [f"frame {frame}{drifted}" for drifted in ("", ", drifted") for frame in shown]
-        strips = [
-            Strip(label, jpeg_uri(row), f"Video {video.id}, {label}, {', '.join(columns)}")
-            for label, row in zip(labels, rows, strict=True)
-        ]
-        panels.append(Panel(f"Video {video.id}", tuple(columns), tuple(strips)))
-    return panels
+    model, reader = source.model(spec), FrameReader(source.index, spec.train.input_size)
+    targets = [found for v in range(len(source.index.videos)) if (found := target(model, reader, v)) is not None]
+    if not targets:
+        return Drawing([], "No video shows an instance throughout its first clip.")
+    shares = [f"{mean(seen.separation[stage] for seen in group):.0%}"
+              for group in ([one.own for one in targets], [one.drifted for one in targets]) for stage in (0, 1)]
+    remark = (
+        f"In the first clips of the {len(targets)} videos that show an instance throughout them, {shares[0]} of the variance "
+        f"of a region's features lies between target and rest before the filter, and {shares[1]} after it; where proposals "
+        f"have drifted, {shares[2]} and {shares[3]} (mean over the videos).")
+    return Drawing([_feature_panel(source, targets[i]) for i in evenly(len(targets), 2)], remark)
 
 
-def _frame_rates(source: Source) -> list[Panel]:
+def _feature_panel(source: Source, one: Target) -> Panel:
+    from pipeline.pictures import heat_pictures, jpeg_uri, region_pictures
+
+    shown = list(dict.fromkeys(one.frames))[: COLUMNS // 2]
+    both = (one.own, one.drifted)
+    backdrop = "sketch" if source.as_sketch else "photograph"
+    places, crops = zip(*(region_pictures(source.index, one.v, shown, seen, backdrop) for seen in both), strict=True)
+    heat = [heat_pictures([seen.likeness[stage][t] for seen in both for t in range(len(shown))]) for stage in (0, 1)]
+    rows = {"proposal": sum(places, []), "what it crops": sum(crops, []), "before the filter": heat[0],
+            "after the filter": heat[1]}
+    columns = tuple(f"frame {frame}{drifted}" for drifted in ("", ", drifted") for frame in shown)
+    video = f"Video {source.index.videos[one.v].id}"
+    return Panel(video, columns, tuple(
+        Strip(label, jpeg_uri(row), f"{video}, {label}: {'; '.join(columns)}") for label, row in rows.items()))
+
+
+def _frame_rates(source: Source) -> Drawing:
     """Fig. 5: the same weights at the rates of table 1h and at half the lowest."""
     from effvis.inference.predictor import kept_frames
 
@@ -198,10 +210,10 @@ def _frame_rates(source: Source) -> list[Panel]:
             label = f"{fps or video.fps:g} frames per second"
             strips.append(source.strip(label, v, shown, [one.without_boxes() for one in found], kept_frames(video, fps)))
         panels.append(source.panel(v, shown, strips))
-    return panels
+    return Drawing(panels)
 
 
-def _overlays(source: Source) -> list[Panel]:
+def _overlays(source: Source) -> Drawing:
     """Fig. 6: masks and proposals."""
     spec = source.spec(MAIN_ROW)
     model = source.model(spec)
@@ -211,10 +223,10 @@ def _overlays(source: Source) -> list[Panel]:
         shown = [scored[i] for i in evenly(len(scored), COLUMNS)]
         found = tracked(model, spec.inference, source.index, v, spec.train.input_size, source.minimum_score)
         panels.append(source.panel(v, shown, [source.strip("EfficientVIS", v, shown, found, scored)]))
-    return panels
+    return Drawing(panels)
 
 
-def _peers(source: Source) -> list[Panel]:
+def _peers(source: Source) -> Drawing:
     """Fig. 7: EfficientVIS beside VisTR."""
     specs = [source.spec(row) for row in PEER_ROWS]
     results = [stored_results(source.params, spec) for spec in specs]
@@ -227,10 +239,10 @@ def _peers(source: Source) -> list[Panel]:
             for label, own, spec in zip(("EfficientVIS", "VisTR"), results, specs, strict=True)
         ]
         panels.append(source.panel(v, shown, strips))
-    return panels
+    return Drawing(panels)
 
 
-def _failures(source: Source) -> list[Panel]:
+def _failures(source: Source) -> Drawing:
     """The videos of the lowest mean over instances of the video IoU of the tracklet that fits best."""
     spec = source.spec(MAIN_ROW)
     results = stored_results(source.params, spec)
@@ -247,7 +259,7 @@ def _failures(source: Source) -> list[Panel]:
         found = from_results(results, spec, source.index, v, source.minimum_score)
         strips = [source.strip("EfficientVIS", v, shown, found, scored)]
         panels.append(source.panel(v, shown, strips, f": mean video IoU {ious[v]:.2f}"))
-    return panels
+    return Drawing(panels)
 
 
 @dataclass(frozen=True)
@@ -256,17 +268,17 @@ class _Recipe:
     title: str
     text: str
     rows: tuple[str, ...]
-    draw: Callable[[Source], list[Panel]]
+    draw: Callable[[Source], Drawing]
 
 
 _RECIPES = (
     _Recipe(
         "figure-4", "Figure 4: what the dynamic filter keeps of a region",
-        "Norms of the features in the region that a proposal crops, before and after the filter that the tracklet's query "
-        "makes (in the mask branch of the last interaction), from the least (dark) to the largest (light) of a row's left "
-        "or right half. Right: the same with every proposal moved by half its width, towards the side of the frame that "
-        "has more room, as if it had drifted. Shown is the tracklet of the highest mean score in the first clip. "
-        "Videos are evenly spaced over the validation split.",
+        "Light is where the features of a region are most like the target's mean feature (cosine; both halves of a row on "
+        "one scale), before and after the filter that the tracklet's query makes, in the mask branch of the last interaction. "
+        "Right: the same with every proposal moved by half its width, towards the side of the frame that has more room, as "
+        "if it had drifted. Shown is the tracklet whose proposals fit an instance best (mean box IoU) in a video's first "
+        "clip. Videos are evenly spaced over the validation split.",
         (MAIN_ROW,), _feature_maps),
     _Recipe(
         "figure-5", "Figure 5: identity at low frame rates",
@@ -296,15 +308,15 @@ def all_figures(params: Params, *, minimum_score: float, as_sketch: bool) -> lis
 
 def _made(recipe: _Recipe, source: Source) -> Figure:
     """The figure, or a note that says what it lacks."""
-    runs, panels, note = (), (), ""
+    runs, drawing, note = (), Drawing([]), ""
     try:
         specs = {row: source.spec(row) for row in recipe.rows}
         runs = tuple(f"{row}, seed {SEED}: run {spec.train.key}, evaluation {spec.key}" for row, spec in specs.items())
         note = _lacking(source.params, specs)
-        panels = () if note else tuple(recipe.draw(source))
+        drawing = drawing if note else recipe.draw(source)
     except UserError as error:
         note = f"{error.problem}. {error.remedy}."
-    return Figure(recipe.name, recipe.title, recipe.text, runs, panels, note)
+    return Figure(recipe.name, recipe.title, recipe.text, drawing.remark, runs, tuple(drawing.panels), note)
 
 
 def _lacking(params: Params, specs: dict[str, EvalSpec]) -> str:

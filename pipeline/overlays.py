@@ -43,7 +43,9 @@ def overlay_pictures(
         shown = [scored[i] for i in evenly(len(scored), frames)]
         groups = (truth(index, v), from_results(results, spec, index, v, minimum_score))
         path = out / f"{index.videos[v].id}.png"
-        rows = [frames_with(index, v, shown, drawn, range(len(drawn)), scale=scale, as_sketch=as_sketch) for drawn in groups]
+        backdrop = "sketch" if as_sketch else "photograph"
+        rows = [frames_with(index, v, shown, drawn, range(len(drawn)), scale=scale, backdrop=backdrop, texts=True)
+                for drawn in groups]
         picture = side_by_side(rows, ["truth", "ours"])
         # Lines and few paints: a palette holds them in a third of the bytes.
         (picture.quantize(32) if as_sketch else picture).save(path, optimize=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effvis.data.masks import encode
-from pipeline.drawn import Drawn, identities, mean_best_iou, video_ious
+from pipeline.drawn import Drawn, followed, mean_best_iou, video_ious
 
 FRAMES = [0, 2, 4, 6]
 
@@ -31,17 +31,17 @@ def test_video_iou_adds_up_over_the_frames():
 def test_a_tracklet_keeps_the_number_of_the_instance_that_it_follows_longest():
     left, right = following(0, 0, 0, 0), following(20, 20, 20, 20)
     switched = following(20, 0, 0, 0)
-    assert identities([switched, right], [left, right], FRAMES) == [0, 1]
-    assert identities([right, following(10, 10, 10, 10), switched], [left, right], FRAMES) == [1, 2, 0]
-    assert identities([left, left], [left, right], FRAMES) in ([0, 2], [2, 0]), "one tracklet for each instance"
-    assert identities([], [left], FRAMES) == [] and identities([left], [], FRAMES) == [0]
+    assert followed([switched, right], [left, right], FRAMES) == [0, 1]
+    assert followed([right, following(10, 10, 10, 10), switched], [left, right], FRAMES) == [1, 2, 0]
+    assert followed([left, left], [left, right], FRAMES) in ([0, 2], [2, 0]), "one tracklet for each instance"
+    assert followed([], [left], FRAMES) == [] and followed([left], [], FRAMES) == [0]
 
 
 def test_only_the_given_frames_count():
     left, right = following(0, 0, 0, 0), following(20, 20, 20, 20)
     switched = following(20, 0, 0, 0)
-    assert identities([switched], [left, right], FRAMES) == [0]
-    assert identities([switched], [left, right], FRAMES[:1]) == [1]
+    assert followed([switched], [left, right], FRAMES) == [0]
+    assert followed([switched], [left, right], FRAMES[:1]) == [1]
 
 
 def test_a_video_is_as_good_as_the_best_tracklet_of_each_instance():
