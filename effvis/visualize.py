@@ -1,4 +1,4 @@
-"""Overlays: one colour per identity, masks over frames, frames of a video side by side."""
+"""Overlays: one colour per identity, masks and proposals over frames, frames of a video side by side; heat maps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from effvis.data.masks import RLE, decode
 
+GREY = (128, 128, 128)
+_HEAT = ((0, 0, 40), (80, 10, 110), (190, 50, 80), (245, 130, 20), (255, 250, 170))
+
 
 @dataclass(frozen=True)
 class Overlay:
@@ -20,11 +23,13 @@ class Overlay:
         rle: its mask at the frame's size.
         identity: decides the colour.
         text: written at the mask's upper left corner; empty for none.
+        box_4: its proposal, xyxy in pixels of the frame; None for none.
     """
 
     rle: RLE
     identity: int
     text: str = ""
+    box_4: np.ndarray | None = None
 
 
 def colour(identity: int) -> tuple[int, int, int]:
@@ -41,11 +46,11 @@ def sketch(frame: Image.Image) -> Image.Image:
     return Image.fromarray((255 - lines).astype(np.uint8)).convert("RGB")
 
 
-def draw(frame: Image.Image, overlays: Sequence[Overlay], *, scale: int = 1, opacity: float = 0.5) -> Image.Image:
-    """A frame with masks, their outlines and their texts.
+def draw(frame: Image.Image, overlays: Sequence[Overlay], *, scale: float = 1, opacity: float = 0.5) -> Image.Image:
+    """A frame with masks, their outlines, their proposals and their texts.
 
     Args:
-        scale: the picture is so many times larger than the frame.
+        scale: the picture is so many times larger than the frame; below 1 it is smaller.
         opacity: of the masks, 0 to 1.
     """
     pixels = np.asarray(frame.convert("RGB"), dtype=np.float32).copy()
@@ -57,16 +62,42 @@ def draw(frame: Image.Image, overlays: Sequence[Overlay], *, scale: int = 1, opa
         inner[1:-1, 1:-1] = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
         pixels[mask & ~inner] = paint
     picture = Image.fromarray(pixels.astype(np.uint8))
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    picture = picture.resize(
+        (round(picture.width * scale), round(picture.height * scale)),
+        Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
     pen = ImageDraw.Draw(picture)
     for mask, overlay in zip(masks, overlays, strict=True):
+        if overlay.box_4 is not None:
+            pen.rectangle([float(side) * scale for side in overlay.box_4], outline=colour(overlay.identity))
         if overlay.text and mask.any():
             rows, columns = np.nonzero(mask)
-            place = (int(columns.min()) * scale, max(0, int(rows.min()) * scale - 11))
+            place = (int(columns.min() * scale), max(0, int(rows.min() * scale) - 11))
             box = pen.textbbox(place, overlay.text)
             pen.rectangle(box, fill=(0, 0, 0))
             pen.text(place, overlay.text, fill=colour(overlay.identity))
     return picture
+
+
+def crop(frame: Image.Image, box_4: np.ndarray, side: int) -> Image.Image:
+    """What a box (xyxy in pixels of the frame) holds, as a square of so many pixels; black beyond the frame."""
+    corners = tuple(float(edge) for edge in box_4)
+    return frame.convert("RGB").transform((side, side), Image.Transform.EXTENT, corners, Image.Resampling.BILINEAR)
+
+
+def heat(values_PQ: np.ndarray, side: int) -> Image.Image:
+    """Values from 0 to 1 as a square of colours, from dark blue over red to light yellow."""
+    levels = np.linspace(0, 1, len(_HEAT))
+    pixels = np.stack([np.interp(values_PQ, levels, channel) for channel in np.transpose(_HEAT)], axis=-1)
+    return Image.fromarray(pixels.round().astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def strip(pictures: Sequence[Image.Image], *, gap: int = 2) -> Image.Image:
+    """Equally large pictures in a row, grey between them."""
+    width, height = pictures[0].size
+    sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, height), GREY)
+    for number, picture in enumerate(pictures):
+        sheet.paste(picture, (number * (width + gap), 0))
+    return sheet
 
 
 def side_by_side(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str], *, gap: int = 3) -> Image.Image:

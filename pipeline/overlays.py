@@ -6,17 +6,12 @@ One colour per identity. The run must have been evaluated. Without --row it is t
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from effvis.data.dataset import DatasetIndex
-    from effvis.data.masks import RLE
     from pipeline.config import Params
     from pipeline.specs import EvalSpec
 
@@ -35,75 +30,29 @@ def overlay_pictures(
     Raises:
         UserError: the run is not evaluated.
     """
-    from effvis.inference.predictor import kept_frames
     from effvis.visualize import side_by_side
+    from pipeline.drawn import evenly, from_results, scored_frames, stored_results, truth
     from pipeline.index import load_index
-    from pipeline.store import RunStore
+    from pipeline.pictures import frames_with
 
     params = params.of_dataset(spec.train.dataset_name)
-    store = RunStore(params.runs_dir)
-    if store.evaluation(spec.train.key, spec.key) is None:
-        raise UserError(store.evaluation_folder(spec.train.key, spec.key), "results.json", "this run is not evaluated",
-                        "Run python -m pipeline.train and pipeline.evaluate, or pipeline.ablate for a row, first")
-    results = json.loads((store.evaluation_folder(spec.train.key, spec.key) / "results.json").read_text())
+    results = stored_results(params, spec)
     index = load_index(params, "val")
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    for v in _evenly(len(index.videos), videos):
-        video = index.videos[v]
-        # Results are given for the frames that were scored: all, or those that a lower frame rate keeps.
-        scored = kept_frames(video, spec.inference.test_fps if spec.inference.scored_frames == "kept" else None)
-        shown = [scored[i] for i in _evenly(len(scored), frames)]
-        own = [r for r in results if r["video_id"] == video.id and r["score"] >= minimum_score]
-        predicted = [
-            (dict(zip(scored, r["segmentations"], strict=True)), f"{_category(index, r['category_id'])} {r['score']:.2f}")
-            for r in _one_class_each(own)]
-        truth = [(dict(enumerate(track.rles)), index.categories[track.label].name) for track in index.tracks_of(v)]
-        path = out / f"{video.id}.png"
-        rows = [_row(index, v, shown, tracklets, scale, as_sketch) for tracklets in (truth, predicted)]
+    for v in evenly(len(index.videos), videos):
+        scored = scored_frames(spec, index, v)
+        shown = [scored[i] for i in evenly(len(scored), frames)]
+        groups = (truth(index, v), from_results(results, spec, index, v, minimum_score))
+        path = out / f"{index.videos[v].id}.png"
+        backdrop = "sketch" if as_sketch else "photograph"
+        rows = [frames_with(index, v, shown, drawn, range(len(drawn)), scale=scale, backdrop=backdrop, texts=True)
+                for drawn in groups]
         picture = side_by_side(rows, ["truth", "ours"])
         # Lines and few paints: a palette holds them in a third of the bytes.
         (picture.quantize(32) if as_sketch else picture).save(path, optimize=True)
         written.append(path)
     return written
-
-
-def _row(index: DatasetIndex, v: int, frames: list[int], tracklets: list[tuple[dict[int, RLE | None], str]], scale: int,
-         as_sketch: bool) -> list[Image]:
-    from PIL import Image
-
-    from effvis.visualize import Overlay, draw, sketch
-
-    pictures = []
-    for frame in frames:
-        with Image.open(index.images / index.videos[v].file_names[frame]) as image:
-            picture = sketch(image) if as_sketch else image.convert("RGB")
-        overlays = [Overlay(rles[frame], identity, text) for identity, (rles, text) in enumerate(tracklets) if rles[frame]]
-        pictures.append(draw(picture, overlays, scale=scale))
-    return pictures
-
-
-def _one_class_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of results with the same masks, one tracklet under several categories, the best."""
-    best: dict[str, dict[str, Any]] = {}
-    for result in results:
-        masks = json.dumps(result["segmentations"])
-        if masks not in best or result["score"] > best[masks]["score"]:
-            best[masks] = result
-    return list(best.values())
-
-
-def _category(index: DatasetIndex, category_id: int) -> str:
-    return next(category.name for category in index.categories if category.id == category_id)
-
-
-def _evenly(total: int, wanted: int) -> list[int]:
-    """``wanted`` positions among ``total``, first and last included."""
-    if wanted >= total:
-        return list(range(total))
-    if wanted == 1:
-        return [0]
-    return [round(i * (total - 1) / (wanted - 1)) for i in range(wanted)]
 
 
 def main(argv: list[str] | None = None) -> int:

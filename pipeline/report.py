@@ -1,8 +1,13 @@
-"""Gathers all measured tables in results/report.md, and brings MLflow up to date."""
+"""Gathers all that was measured in results/report.md and, with claims, curves and figures, in results/report/index.html;
+brings MLflow up to date.
+
+The page is one file that works offline. Its figures need the weights in the run store; where these lack, it says so.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,41 +28,87 @@ def report(params: Params, tables: list[dict[str, Any]]) -> str:
     """The report's markdown: how to read it, the command, then every table."""
     from pipeline.tables import markdown
 
-    grid = ",".join(table["table"] for table in tables)
     parts = [
         "# Results",
         HOW_TO_READ.format(dataset=params.dataset_name, profile=params.profile),
-        f"Command: `dvc repro`, or `python -m pipeline.ablate --grid {grid} --seeds {params.seeds}`; "
+        f"Command: `dvc repro`, or `{_command(params, tables)}`; "
         f"dataset: {params.dataset_name}; seeds: {', '.join(map(str, range(params.seeds)))}.",
         *(markdown(table).strip() for table in tables),
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def report_page(params: Params, tables: list[dict[str, Any]], *, minimum_score: float, as_sketch: bool) -> str:
+    """The report's HTML: claims, these tables and any other that was measured, learning curves and figures.
+
+    Args:
+        minimum_score: figures leave out tracklets below.
+        as_sketch: figures show the edges of frames, for data that may not be redistributed.
+
+    Raises:
+        UserError: a file of the results cannot be read.
+    """
+    from pipeline import cells
+    from pipeline.figures import all_figures
+    from pipeline.page import Contents, page
+
+    ledger = params.results_dir / "claims.json"
+    figures = all_figures(params, minimum_score=minimum_score, as_sketch=as_sketch)
+    for figure in figures:
+        if figure.note:
+            print(f"{figure.title}: not drawn. {figure.note}", file=sys.stderr)
+    every = [*tables, *_other_tables(params)]
+    return page(params, Contents(
+        tables=every, ledger=_read(ledger, "python -m pipeline.claims") if ledger.is_file() else None,
+        cells={cell["evaluation"]: cell for cell in cells.read_all(params)}, figures=figures, minimum_score=minimum_score,
+        how_to_read=HOW_TO_READ.format(dataset=params.dataset_name, profile=params.profile), command=_command(params, every)))
+
+
+def _command(params: Params, tables: list[dict[str, Any]]) -> str:
+    return f"python -m pipeline.ablate --grid {','.join(table['table'] for table in tables)} --seeds {params.seeds}"
+
+
+def _other_tables(params: Params) -> list[dict[str, Any]]:
+    """Those that are measured though the parameters do not ask for them, by name."""
+    from pipeline.config import known_tables
+
+    files = (params.results_dir / f"{name}.json" for name in known_tables(params) if name not in params.tables)
+    return [_read_table(file) for file in files if file.is_file()]
+
+
 def _read_table(file: Path) -> dict[str, Any]:
+    return _read(file, f"python -m pipeline.ablate --grid {file.stem}")
+
+
+def _read(file: Path, command: str) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        remedy = f"Make it with python -m pipeline.ablate --grid {file.stem}"
-        raise UserError(file, "(file)", f"cannot be read: {error}", remedy) from None
+        raise UserError(file, "(file)", f"cannot be read: {error}", f"Make it with {command}") from None
 
 
 def main(argv: list[str] | None = None) -> int:
     from pipeline.cli import parser
 
-    options = parser(__doc__, "pipeline.report").parse_args(argv)
+    arguments = parser(__doc__, "pipeline.report")
+    arguments.add_argument("--score", type=float, default=0.3, help="figures leave out tracklets below (default: 0.3)")
+    arguments.add_argument("--sketch", action="store_true", help="draw figures over the frames' edges, not over photographs")
+    options = arguments.parse_args(argv)
     from pipeline.config import load_params
     from pipeline.store import write_atomically
     from pipeline.track import Tracker
 
     params = load_params(options.params, options.set)
     tables = [_read_table(params.results_dir / f"{name}.json") for name in params.tables]
-    file = params.results_dir / "report.md"
     text = report(params, tables)
+    html = report_page(params, tables, minimum_score=options.score, as_sketch=options.sketch)
+    files = {params.results_dir / "report.md": text, params.results_dir / "report" / "index.html": html}
     with Tracker(params):
-        write_atomically(file, text.encode())
+        for file, content in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, content.encode())
     print(text)
-    print(f"written to {file}")
+    print(f"written to {' and '.join(map(str, files))}")
     return 0
 
 

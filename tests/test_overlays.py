@@ -6,12 +6,13 @@ from PIL import Image
 
 from effvis.errors import UserError
 from pipeline.config import headline_spec, load_params
-from pipeline.overlays import _evenly, main
+from pipeline.drawn import evenly
+from pipeline.overlays import main
 from pipeline.store import RunStore
 
 
 def test_evenly():
-    assert _evenly(10, 3) == [0, 4, 9] and _evenly(2, 5) == [0, 1] and _evenly(7, 1) == [0]
+    assert evenly(10, 3) == [0, 4, 9] and evenly(2, 5) == [0, 1] and evenly(7, 1) == [0]
 
 
 def test_a_run_that_is_not_evaluated_is_named(tiny_project, tmp_path):

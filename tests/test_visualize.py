@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 
 from effvis.data.masks import encode
-from effvis.visualize import Overlay, colour, draw, side_by_side, sketch
+from effvis.visualize import GREY, Overlay, colour, crop, draw, heat, side_by_side, sketch, strip
 
 
 def _mask(rows, columns, size=(20, 30)):
@@ -39,3 +39,39 @@ def test_sketch_keeps_edges_and_no_surface():
     drawn = np.asarray(sketch(Image.fromarray(pixels)))
     assert (drawn[:, :10] == 255).all() and (drawn[:, 20:] == 255).all()
     assert (drawn[5:15, 13:17] < 200).any()
+
+
+def test_a_proposal_is_drawn_as_a_box_in_the_identitys_colour():
+    frame = Image.new("RGB", (30, 20), (100, 100, 100))
+    mask = encode(_mask(slice(8, 12), slice(8, 12)))
+    drawn = np.asarray(draw(frame, [Overlay(mask, 2, box_4=np.array([4.0, 2.0, 20.0, 16.0]))], scale=2))
+    for row, column in ((4, 20), (32, 20), (20, 8), (20, 40)):
+        assert tuple(drawn[row, column]) == colour(2), "the box's four sides, at twice the size"
+    assert tuple(drawn[8, 12]) == (100, 100, 100), "nothing inside it but the mask"
+    assert np.array_equal(np.asarray(draw(frame, [Overlay(mask, 2)], scale=2))[4, 20], (100, 100, 100))
+
+
+def test_frames_may_be_drawn_smaller():
+    assert draw(Image.new("RGB", (640, 360)), [], scale=192 / 640).size == (192, 108)
+
+
+def test_crop_is_what_the_box_holds_and_black_beyond_the_frame():
+    pixels = np.zeros((20, 30, 3), dtype=np.uint8)
+    pixels[5:10, 10:20] = 200
+    frame = Image.fromarray(pixels)
+    assert (np.asarray(crop(frame, np.array([11.0, 6.0, 19.0, 9.0]), 16)) == 200).all()
+    half = np.asarray(crop(frame, np.array([15.0, 6.0, 25.0, 9.0]), 16))
+    assert (half[:, :6] == 200).all() and (half[:, 10:] == 0).all()
+    assert (np.asarray(crop(frame, np.array([40.0, 0.0, 50.0, 10.0]), 4)) == 0).all()
+
+
+def test_heat_is_brighter_where_values_are_larger():
+    brightness = np.asarray(heat(np.linspace(0, 1, 16).reshape(4, 4), 4).convert("L")).astype(int).ravel()
+    assert (np.diff(brightness) > 0).all()
+    assert heat(np.zeros((7, 7)), 192).size == (192, 192)
+
+
+def test_strip_puts_grey_between_its_pictures():
+    row = np.asarray(strip([Image.new("RGB", (30, 20), value) for value in ("white", "black", "white")], gap=2))
+    assert row.shape == (20, 94, 3)
+    assert (row[:, :30] == 255).all() and (row[:, 30:32] == GREY).all() and (row[:, 32:62] == 0).all()
