@@ -14,7 +14,7 @@ from effvis.data.masks import encode_many
 from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
 
 # The mask head widens each mask to maps of many channels: so many masks at a time bound them, and stay in the caches.
-MASKS_AT_ONCE = 96
+MASKS_AT_ONCE = 128
 # Full-size masks are floats before they are run lengths: so many pixels at a time are all that is ever held.
 MASK_PIXELS_AT_ONCE = 2**21
 
