@@ -8,6 +8,7 @@ memory of all processes together (proportional set size, ten seconds later; Linu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -35,7 +36,8 @@ def measure(command: list[str], port: int) -> tuple[float, float, int]:
         return seconds, sum(memory(pid) for pid in family), len(family)
     finally:
         for pid in tree(process.pid):
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         process.wait()
         while answers(port):
             time.sleep(0.05)

@@ -23,7 +23,7 @@ from pipeline.cli import deferred_stop, parser
 # MLflow's own defaults are four workers and a queue for jobs that nothing here has: four times the wait and the memory.
 _LIGHT_ARGUMENTS = ("-w", "1")
 _LIGHT_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-_START_SECONDS = 180.0  # longer than it takes on a machine that is busy with trainings
+_START_SECONDS = 300.0  # longer than it takes on a machine that is busy with trainings
 _END_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 
@@ -71,7 +71,7 @@ def serving(uri: str, host: str, port: int, log: Path) -> Iterator[tuple[str, su
         Their address, as soon as it answers, and the server's first process.
 
     Raises:
-        UserError: the server ends, or does not answer for three minutes.
+        UserError: the server ends, or does not answer for five minutes.
     """
     arguments = ["--host", host, "--port", str(port), "--backend-store-uri", uri, *_LIGHT_ARGUMENTS]
     with log.open("w") as output:
