@@ -328,6 +328,7 @@ def _lacking(params: Params, specs: dict[str, EvalSpec]) -> str:
         row for row, spec in specs.items()
         if not store.is_done(spec.train.key) or store.evaluation(spec.train.key, spec.key) is None
     ]
-    commands = " ".join(
-        f'Run python -m pipeline.train --row "{row}", then pipeline.evaluate with the same row.' for row in rows)
-    return f"The run store has no weights or results of {' and '.join(rows)}, seed {SEED}. {commands}" if rows else ""
+    return (
+        f"The run store lacks the weights or the results of {' and '.join(rows)}, seed {SEED}. "
+        f"Run python -m pipeline.train --row \"{rows[0]}\" and pipeline.evaluate with the same row, for each of them."
+    ) if rows else ""
