@@ -153,6 +153,12 @@ def test_crop_masks_is_roi_align_and_a_threshold():
     assert torch.equal(crop_masks(masks, image, boxes, 8).bool()[clear], (pooled >= 0.5)[clear])
 
 
+def test_crop_masks_survives_boxes_that_are_not_finite():
+    boxes = torch.tensor([[float("nan")] * 4, [0.0, 0.0, float("inf"), float("inf")], [1e30, 1e30, 2e30, 2e30]])
+    cut = crop_masks(torch.ones(1, 32, 48, dtype=torch.bool), torch.zeros(3, dtype=torch.int64), boxes, 8)
+    assert cut[0].eq(0).all() and cut[2].eq(0).all()
+
+
 def test_overfits_one_clip():
     """The whole path from pixels to masks can learn: losses on one fixed pair fall to less than half."""
     model = tiny_model(2, hidden_dim=32)

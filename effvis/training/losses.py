@@ -121,7 +121,8 @@ def _samples(low_R: Tensor, high_R: Tensor, side: int, length: int) -> tuple[Ten
     step = (torch.arange(side, device=low_R.device, dtype=torch.float64) + 0.5) / side
     position = low[:, None] + step * extent[:, None]
     counts = (position >= -1.0) & (position <= length)
-    position = position.clamp(0, length - 1).to(low_R.dtype)
+    # Diverged training must stop at the loss with a clear message, not here.
+    position = position.nan_to_num().clamp(0, length - 1).to(low_R.dtype)
     before = position.long()
     return before, (before + 1).clamp(max=length - 1), position - before, counts
 
