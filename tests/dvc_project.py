@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,8 +59,8 @@ def stages_run(output: str) -> list[str]:
 
 
 def jobs_run(output: str) -> list[str]:
-    """The kinds of what Ray ran, sorted: pretrain, train, evaluate."""
-    return sorted(line.split()[1] for line in output.splitlines() if line.endswith("  running") and line.startswith("["))
+    """The kinds of what Ray ran, sorted: pretrain, train, evaluate. Each is said to be done once, to be running often."""
+    return sorted(re.findall(r"^\[\d+/\d+\] (\w+) .*  done  ", output, re.MULTILINE))
 
 
 def contents(folder: Path, pattern: str = "**/*") -> dict[str, tuple[int, bytes]]:

@@ -10,6 +10,7 @@ from dvc_project import contents, dvc, jobs_run, stages_run
 pytestmark = pytest.mark.slow
 
 FRAME = "train/JPEGImages/00001/00003.jpg"
+SHOW_NUMBERS = ("claims", "report")  # run where numbers changed; so small a network may score the same again
 
 
 def test_what_nothing_depends_on_reruns_nothing(dvc_project):
@@ -34,7 +35,7 @@ def test_a_changed_row_runs_only_what_that_row_misses(dvc_project):
     table["rows"][0]["set"]["T"] = 18
     file.write_text(yaml.safe_dump(table))
     output = dvc(dvc_project, "repro")
-    assert stages_run(output) == ["plan", "ablate@table1e", "report"]
+    assert [stage for stage in stages_run(output) if stage not in SHOW_NUMBERS] == ["plan", "ablate@table1e"]
     assert jobs_run(output) == ["evaluate", "train"]
     for before, now in zip((trainings, cells), done(), strict=True):
         assert before.items() <= now.items() and len(now) == len(before) + 1
@@ -54,8 +55,7 @@ def test_another_way_to_evaluate_evaluates_everything_again_and_trains_nothing(d
     trained = contents(dvc_project / "runs", "*/weights.safetensors")
     change(dvc_project)
     output = dvc(dvc_project, "repro")
-    # So small a network may score the same again, and then there is nothing to report.
-    stages = [stage for stage in stages_run(output) if stage != "report"]
+    stages = [stage for stage in stages_run(output) if stage not in SHOW_NUMBERS]
     assert stages == ["plan", "ablate@table1e", "ablate@table1h", "evaluate"]
     assert jobs_run(output) == ["evaluate"] * 3
     assert contents(dvc_project / "runs", "*/weights.safetensors") == trained
