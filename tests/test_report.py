@@ -1,4 +1,4 @@
-"""All tables in one file, with what they are of and how to read them."""
+"""All tables in one file, with what they are of and how to read them; the page has tests of its own (test_report_page.py)."""
 
 import json
 import os
@@ -35,6 +35,17 @@ def test_a_table_that_cannot_be_read_is_named_with_its_remedy(tiny_project, monk
     assert not (folder / "results" / "report.md").exists()
 
 
+def test_a_ledger_that_cannot_be_read_is_named_with_its_remedy(tiny_project, monkeypatch):
+    folder = tiny_project(tables=["table1e"])
+    params = load_params(folder / "params.yaml")
+    write_table(params.results_dir, summary(params, load_table(params, "table1e")))
+    (params.results_dir / "claims.json").write_text('{"claims": [')
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=r"claims\.json: .*python -m pipeline\.claims"):
+        main([])
+    assert not (folder / "results" / "report").exists() and not (folder / "results" / "report.md").exists()
+
+
 @pytest.mark.slow
 def test_the_command_writes_it_and_brings_mlflow_up_to_date(tiny_project):
     folder = tiny_project(seeds=1, tables=["table1e"])
@@ -46,5 +57,8 @@ def test_the_command_writes_it_and_brings_mlflow_up_to_date(tiny_project):
     assert ended.returncode == 0, ended.stderr
     written = (folder / "results" / "report.md").read_text()
     assert written.startswith("# Results") and written in ended.stdout
+    page = (folder / "results" / "report" / "index.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "Figure 4: what the dynamic filter keeps of a region: not drawn." in ended.stderr
     assert (folder / "here.db").exists() and "MLflow" not in ended.stderr
     assert json.loads((folder / "results" / "metrics" / "table1e.json").read_text()) == {}, "nothing is measured yet"
