@@ -128,7 +128,7 @@ class Source:
     def strip(self, label: str, v: int, frames: Sequence[int], found: Sequence[Drawn], scored: Sequence[int]) -> Strip:
         """Tracklets in the colours of what they follow in the scored frames; grey in place of frames that are not scored."""
         if not found:
-            label += f": no tracklet scores {self.minimum_score:g}"
+            label += f": no tracklet scores {self.minimum_score:g} or more"
         return self._strip(label, v, frames, found, followed(found, truth(self.index, v), scored), scored)
 
     def _strip(
