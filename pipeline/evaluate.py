@@ -81,6 +81,7 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
     from effvis.model.build import build_model
     from pipeline.config import evaluation_digest
     from pipeline.index import load_index
+    from pipeline.specs import steps_after
     from pipeline.train import set_up_torch
 
     params = params.of_dataset(spec.train.dataset_name)
@@ -106,7 +107,7 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
         "per_category": scored[best].per_category, **(sweep if best is not None else {}),
         "inference": spec.inference.model_dump(mode="json"), "seconds": round(seconds, 3), "frames": frames,
         "frames_per_second": round(frames / seconds, 2), "time": time.time(),
-        "videos_seen": (store.done(spec.train.key)["steps"] >> spec.halvings) * spec.train.train.batch_size})
+        "videos_seen": steps_after(store.done(spec.train.key)["steps"], spec.halvings) * spec.train.train.batch_size})
 
 
 def main(argv: list[str] | None = None) -> int:

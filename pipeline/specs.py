@@ -69,6 +69,11 @@ class TrainSpec:
         return {"key": self.key, "kind": self.kind, "dataset": self.dataset_name, **self._facts()}
 
 
+def steps_after(total: int, halvings: int) -> int:
+    """Of a training of ``total`` steps, those after which it keeps the weights of 1/2**halvings of it; at least one."""
+    return max(1, total >> halvings)
+
+
 @dataclass(frozen=True)
 class EvalSpec:
     """One evaluation of a training's weights.

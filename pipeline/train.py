@@ -155,6 +155,7 @@ def _steps(
     """Trains to the end, with history and checkpoints; returns the steps and the times of all attempts together."""
     from effvis.training.loop import train
     from pipeline.cli import deferred_stop
+    from pipeline.specs import steps_after
 
     snapshot = log.resume() or {"training": None, "times": {"seconds": 0.0, "cpu_seconds": 0.0}}
     clock = _Clock(snapshot["times"])
@@ -167,7 +168,7 @@ def _steps(
                         "videos_seen": progress.videos_seen, "lr": progress.lr, "loss": progress.losses["total"],
                         **{f"loss_{name}": value for name, value in progress.losses.items() if name != "total"}})
             for halvings in range(1, params.resources.snapshots + 1):
-                if step == progress.total_steps >> halvings:
+                if step == steps_after(progress.total_steps, halvings):
                     store.keep_snapshot(spec.key, halvings, begun.model.state_dict())
             pace.step(step, progress.total_steps, loss=progress.losses["total"], lr=progress.lr)
             if stop or time.monotonic() - saved > params.resources.checkpoint_seconds:

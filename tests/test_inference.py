@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,13 +20,14 @@ from effvis.data.shapes import ShapesConfig, write
 from effvis.data.youtube_vis import annotation_entry, read_split, write_annotations
 from effvis.inference import clip as clip_module
 from effvis.inference import end_to_end, handcraft
-from effvis.inference.clip import TrackletPredictions, mask_logits_in_groups, paste_masks, predict_clip
+from effvis.inference.clip import TrackletPredictions, mask_logits_in_groups, paste_masks, predict_alone, predict_clip
 from effvis.inference.predictor import _propagate, kept_frames, predict_split, predict_sweep
 from effvis.inference.tracklets import VideoTracklet, best_results
 from effvis.model import efficientvis
 from effvis.model.efficientvis import ClipOutput
-from pipeline.config import RowSettings, evaluation_spec, load_params
+from pipeline.config import evaluation_spec, load_params
 from pipeline.evaluate import predict, score
+from pipeline.settings import RowSettings
 
 SIZE = (32, 48)
 EVERYTHING = InferenceConfig(presence_threshold=0.0)
@@ -80,7 +82,7 @@ def odd_videos(tmp_path_factory):
 def test_results_of_videos_of_any_length_have_one_mask_per_frame(odd_videos, linking):
     inference = InferenceConfig(
         presence_threshold=0.0, linking=linking, handcraft={"new_tracklet_below": -100, "thresholds": [0.0]})
-    (found,) = predict(tiny_model(3), odd_videos, inference, SIZE, lambda done, total: None).values()
+    (found,) = predict(tiny_model(3), "efficientvis", odd_videos, inference, SIZE, lambda done, total: None).values()
     for video in odd_videos.videos:
         assert found.kept[video.id] == list(range(video.length))
         own = [result["segmentations"] for result in found.results if result["video_id"] == video.id]
@@ -236,7 +238,8 @@ def _live_bytes() -> int:
     return sum(x.numel() * x.element_size() for x in tensors) + tracemalloc.get_traced_memory()[0]
 
 
-@pytest.mark.parametrize("predict_all", [predict_split, predict_sweep])
+@pytest.mark.parametrize("predict_all", [predict_split, partial(predict_sweep, predict=predict_alone)],
+                         ids=["end-to-end", "hand-craft"])
 def test_a_video_leaves_neither_frames_nor_full_masks_behind(tmp_path, predict_all):
     """From clip to clip the memory grows by less than a frame, which run lengths are far below."""
     height, width = 128, 192
@@ -353,7 +356,7 @@ def test_dropped_frames_are_scored_by_the_mask_before_them(tiny_project, tmp_pat
         assert (spec.inference.test_fps, spec.inference.scored_frames) == (1.5, scored)
         keys.add(spec.key)
         (found[scored],) = predict(
-            _Spotter(spec.train.model), index, spec.inference, (32, 96), lambda done, total: None).values()
+            _Spotter(spec.train.model), "efficientvis", index, spec.inference, (32, 96), lambda done, total: None).values()
     assert len(keys) == 2
     assert found["kept"].kept == {1: [0, 4, 8]} and found["all"].kept == {1: list(range(10))}
     assert score(truth, found["kept"]).metrics["AP"] == pytest.approx(1.0)

@@ -93,7 +93,7 @@ def test_each_run_once_under_its_grid_with_its_evaluation(project):
 
     assert artifacts(run) == {"config.yaml", "weights.safetensors", "done.json"}
     assert artifacts(child) == {"metrics.json", "per_category.csv"}
-    assert artifacts(grids["table1e"]) == {"table1e.json", "table1e.md", "table1e.csv"}
+    assert artifacts(grids["table1e"]) == {"table1e.json", "table1e.md", "table1e.csv", "table1e.tex"}
     assert "| w/ CL | 35.3 |" in grids["table1e"].data.tags["mlflow.note.content"], "the table is the page's description"
     pictures = RunStore(params.runs_dir).evaluation_folder(first.train.key, first.key) / "pictures"
     pictures.mkdir()
