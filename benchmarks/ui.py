@@ -1,8 +1,9 @@
 """How long MLflow's pages take to appear, and how much memory: ``python -m benchmarks.ui``.
 
 ``python -m pipeline.ui``, which first brings the runs, against MLflow's server as it comes, both on the project's store.
-Alternates the two, so that a busy machine slows both, and prints each round: the seconds until a page answers, and the
-memory of all processes together (proportional set size, ten seconds later; Linux only).
+Alternates the two, so that a busy machine slows both, and prints each round: the seconds until a page answers and, ten
+seconds later, the processor time and memory (proportional set size; Linux only) of all processes together. Processor time
+is what can be compared between machines that are more or less busy.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from pathlib import Path
 SETTLE_SECONDS = 10.0
 
 
-def measure(command: list[str], port: int) -> tuple[float, float, int]:
-    """Starts a server and ends it again; the seconds until it answered, its memory in GiB and its processes."""
+def measure(command: list[str], port: int) -> tuple[float, int, float, int]:
+    """Starts a server and ends it again; seconds until it answered, seconds of processor time, GiB, processes."""
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -33,7 +34,7 @@ def measure(command: list[str], port: int) -> tuple[float, float, int]:
         seconds = time.monotonic() - began
         time.sleep(SETTLE_SECONDS)
         family = tree(process.pid)
-        return seconds, sum(memory(pid) for pid in family), len(family)
+        return seconds, sum(family.values()), sum(map(memory, family)), len(family)
     finally:
         for pid in tree(process.pid):
             with contextlib.suppress(ProcessLookupError):
@@ -51,14 +52,14 @@ def answers(port: int) -> bool:
         return False
 
 
-def tree(root: int) -> list[int]:
-    """A process and all its descendants."""
-    lines = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.splitlines()
-    parents = {int(pid): int(parent) for pid, parent in map(str.split, lines)}
+def tree(root: int) -> dict[int, int]:
+    """A process and all its descendants; by number, seconds of processor time."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,cputimes="], capture_output=True, text=True, check=True).stdout
+    processes = {pid: (parent, seconds) for pid, parent, seconds in (map(int, line.split()) for line in listed.splitlines())}
     found = [root]
     for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found
+        found += [child for child, (parent, _) in processes.items() if parent == pid]
+    return {pid: processes[pid][1] for pid in found if pid in processes}
 
 
 def memory(pid: int) -> float:
@@ -93,8 +94,8 @@ def main() -> None:
     }
     for _ in range(options.rounds):
         for name, command in commands.items():
-            seconds, gibibytes, processes = measure(command, int(port))
-            print(f"{name:14} {seconds:5.1f} s {gibibytes:5.2f} GiB {processes:3} processes", flush=True)
+            seconds, busy, gibibytes, processes = measure(command, int(port))
+            print(f"{name:14} {seconds:5.1f} s, {busy:3} s busy, {gibibytes:.2f} GiB in {processes:2} processes", flush=True)
 
 
 if __name__ == "__main__":

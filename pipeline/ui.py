@@ -20,7 +20,8 @@ from pathlib import Path
 from effvis.errors import UserError
 from pipeline.cli import deferred_stop, parser
 
-# MLflow's own defaults are four workers and a queue for jobs that nothing here has: four times the wait and the memory.
+# MLflow's own defaults are four workers and a queue for jobs that nothing here has: two to four times the memory and the
+# processor time until a page answers (docs/mlflow.md).
 _LIGHT_ARGUMENTS = ("-w", "1")
 _LIGHT_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 _START_SECONDS = 300.0  # longer than it takes on a machine that is busy with trainings
