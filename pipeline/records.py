@@ -101,7 +101,7 @@ def _table_files(params: Params, table: str) -> tuple[Path, ...]:
 
 
 def _grid(params: Params, table: str, trainings: list[Path], locked: Collection[str]) -> Record:
-    """With the table as its files and, for whoever opens the run's page, as its description; with the report, where there is one."""
+    """With the table as its files and, for whoever opens the run's page, as its description; and with the report."""
     files = _table_files(params, table)
     text = Path(params.results_dir) / f"{table}.md"
     note = {_NOTE: text.read_text(encoding="utf-8")[:_NOTE_LENGTH]} if text in files else {}
