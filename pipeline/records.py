@@ -166,7 +166,8 @@ def _summary(done: Mapping[str, Any], reports: Reports) -> dict[str, float]:
     numbers = {name: done[there] for name, there in _TRAINING_NUMBERS.items() if there in done}
     if reports:
         def rank(file: Path) -> tuple[int, bool, int]:
-            return reports[file]["videos_seen"], _is_plain(reports[file]["inference"]), _milliseconds(file)
+            # Those that were stored before curves existed are of final weights, all of them.
+            return reports[file].get("videos_seen", 0), _is_plain(reports[file]["inference"]), _milliseconds(file)
 
         numbers |= _numbers(reports[max(reports, key=rank)])
     return numbers
@@ -179,7 +180,7 @@ def _evaluation(
     when = _milliseconds(file)
     return Record(
         key=file.parent.name,
-        name=f"{_name(cells, config)}, evaluation after {report['videos_seen']} videos",
+        name=f"{_name(cells, config)}, evaluation" + (f" after {seen} videos" if (seen := report.get("videos_seen")) else ""),
         tags=_tags("evaluate", folder, config) | _cell_tags(params, cells),
         default_tags=_unknown_cell_tags(params),
         started=when,
