@@ -15,14 +15,12 @@ import yaml
 
 from effvis.config import Config, InferenceConfig, OptimisationConfig, build
 from effvis.errors import UserError
-from effvis.vistr_config import VisTRConfig
 from pipeline.keys import evaluation_code_digest, key, training_digest
 from pipeline.settings import DERIVED, Params, RowSettings
-from pipeline.specs import EvalSpec, Method, TrainSpec
+from pipeline.specs import EvalSpec, Method, TrainSpec, method_of
 from pipeline.table_file import Row, Table, TableFile
 
 if TYPE_CHECKING:
-    from effvis.config import ModelConfig
     from pipeline.settings import ModelSettings, VisTRModelSettings
 
 
@@ -139,11 +137,11 @@ def find_row(params: Params, row: str | None) -> RowSettings:
     if row is None:
         return params.headline
     table, _, name = row.partition(":")
-    rows = {found.name: found for found in load_grid(params, table)}
-    if name not in rows or rows[name].not_run is not None:
-        runnable = ", ".join(repr(found.name) for found in rows.values() if found.not_run is None)
-        raise UserError("--row", row, f"{table} has no such row to run", f"Its rows are {runnable}")
-    return RowSettings(**rows[name].set)
+    file, all_settings = _read_table(params, table)
+    runnable = {found.name: settings for found, settings in zip(file.rows, all_settings, strict=True) if found.not_run is None}
+    if name not in runnable:
+        raise UserError("--row", row, f"{table} has no such row to run", f"Its rows are {', '.join(map(repr, runnable))}")
+    return runnable[name]
 
 
 def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpec:
@@ -186,7 +184,7 @@ def pretrain_spec(params: Params, settings: RowSettings) -> TrainSpec:
 
 
 def _pretrain_spec(params: Params, model: ModelSettings | VisTRModelSettings, correspondence: bool) -> TrainSpec:
-    if _method(model) == "vistr":
+    if method_of(model) == "vistr":
         train = params.vistr.pretrain.train
     else:
         train = params.pretrain.train.model_copy(update={"correspondence": correspondence})
@@ -220,11 +218,7 @@ def _spec(
     return TrainSpec(
         kind=kind, model=resolved.at_one_frame() if kind == "pretrain" else resolved, train=train, seed=seed,
         input_size=params.input_size, dataset_name=params.dataset_name, dataset_digest=dataset.digests["train"],
-        code_digest=training_digest(_method(model)), init=init, parent=parent)
-
-
-def _method(model: ModelConfig | VisTRConfig) -> Method:
-    return "vistr" if isinstance(model, VisTRConfig) else "efficientvis"
+        code_digest=training_digest(method_of(model)), init=init, parent=parent)
 
 
 def _correspondence(params: Params, settings: RowSettings) -> bool:
@@ -252,7 +246,7 @@ def _start(
     """What a training starts from: its name for the key, and the training that makes it where there is one."""
     from pipeline import shipped
 
-    source = params.pretrain_source(_method(model))
+    source = params.pretrain_source(method_of(model))
     if source == "none":
         return None, None
     if source not in ("auto", "shipped", "scratch"):

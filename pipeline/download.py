@@ -21,7 +21,6 @@ SPLITS = ("train", "val")
 
 def is_generated(params: Params) -> bool:
     """Whether the data set is one that this project draws: by its folder, which may be given by its name alone."""
-
     return params.generated_name is not None
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, PrivateAttr, model_validator
 
-from effvis.config import Config, InferenceConfig, ModelConfig, TrainConfig
+from effvis.config import Config, InferenceConfig, ModelConfig, TrainConfig, build
 from effvis.data.shapes import ShapesConfig
 from effvis.errors import UserError
 from effvis.vistr_config import VisTRConfig, VisTRTrainConfig
@@ -187,8 +187,13 @@ class Params(Config):
 
     @property
     def drawn(self) -> ShapesConfig:
-        """What the data set is drawn from, if it is drawn here."""
-        return ShapesConfig(**(self.shapes.model_dump() | self.generated.get(self.generated_name, {})))
+        """What the data set is drawn from, if it is drawn here.
+
+        Raises:
+            UserError: what ``generated`` says of it is wrong.
+        """
+        values = self.shapes.model_dump() | self.generated.get(self.generated_name, {})
+        return build(ShapesConfig, values, where=self.root / "params.yaml", prefix=f"generated.{self.generated_name}")
 
     def with_dataset(self, published: str | None) -> Params:
         """The same parameters for what stands for a data set of the paper; None is the parameters' own.
@@ -196,12 +201,12 @@ class Params(Config):
         Raises:
             UserError: nothing stands for it.
         """
-        if published in (None, "youtube-vis-2019") and published not in self.scale.dataset:
+        if published in self.scale.dataset:
+            return self.model_copy(update={"dataset": self.scale.dataset[published]})
+        if published in (None, "youtube-vis-2019"):
             return self
-        if published not in self.scale.dataset:
-            raise UserError("params.yaml", "scale.dataset", f"nothing stands for {published}",
-                            f"Name a data set for it, as in scale: {{dataset: {{{published}: data/{published}}}}}")
-        return self.model_copy(update={"dataset": self.scale.dataset[published]})
+        raise UserError("params.yaml", "scale.dataset", f"nothing stands for {published}",
+                        f"Name a data set for it, as in scale: {{dataset: {{{published}: data/{published}}}}}")
 
     def of_dataset(self, name: str) -> Params:
         """The same parameters for the data set of this name, which they or ``scale.dataset`` have.

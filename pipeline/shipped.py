@@ -31,10 +31,12 @@ def find(model: ModelConfig | VisTRConfig, correspondence: bool, *, folder: Path
     Raises:
         UserError: its weights are not those that its description speaks of.
     """
+    from pipeline.specs import method_of
+
     wanted = _at_one_frame(model)
     for description in sorted(folder.glob("*.yaml")):
         facts = _read(description)
-        same_kind = facts["correspondence"] == correspondence and facts["method"] == _method(model)
+        same_kind = facts["correspondence"] == correspondence and facts["method"] == method_of(model)
         if same_kind and _at_one_frame(type(model)(**facts["model"])) == wanted:
             return f"shipped:{description.stem}@{_checked_sha256(description, facts)}"
     return None
@@ -124,12 +126,6 @@ def _read(description: Path) -> dict[str, Any]:
         if not isinstance(facts, dict) or key not in facts:
             raise UserError(description, key, "is missing", "Restore the file from the project's repository")
     return facts
-
-
-def _method(model: ModelConfig | VisTRConfig) -> str:
-    from effvis.vistr_config import VisTRConfig
-
-    return "vistr" if isinstance(model, VisTRConfig) else "efficientvis"
 
 
 def _at_one_frame(model: ModelConfig | VisTRConfig) -> dict[str, Any]:

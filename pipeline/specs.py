@@ -45,7 +45,7 @@ class TrainSpec:
 
     @property
     def method(self) -> Method:
-        return "vistr" if isinstance(self.model, VisTRConfig) else "efficientvis"
+        return method_of(self.model)
 
     @property
     def correspondence(self) -> bool:
@@ -67,6 +67,11 @@ class TrainSpec:
     def describe(self) -> dict[str, Any]:
         """All of it as plain values: a run's ``config.yaml``."""
         return {"key": self.key, "kind": self.kind, "dataset": self.dataset_name, **self._facts()}
+
+
+def method_of(model: ModelConfig | VisTRConfig) -> Method:
+    """The method that a network is of."""
+    return "vistr" if isinstance(model, VisTRConfig) else "efficientvis"
 
 
 def steps_after(total: int, halvings: int) -> int:

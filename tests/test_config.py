@@ -308,3 +308,9 @@ def test_shipped_weights_are_chosen_by_network_and_correspondence(indexed, tmp_p
     save_file({"query": torch.zeros(shipped.LARGEST_BYTES // 2 + 1)}, weights)
     with pytest.raises(UserError, match="may be shipped"):
         shipped.ship("large", weights, {}, folder=tmp_path / "s")
+
+
+def test_a_wrong_word_on_a_further_drawn_data_set_is_named(project):
+    params = load_params(project / "params.yaml", ["dataset=shapes-vis-hard", "generated.shapes-vis-hard.framez=3"])
+    with pytest.raises(UserError, match="generated.shapes-vis-hard.framez: unknown key"):
+        _ = params.drawn
