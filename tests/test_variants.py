@@ -229,20 +229,21 @@ def test_tracklets_know_of_each_other_but_with_temporal_attention(scheme):
 
 
 @torch.no_grad()
-def test_time_shared_queries_enter_alike_in_all_frames():
+def test_a_time_shared_query_is_one_embedding_for_all_frames_in_every_interaction():
     shared, own = tiny_model(3, query="time-shared").eval(), tiny_model(3).eval()
     assert shared.query_NTC.shape[1] == 1 and own.query_NTC.shape[1] == 3
-    entered = []
+    clip = torch.randint(0, 255, (2, 3, 3, 32, 48), dtype=torch.uint8)
     for model in (shared, own):
-        model.interactions[0].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
-        features = model.features(torch.randint(0, 255, (2, 3, 3, 32, 48), dtype=torch.uint8))
-        carried = model(features)[-1].query_BNTC
-        assert not torch.allclose(carried[:, :, 0], carried[:, :, 1])
-        model(features, carried)
-    first, second, _, passed = entered
-    assert first.shape == (2, 4, 3, 16) and torch.equal(first, first[:, :, :1].expand_as(first))
-    assert torch.equal(second, second[:, :, :1].expand_as(second))
-    assert passed is carried
+        entered = []
+        for interaction in model.interactions:
+            interaction.register_forward_pre_hook(lambda module, inputs, entered=entered: entered.append(inputs[0]))
+        features = model.features(clip)
+        output = model(features)[-1]
+        model(features, output.query_BNTC)
+        embeddings = [*entered[1:], output.query_BNTC]  # all but the first are of what frames have refined
+        alike = [torch.allclose(query, query[:, :, :1].expand_as(query)) for query in embeddings]
+        assert alike == [model is shared] * len(embeddings)
+        assert not torch.allclose(output.boxes_BNT4[:, :, 0], output.boxes_BNT4[:, :, 1]), "each frame has its box"
 
 
 @torch.no_grad()

@@ -125,25 +125,33 @@ class EfficientVIS(nn.Module):
 
         Args:
             features: of the clips.
-            query_BNTC: what the tracklets are known by so far; by default the learned initial queries. A time-shared
-                network takes the mean over the T embeddings of a tracklet for all of them.
+            query_BNTC: what the tracklets are known by so far; by default the learned initial queries.
 
         Returns:
             The predictions of every interaction, the last one best.
         """
-        query = self.initial_query(features.clips) if query_BNTC is None else query_BNTC
-        if query_BNTC is not None and self.config.query == "time-shared":
-            query = query.mean(dim=2, keepdim=True).expand_as(query)
+        query = self.initial_query(features.clips) if query_BNTC is None else self._shared(query_BNTC)
         size = query.new_tensor([features.width, features.height] * 2)
         boxes = (cxcywh_to_xyxy(self.proposal_NT4) * size).expand(features.clips, -1, -1, -1)
         outputs = []
         for stage, interaction in enumerate(self.interactions):
             regions = self.regions(features, boxes, self.config.roi_size)
-            query, logits, deltas = interaction(query, regions)
+            refined, logits, deltas = interaction(query, regions)
+            query = self._shared(refined)
             # Boxes are detached between interactions, queries are not (Sparse R-CNN).
             boxes = apply_deltas(boxes.detach() if stage else boxes, deltas)
             outputs.append(ClipOutput(stage, logits, boxes, query))
         return outputs
+
+    def _shared(self, query_BNTC: Tensor) -> Tensor:
+        """Where queries are time-shared, the mean over the T embeddings of a tracklet in place of each of them.
+
+        What an interaction predicts of a frame it reads from the embedding that this frame has refined, for one embedding
+        cannot say T boxes. What goes on from there is shared: to the next interaction, to the masks, to the next clip.
+        """
+        if self.config.query != "time-shared":
+            return query_BNTC
+        return query_BNTC.mean(dim=2, keepdim=True).expand_as(query_BNTC)
 
     def mask_logits(self, features: BaseFeatures, output: ClipOutput, select_BK: Tensor | None = None) -> Tensor:
         """Masks inside the boxes of an output: (B, N, T, S, S), or of K selected tracklets per clip (B, K, T, S, S)."""

@@ -63,7 +63,7 @@ def train(
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay, fused=True)
     done = 0
     if resume is not None:
         model.load_state_dict(resume["model"])
