@@ -28,6 +28,7 @@ def run_missing(params: Params, plan: Plan) -> list[Status]:
     """Runs what a plan misses, shown on stderr; returns how each job ended. Nothing missing: no Ray, no wait."""
     from pipeline import cells
     from pipeline.board import Board
+    from pipeline.machine import side_by_side
     from pipeline.plan import jobs
     from pipeline.schedule import run_pool
 
@@ -39,8 +40,9 @@ def run_missing(params: Params, plan: Plan) -> list[Status]:
     with Board() as board:
         return run_pool(
             todo,
-            slots=resources.slots,
+            slots=side_by_side(resources),
             threads=resources.threads,
+            gpus=resources.gpus_per_run,
             progress_folder=params.runs_dir / ".progress",
             on_change=board.update,
             on_done=lambda job: job.key in evaluations and cells.write(params, evaluations[job.key]),
@@ -126,11 +128,12 @@ def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
 def estimate_text(params: Params, plan: Plan, expected: Mapping[str, Duration]) -> str:
     """The time until nothing is missing, and what it stands on."""
     from pipeline.estimate import elapsed
+    from pipeline.machine import side_by_side
     from pipeline.plan import jobs
 
     if not expected:
         return "estimated time: unknown, there are no past runs"
-    slots = params.resources.slots
+    slots = side_by_side(params.resources)
     seconds = {key: expected[key].seconds if key in expected else 0.0 for key in plan.missing}
     counts = Counter(duration.basis for duration in expected.values())
     stands_on = [f"{counts['same']} runs as their configuration took before"] if counts["same"] else []

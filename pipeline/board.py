@@ -74,26 +74,27 @@ def _table(statuses: list[Status]) -> Group:
 
     counts = Counter(status.state for status in statuses)
     caption = ", ".join(f"{counts[state]} {state}" for state in _STYLES if counts[state])
-    table = Table("", "run", "key", "state", "step", "loss", "left", caption=caption)
+    table = Table("", "run", "key", "state", "device", "step", "loss", "left", caption=caption)
     failures = []
     for status in sorted(statuses, key=lambda status: list(_STYLES).index(status.state)):
         seconds = seconds_text(status.seconds) if status.state in ("done", "failed") else ""
-        step, loss, left = _columns(status)
+        device, step, loss, left = _columns(status)
         state = f"[{_STYLES[status.state]}]{status.state}[/]"
         row = (status.job.kind, status.job.label, status.job.key)
-        table.add_row(*map(escape, row), state, step, loss, left or seconds)
+        table.add_row(*map(escape, row), state, escape(device), step, loss, left or seconds)
         if status.state == "failed":
             failures.append(f"[red]{escape(f'{status.job.label}: {status.message}')}[/]")
     return Group(table, *failures)
 
 
-def _columns(status: Status) -> tuple[str, str, str]:
-    """Step, loss and time left of a running job; empty where its latest report does not say."""
+def _columns(status: Status) -> tuple[str, str, str, str]:
+    """Device, step, loss and time left of a running job; empty where its latest report does not say."""
     progress = status.progress if status.state == "running" else {}
     step, total, eta = progress.get("step"), progress.get("total"), progress.get("eta")
     if eta is None and step and total:
         eta = (time.monotonic() - status.started) * (total - step) / step
     return (
+        progress.get("device", ""),
         f"{step}/{total}" if total else "",
         f"loss {progress['loss']:.3f}" if progress.get("loss") is not None else "",
         f"{seconds_text(eta)} left" if eta is not None else "",

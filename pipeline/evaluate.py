@@ -81,6 +81,7 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
     from effvis.model.build import build_model
     from pipeline.config import evaluation_digest
     from pipeline.index import load_index
+    from pipeline.machine import device
     from pipeline.specs import steps_after
     from pipeline.train import set_up_torch
 
@@ -92,6 +93,7 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
         raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
     model = build_model(spec.train.model)
     model.load_state_dict(weights)
+    model.to(device(params.resources))
 
     began = time.monotonic()
     candidates = predict(model, spec.train.method, index, spec.inference, spec.train.input_size,

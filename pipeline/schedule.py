@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -80,6 +81,7 @@ def run_pool(
     *,
     slots: int,
     threads: int,
+    gpus: int = 0,
     progress_folder: Path,
     on_change: Callable[[list[Status]], None] = lambda statuses: None,
     on_done: Callable[[Job], None] = lambda job: None,
@@ -89,6 +91,7 @@ def run_pool(
     Args:
         slots: jobs side by side.
         threads: processors that each job takes.
+        gpus: that each job takes.
         progress_folder: for the jobs' latest reports, ``<key>.json``; shared by grids that run at the same time.
         on_change: called with all statuses about twice a second, in this thread.
         on_done: called with each job that ended well, in this thread, before jobs that need it start.
@@ -105,7 +108,7 @@ def run_pool(
     _check_no_circle(statuses)
     progress_folder.mkdir(parents=True, exist_ok=True)
     with _ray(slots * threads) as ray:
-        execute = ray.remote(_execute).options(num_cpus=threads, max_retries=_WORKER_DEATHS_ALLOWED)
+        execute = ray.remote(_execute).options(num_cpus=threads, num_gpus=gpus, max_retries=_WORKER_DEATHS_ALLOWED)
         running: dict[Any, Status] = {}
         while True:
             _skip_what_cannot_run(statuses)
@@ -170,11 +173,12 @@ def _outcome(ray, reference, job: Job) -> str:
 
 def _execute(job: Job, progress_file: Path) -> str:
     """Runs in a Ray worker: the job with its output in its log. Returns "" or one line on what went wrong."""
-    progress_file.unlink(missing_ok=True)  # of an earlier attempt
+    where = {"device": _device()}
+    _write_progress(progress_file, where)  # in place of an earlier attempt's
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            job.work(report=lambda progress: _write_progress(progress_file, progress))
+            job.work(report=lambda progress: _write_progress(progress_file, where | progress))
             return ""
         except UserError as error:
             print(f"error: {error}")
@@ -184,6 +188,14 @@ def _execute(job: Job, progress_file: Path) -> str:
             return f"{type(error).__name__}: {error}".strip().splitlines()[0]
         finally:
             progress_file.unlink(missing_ok=True)
+
+
+def _device() -> str:
+    """Of this worker, for people: its machine, and the GPUs that Ray gave it."""
+    import ray
+
+    gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    return f"{platform.node()} {'GPU ' + ', '.join(gpus) if gpus else 'CPU'}"
 
 
 def _write_progress(progress_file: Path, progress: Mapping[str, Any]) -> None:

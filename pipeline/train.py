@@ -6,7 +6,6 @@ Without --row it trains the headline run of the parameters.
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -123,9 +122,11 @@ def set_up_torch(params: Params) -> None:
 def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | None) -> None:
     from pipeline.env import environment
     from pipeline.index import load_clips, load_index
+    from pipeline.machine import device, peak_memory_mib, reset_peak_memory
     from pipeline.store import RunLog
 
     began = time.time()
+    reset_peak_memory()
     params = params.of_dataset(spec.dataset_name)
     set_up_torch(params)
     index = load_index(params, "train")
@@ -133,6 +134,7 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | No
         raise UserError(params.index_folder, "digest", "the dataset changed after this run was planned", "Start again")
     clips = load_clips(params, "train", spec.model.clip_length)
     begun = start(spec, index, clips, _initial_weights(params, spec, store))
+    begun.model.to(device(params.resources))
 
     store.begin(spec.key, spec.describe())
     log = RunLog(store.folder(spec.key))
@@ -146,7 +148,7 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, report: Report | No
         "steps": steps, **{name: round(value, 3) for name, value in times.items()}, "began": began, "ended": time.time(),
         "clips_per_second": round(steps * spec.train.batch_size * begun.pairs.clips_per_video / times["seconds"], 3),
         "code_digest": spec.code_digest, "initial_weights_left_out": begun.left_out,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **environment()})
+        "peak_memory_mib": peak_memory_mib(), **environment()})
 
 
 def _steps(

@@ -197,14 +197,14 @@ def test_off_a_terminal_each_change_is_one_line(tmp_path, capsys):
     running = Status(job(tmp_path, "k1", "train", print), progress_file=tmp_path / "k1.json")
     failed = Status(job(tmp_path, "k2", "evaluate", print))
     board.update([running, failed])
-    (tmp_path / "k1.json").write_text('{"step": 30, "total": 200, "loss": 1.25, "eta": 75}')
+    (tmp_path / "k1.json").write_text('{"device": "here GPU 1", "step": 30, "total": 200, "loss": 1.25, "eta": 75}')
     running.state, failed.state, failed.message, failed.seconds = "running", "failed", "ValueError: no", 3.2
     board.update([running, failed])
     board.update([running, failed])
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "[1/2] train job k1 (k1)  running  30/200  loss 1.250  1:15 left",
+        "[1/2] train job k1 (k1)  running  here GPU 1  30/200  loss 1.250  1:15 left",
         "[1/2] evaluate job k2 (k2)  failed  0:03  ValueError: no",
     ]
 
