@@ -2,7 +2,9 @@
 
 A training's key is made of the data, the model, the training configuration, the seed, the starting weights and the code
 that trains. Paths, worker counts and logging are not in it. The code enters by its syntax trees: a comment or a
-docstring changes no key, a changed line always does.
+docstring changes no key, a changed line always does, unless pipeline/same_results.yaml says that it gives the same results.
+
+As a command, it prints the digests of today's code.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from effvis.errors import UserError
 
 KEY_DIGITS = 16
 # What decides a weight, by method: a change of one method is none of the other. A function after a colon is taken alone:
@@ -30,6 +34,7 @@ _EVALUATION_CODE = ("effvis.inference.predictor", "effvis.evaluation.video_ap", 
                     "pipeline.evaluate:score")
 EVALUATION_CODE = {"efficientvis": _EVALUATION_CODE, "vistr": (*_EVALUATION_CODE, "effvis.inference.vistr_clip")}
 PROJECT = Path(__file__).resolve().parents[1]
+SAME_RESULTS = Path(__file__).with_name("same_results.yaml")
 
 
 def key(facts: Mapping[str, Any]) -> str:
@@ -51,14 +56,41 @@ def file_sha256(path: Path) -> str:
 
 @cache
 def training_digest(method: str) -> str:
-    """Of all code that decides a trained weight."""
-    return code_digest(TRAINING_CODE[method])
+    """Of all code that decides a trained weight, or of the version whose results it gives."""
+    return _counted_as("training", code_digest(TRAINING_CODE[method]))
 
 
 @cache
 def evaluation_code_digest(method: str) -> str:
-    """Of all code that decides what a trained weight scores."""
-    return code_digest(EVALUATION_CODE[method])
+    """Of all code that decides what a trained weight scores, or of the version whose results it gives."""
+    return _counted_as("evaluation", code_digest(EVALUATION_CODE[method]))
+
+
+def read_same_results(file: Path = SAME_RESULTS) -> dict[str, dict[str, str]]:
+    """For training and evaluation, the digests of versions that give the results of earlier ones, and the digests of these.
+
+    Raises:
+        UserError: an entry is wrong.
+    """
+    import yaml
+
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, str]] = {}
+    for kind in ("training", "evaluation"):
+        found[kind] = {}
+        for number, entry in enumerate(content[kind]):
+            if not isinstance(entry, dict) or set(entry) != {"code", "as", "because"}:
+                raise UserError(file, f"{kind}[{number}]", "has not the keys code, as and because, and no other", "Correct it")
+            found[kind][str(entry["code"])] = str(entry["as"])
+        chained = next((number for number, entry in enumerate(content[kind]) if entry["as"] in found[kind]), None)
+        if chained is not None:
+            raise UserError(file, f"{kind}[{chained}].as", "is itself a version that counts as an earlier one",
+                            "Name that earlier one")
+    return found
+
+
+def _counted_as(kind: str, digest: str) -> str:
+    return read_same_results()[kind].get(digest, digest)
 
 
 def code_digest(entries: Iterable[str], *, root: Path = PROJECT) -> str:
@@ -158,3 +190,22 @@ def _is_documented(node: ast.AST) -> bool:
     return (isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and bool(node.body)
             and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
             and isinstance(node.body[0].value.value, str))
+
+
+def main(argv: list[str] | None = None) -> int:
+    import argparse
+
+    argparse.ArgumentParser(prog="python -m pipeline.keys", description=__doc__, allow_abbrev=False,
+                            formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
+    for kind, code in (("training", TRAINING_CODE), ("evaluation", EVALUATION_CODE)):
+        for method, entries in code.items():
+            digest = code_digest(entries)
+            counted = _counted_as(kind, digest)
+            print(f"{kind:10}  {method:12}  {digest}" + ("" if counted == digest else f"  counts as {counted}"))
+    return 0
+
+
+if __name__ == "__main__":
+    from pipeline.cli import run
+
+    run(main)

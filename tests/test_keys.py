@@ -1,8 +1,11 @@
 """Keys follow from what decides a result, and from nothing else."""
 
 import pytest
+import yaml
 
-from pipeline.keys import code_digest, key
+from effvis.errors import UserError
+from pipeline import keys
+from pipeline.keys import code_digest, key, read_same_results
 
 LOOP = '''"""Trains."""
 from lib.model import net
@@ -95,3 +98,44 @@ def test_one_function_is_taken_without_its_module(package):
 def test_a_missing_entry_is_an_error_that_names_it(package, entry):
     with pytest.raises(LookupError, match=entry):
         code_digest([entry], root=package)
+
+
+def entry(code, earlier):
+    return {"code": code, "as": earlier, "because": "the same numbers"}
+
+
+@pytest.fixture
+def same_results(tmp_path, monkeypatch):
+    """Writes what stands for pipeline/same_results.yaml."""
+    file = tmp_path / "same_results.yaml"
+    monkeypatch.setattr(keys, "SAME_RESULTS", file)
+    monkeypatch.setattr(keys.read_same_results, "__defaults__", (file,))
+    cached = (keys.training_digest, keys.evaluation_code_digest)
+    for function in cached:
+        function.cache_clear()
+    yield lambda **content: file.write_text(yaml.safe_dump({"training": [], "evaluation": []} | content))
+    for function in cached:
+        function.cache_clear()
+
+
+def test_a_version_that_gives_the_results_of_an_earlier_one_counts_as_it(same_results):
+    today = code_digest(keys.TRAINING_CODE["vistr"])
+    same_results(training=[entry(today, "e" * 64), entry("another version", "f" * 64)])
+    assert keys.training_digest("vistr") == "e" * 64
+    assert keys.training_digest("efficientvis") == code_digest(keys.TRAINING_CODE["efficientvis"])
+    assert keys.evaluation_code_digest("vistr") == code_digest(keys.EVALUATION_CODE["vistr"])
+
+
+def test_entries_that_cannot_be_meant_are_told(same_results):
+    same_results(evaluation=[entry("a", "b"), {"code": "c", "as": "b"}])
+    with pytest.raises(UserError, match=r"evaluation\[1\].*because"):
+        read_same_results()
+    same_results(evaluation=[entry("a", "b"), entry("b", "c")])
+    with pytest.raises(UserError, match=r"evaluation\[0\].as.*counts as an earlier one"):
+        read_same_results()
+
+
+def test_the_projects_own_entries_can_be_read(capsys):
+    assert set(read_same_results()) == {"training", "evaluation"}
+    keys.main([])
+    assert capsys.readouterr().out.count("efficientvis") == 2
