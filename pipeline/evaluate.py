@@ -77,9 +77,9 @@ def score(ground_truth: Mapping[str, Any], predictions: Predictions) -> Evaluati
 
 
 def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None) -> dict[str, Any]:
-    from effvis.data.parsing import annotation_file
     from effvis.model.build import build_model
     from pipeline.config import evaluation_digest
+    from pipeline.holdout import ground_truth
     from pipeline.index import load_index
     from pipeline.machine import device
     from pipeline.specs import steps_after
@@ -99,8 +99,8 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
     candidates = predict(model, spec.train.method, index, spec.inference, spec.train.input_size,
                          lambda done, total: report({"step": done, "total": total}) if report else None)
     seconds = time.monotonic() - began
-    ground_truth = json.loads(annotation_file(params.dataset_folder / "val").read_text(encoding="utf-8"))
-    scored = {threshold: score(ground_truth, predictions) for threshold, predictions in candidates.items()}
+    truth = ground_truth(params, index)
+    scored = {threshold: score(truth, predictions) for threshold, predictions in candidates.items()}
     best = max(scored, key=lambda threshold: scored[threshold].metrics["AP"])
     frames = sum(len(kept) for kept in candidates[best].kept.values())
     sweep = {"threshold": best, "ap_by_threshold": {str(t): found.metrics["AP"] for t, found in scored.items()}}

@@ -53,17 +53,18 @@ def build(params: Params, progress: Callable[[int, int, str], None] | None = Non
     from effvis.data.atomic import replacing_folder
     from effvis.data.index import clip_index
     from effvis.data.youtube_vis import read_split
-    from pipeline import parquet
+    from pipeline import holdout, parquet
 
     if not download.in_place(params):
         raise UserError(params.dataset_folder, "dataset", "the data set is not in place", _remedy(params))
     splits = {}
-    for split in download.SPLITS:
+    for split in holdout.splits_needed(params):
         def told(done: int, total: int, split: str = split) -> None:
             if progress:
                 progress(done, total, split)
 
         splits[split] = read_split(params.dataset_folder / split, require_annotations=split == "train", progress=told)
+    splits = holdout.apply(params, splits)
     _check_same_categories(params, splits)
     with replacing_folder(params.index_folder) as folder:
         for split, index in splits.items():
@@ -73,6 +74,7 @@ def build(params: Params, progress: Callable[[int, int, str], None] | None = Non
                 parquet.write_clips(clip_index(index, clip_length), index, folder / split)
         text = json.dumps(_facts(params, splits), indent=1) + "\n"
         (folder / FACTS).write_text(text, encoding="utf-8")
+        holdout.write(params, splits, folder)
     return splits
 
 
@@ -184,6 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline import cli
 
     args = cli.parser(__doc__, "pipeline.index").parse_args(argv)
+    from pipeline import holdout
     from pipeline.config import load_params
 
     params = load_params(args.params, args.set)
@@ -193,6 +196,8 @@ def main(argv: list[str] | None = None) -> int:
         frames = sum(video.length for video in index.videos)
         print(f"{split}: {len(index.videos)} videos, {frames} frames, {len(index.tracks)} instances, "
               f"digest {index.digest[:12]}", file=sys.stderr)
+    for remark in holdout.remarks(params, splits):
+        print(remark, file=sys.stderr)
     return 0
 
 

@@ -11,6 +11,7 @@ from effvis.config import Config, InferenceConfig, ModelConfig, TrainConfig, bui
 from effvis.data.shapes import ShapesConfig
 from effvis.errors import UserError
 from effvis.vistr_config import VisTRConfig, VisTRTrainConfig
+from pipeline.sources import SOURCES
 
 Backbone = Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"]
 GENERATED_DATASET = "shapes-vis"  # what params.yaml draws; others may differ from it
@@ -82,6 +83,33 @@ class IndexSettings(Config):
     clip_lengths: tuple[PositiveInt, ...] = ()
 
 
+class ArchiveSettings(Config):
+    location: str = Field(min_length=1, description="an address, or a file or folder relative to params.yaml")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{8,64}$", description="its first 8 hex digits or more")
+    size: PositiveInt | None = Field(None, description="in bytes")
+
+
+class SourceSettings(Config):
+    """Where a data set comes from that neither is drawn here nor lies in a folder of the user's."""
+
+    page: str | None = Field(None, description="where one registers for it, for people")
+    archives: tuple[ArchiveSettings, ...] = ()
+
+
+class HoldoutSettings(Config):
+    """Training videos to validate on instead of the validation split: a fraction of them, or those that a file names."""
+
+    fraction: float | None = Field(None, gt=0, lt=1)
+    seed: int = 0
+    file: str | None = Field(None, min_length=1, description="relative to params.yaml; {dataset}: the data set's name")
+
+    @model_validator(mode="after")
+    def _one_of_both(self):
+        if (self.fraction is None) == (self.file is None):
+            raise ValueError("needs either fraction or file")
+        return self
+
+
 class ScaleSettings(Config):
     """What the paper has, and what stands for it here; clip lengths that are not listed stand for themselves."""
 
@@ -138,6 +166,8 @@ class Params(Config):
     headline: RowSettings = RowSettings()
     shapes: ShapesConfig = ShapesConfig()
     generated: dict[str, dict[str, Any]] = Field({}, description="further drawn data sets, as differences from shapes")
+    sources: dict[str, SourceSettings] = Field({}, description="published data sets, by the name of their folder in data_dir")
+    holdout: HoldoutSettings | None = None
     index: IndexSettings = IndexSettings()
     input_size: tuple[PositiveInt, PositiveInt]
     model: ModelSettings
@@ -161,7 +191,19 @@ class Params(Config):
 
     @property
     def dataset_name(self) -> str:
-        return self.dataset_folder.resolve().name
+        """For people, with the split where it is not the data set's own."""
+        name = self.dataset_folder.resolve().name
+        if self.holdout is None:
+            return name
+        if self.holdout_file is not None:
+            return f"{name} (holdout {self.holdout_file.name})"
+        return f"{name} (holdout {self.holdout.fraction:g}, seed {self.holdout.seed})"
+
+    @property
+    def holdout_file(self) -> Path | None:
+        if self.holdout is None or self.holdout.file is None:
+            return None
+        return self._root / self.holdout.file.replace("{dataset}", self.dataset_folder.resolve().name)
 
     @property
     def index_folder(self) -> Path:
@@ -171,8 +213,8 @@ class Params(Config):
 
     @property
     def _dataset_path(self) -> Path:
-        """Relative to the root, or absolute. The name of a generated data set stands for its folder."""
-        if self.dataset not in self.generated_names:
+        """Relative to the root, or absolute. The name of a generated or published data set stands for its folder."""
+        if self.dataset not in (*self.generated_names, *self.published_names):
             return Path(self.dataset)
         folder = self.data_dir / self.dataset
         return folder.relative_to(self._root) if folder.is_relative_to(self._root) else folder
@@ -186,6 +228,16 @@ class Params(Config):
     def generated_name(self) -> str | None:
         """The name of the data set if it is drawn here."""
         return next((name for name in self.generated_names if self.dataset_folder == self.data_dir / name), None)
+
+    @property
+    def published_names(self) -> tuple[str, ...]:
+        """Of the data sets that are taken in from archives."""
+        return tuple({**SOURCES, **self.sources})
+
+    @property
+    def published_name(self) -> str | None:
+        """The name of the data set if it is taken in from archives."""
+        return next((name for name in self.published_names if self.dataset_folder == self.data_dir / name), None)
 
     @property
     def drawn(self) -> ShapesConfig:
