@@ -124,8 +124,8 @@ def _labels(params: Params, config: Mapping[str, Any], file: Path) -> list[dict[
 
     params = params.of_dataset(config["dataset"])
     if dataset_facts(params).digests["train"] != config["dataset_digest"]:
-        raise UserError(file, "dataset_digest", f"the run was trained on another {config['dataset']} than the one that is here, "
-                        "so that the names of its classes are not known", "Restore the data set, or export the run where it is")
+        raise UserError(file, "dataset_digest", f"the {config['dataset']} that is here is not the one that the run was trained "
+                        "on, so that its classes have no names", "Restore that data set, or export the run where it is")
     return [{"id": category.id, "name": category.name} for category in load_index(params, "val").categories]
 
 
