@@ -90,6 +90,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _say(tracked: TrackedVideo, footage: Footage) -> None:
+    if tracked.length < footage.length:
+        print(f"warning: {footage.path} should have {footage.length} frames, of which {tracked.length} came: it is damaged or "
+              "its header is wrong", file=sys.stderr)
     print(f"{footage.path}: {tracked.length} frames of {footage.width}x{footage.height}, {len(tracked.tracklets)} tracklets")
     for one in tracked.tracklets:
         span = f"frames {min(one.rles)} to {max(one.rles)}"

@@ -95,3 +95,21 @@ def test_one_function_is_taken_without_its_module(package):
 def test_a_missing_entry_is_an_error_that_names_it(package, entry):
     with pytest.raises(LookupError, match=entry):
         code_digest([entry], root=package)
+
+
+def test_what_a_package_gives_on_demand_is_in_no_digest_but_the_rest_of_it_is(package):
+    def digest():
+        return code_digest(["lib.loop"], root=package)
+
+    before = digest()
+    edit(package, "lib/__init__.py", "", '"""Trains."""\n\n\ndef __getattr__(name):\n    import lib.unrelated\n')
+    assert digest() == before
+    edit(package, "lib/__init__.py", '"""Trains."""', "import lib.unrelated")
+    assert digest() != before
+
+
+def test_what_a_single_module_gives_on_demand_is_in_its_digest(package):
+    edit(package, "lib/loop.py", "def report(x):\n    return x", "def __getattr__(x):\n    return x")
+    before = code_digest(["lib.loop"], root=package)
+    edit(package, "lib/loop.py", "def __getattr__(x):\n    return x", "def __getattr__(x):\n    return 2")
+    assert code_digest(["lib.loop"], root=package) != before

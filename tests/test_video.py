@@ -166,16 +166,26 @@ def test_a_frame_that_is_cut_off_is_named_when_it_is_read(tmp_path):
         next(frames)
 
 
-def test_a_file_that_is_damaged_in_the_middle_gives_whole_frames_and_then_an_error_that_names_the_frame(tmp_path):
-    frames = pictures(20)
-    file = film(tmp_path / "clip.mkv", frames)
+def damaged(file, start, end):
+    """Overwrites what lies between two shares of the file's pictures."""
     content = bytearray(file.read_bytes())
-    content[len(content) // 2: -200] = bytes(len(content) - 200 - len(content) // 2)
+    first = max(0, content.find(b"mdat"))
+    length = max(content.find(b"moov"), 0) - first if b"moov" in content else len(content)
+    low, high = (first + int(share * length) for share in (start, end))
+    content[low:high] = b"\xff" * (high - low)
     file.write_bytes(content)
+    return file
+
+
+def test_a_file_that_is_damaged_in_the_middle_gives_whole_frames_and_then_an_error_that_names_the_next(tmp_path):
+    frames = pictures(20, 64, 64)
+    footage = open_video(damaged(film(tmp_path / "clip.mp4", frames, codec="mpeg4", pixels="yuv420p"), 0.5, 0.75))
     read = []
-    with pytest.raises(UserError, match=r"clip.mkv: frame \d+: cannot be decoded"):
-        read.extend(open_video(file).frames())
-    assert read == []
+    with pytest.raises(UserError, match=r"clip.mp4: frame \d+: cannot be decoded") as caught:
+        for frame in footage.frames():
+            read.append(frame)
+    assert 0 < len(read) < 20 and caught.value.key == f"frame {len(read)}"
+    assert np.abs(np.stack(read[:3]).astype(int) - frames[:3]).mean() < 8
 
 
 def test_a_playlist_makes_it_fetch_nothing(tmp_path):
