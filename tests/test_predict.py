@@ -28,7 +28,7 @@ from pipeline.store import RunStore
 CHECKOUT = Path(effvis.__file__).resolve().parents[1]
 VISTR_ROW = "table1d:T=18 VisTR"
 # Random weights find something everywhere.
-EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"new_tracklet_below": -100, "thresholds": [0.2, 0.0]}}
+EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"new_tracklet_below": -100, "thresholds": [0.0]}}
 
 
 def put_run(project, row=None):
