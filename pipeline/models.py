@@ -53,7 +53,11 @@ def find_model(options: argparse.Namespace) -> Found:
         return _of_folder(Path(options.run))
     params = load_params(options.params, options.set)
     if options.run is not None:
-        folder = Path(options.run) if _is_run(Path(options.run)) else params.runs_dir / options.run
+        folder = Path(options.run).resolve() if _is_run(Path(options.run)) else params.runs_dir / options.run
+        if not folder.is_dir():
+            runs = ", ".join(sorted(file.parent.name for file in params.runs_dir.glob("*/done.json"))) or "none"
+            raise UserError("--run", options.run, "is no folder of a model and no run's key",
+                            f"Finished runs in {params.runs_dir}: {runs}")
         return _of_run(params, RunStore(folder.parent), folder.name)
     if options.row is not None:
         spec = find_evaluation(params, options.row, options.seed)
@@ -81,14 +85,11 @@ def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | N
     """A finished run with the inference of its row or, without a row, of the parameters.
 
     Raises:
-        UserError: it is not there or not finished, or its data set is not here to name its classes.
+        UserError: it is not finished, or its data set is not here to name its classes.
     """
     from effvis.model_file import describe
     from pipeline.config import read_mapping
 
-    if not store.folder(run).is_dir():
-        runs = ", ".join(sorted(file.parent.name for file in store.root.glob("*/done.json"))) or "none"
-        raise UserError("--run", run, "is no folder of a model and no run's key", f"Finished runs in {store.root}: {runs}")
     done = store.require_done(run)
     file = store.folder(run) / "config.yaml"
     config = read_mapping(file, "Train the run again")

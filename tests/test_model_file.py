@@ -30,7 +30,7 @@ import sys
 import numpy as np
 import effvis
 predictor = effvis.load(sys.argv[1])
-tracked = predictor.track(np.load(sys.argv[2]))
+tracked = predictor.track(np.load(sys.argv[2]), minimum_score=0.0)
 for tracklet in tracked.tracklets:
     print(tracklet.id, tracklet.category.name, tracklet.score, sum(int(tracklet.mask(f).sum()) for f in tracklet.rles))
 """
@@ -122,7 +122,7 @@ def job(tmp_path):
     np.save(tmp_path / "frames.npy", FRAMES)
     expected = [
         f"{tracklet.id} {tracklet.category.name} {tracklet.score} {sum(tracklet.mask(f).sum() for f in tracklet.rles)}"
-        for tracklet in effvis.load(folder).track(FRAMES).tracklets
+        for tracklet in effvis.load(folder).track(FRAMES, minimum_score=0.0).tracklets
     ]
     assert expected
     return [str(folder), str(tmp_path / "frames.npy")], expected

@@ -141,10 +141,17 @@ class _Clips:
 
     def __iter__(self) -> Iterator[tuple[list[int], Tensor]]:
         """(frame numbers, frames (T, 3, H, W) uint8 at input size); fewer numbers than frames where the clip is padded."""
-        while group := [self._resized(frame) for frame in itertools.islice(self._frames, self._clip_length)]:
-            numbers = list(range(self.length - len(group), self.length))
-            pixels = torch.from_numpy(np.stack(group)).permute(0, 3, 1, 2)
-            yield numbers, pixels[clip_frames(0, self._clip_length, len(group))]
+        while (following := self._next()) is not None:
+            yield following
+
+    def _next(self) -> tuple[list[int], Tensor] | None:
+        # Apart from the loop, whose variables would keep the frames of a clip until those of the next are there.
+        group = [self._resized(frame) for frame in itertools.islice(self._frames, self._clip_length)]
+        if not group:
+            return None
+        numbers = list(range(self.length - len(group), self.length))
+        pixels = torch.from_numpy(np.stack(group)).permute(0, 3, 1, 2)
+        return numbers, pixels[clip_frames(0, self._clip_length, len(group))]
 
     def _resized(self, frame: Frame) -> np.ndarray:
         """As frames of a data set are resized, or the network would see other pixels than in training."""
