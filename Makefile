@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed. Name one with make PYTHON=python3.12" >&2; exit 2; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -e '.[dev]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -e '.[dev,video]'
 	@touch $@
 
 # A clone that has trained nothing yet measures for itself: the numbers that came with it are set aside (git has them;

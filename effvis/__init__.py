@@ -1,0 +1,10 @@
+"""EfficientVIS in plain PyTorch. ``effvis.load(folder)`` is a predictor: frames in, tracklets out."""
+
+
+def __getattr__(name):
+    # On demand alone: that keeps single modules light, and the keys of trainings apart from the code that predicts.
+    if name == "load":
+        from effvis.model_file import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

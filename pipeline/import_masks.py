@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effvis.data.frame_files import FRAME_SUFFIXES, by_stem, natural
 from effvis.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 FRAMES, MASKS = "JPEGImages", "Annotations"
 SPLITS = ("train", "val")
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 VOID = 255
 
 Wanted = str | Mapping[int, str | None]
@@ -186,38 +186,22 @@ def find_sequences(parent: Path, names: list[str], rules: Mapping[str, Wanted | 
     for name in names:
         wanted = rules[best_rule(rules, name)]
         if wanted is not None and _names(wanted):
-            frames = _by_stem(parent / FRAMES / name, FRAME_SUFFIXES)
-            masks = _by_stem(parent / MASKS / name, (".png",))
+            frames = by_stem(parent / FRAMES / name, FRAME_SUFFIXES)
+            masks = by_stem(parent / MASKS / name, (".png",))
             _check_pairs(frames, masks, parent, name)
-            stems = sorted(frames, key=_natural)
-            found.append(Sequence(name, tuple(frames[s] for s in stems), tuple(masks[s] for s in stems), wanted))
+            found.append(Sequence(name, tuple(frames.values()), tuple(masks[stem] for stem in frames), wanted))
     return found
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in suffixes and not file.name.startswith("."):
-            if file.stem in files:
-                raise UserError(file, file.stem, f"the same frame as {files[file.stem].name}", "Remove one of them")
-            files[file.stem] = file
-    return files
-
-
 def _check_pairs(frames: dict[str, Path], masks: dict[str, Path], parent: Path, name: str) -> None:
-    for stem in sorted(frames.keys() - masks.keys(), key=_natural):
+    for stem in sorted(frames.keys() - masks.keys(), key=natural):
         raise UserError(frames[stem], f"{name}/{stem}", "a frame without a mask",
                         f"Add {parent / MASKS / name / stem}.png (all 0 where nothing is seen), or remove the frame")
-    for stem in sorted(masks.keys() - frames.keys(), key=_natural):
+    for stem in sorted(masks.keys() - frames.keys(), key=natural):
         raise UserError(masks[stem], f"{name}/{stem}", "a mask without a frame",
                         f"Add {parent / FRAMES / name / stem}.jpg, or remove the mask")
     if not frames:
         raise UserError(parent / FRAMES / name, name, "a sequence without frames", "Add frames, or remove it")
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts frame 9 before frame 10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _write_split(

@@ -135,7 +135,11 @@ def _source(module: str, root: Path) -> Path | None:
 
 def _parse(module: str, root: Path) -> ast.Module:
     path = _source(module, root)
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    if path.name == "__init__.py":
+        # A package's own __getattr__ runs for whoever asks the package for a name, not for who imports what is in it.
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == "__getattr__")]
+    return tree
 
 
 def _function(module: str, name: str, root: Path) -> ast.AST:

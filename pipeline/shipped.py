@@ -60,12 +60,26 @@ def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
     """
     from safetensors.torch import load_file
 
-    name, _, sha256 = init.removeprefix("shipped:").partition("@")
-    path = folder / f"{name}.safetensors"
+    path, sha256 = _named(init, folder)
     if not path.is_file() or file_sha256(path) != sha256:
         raise UserError(path, "sha256", f"these are not the weights {sha256[:12]}… that the run starts from",
                         "Restore the file from the project's repository")
     return load_file(path)
+
+
+def described(init: str, *, folder: Path = FOLDER) -> tuple[Path, dict[str, Any]]:
+    """The file of a ``shipped:<name>@<sha256>``, and what stands beside it.
+
+    Raises:
+        UserError: the description lacks something.
+    """
+    path, _ = _named(init, folder)
+    return path, _read(path.with_suffix(".yaml"))
+
+
+def _named(init: str, folder: Path) -> tuple[Path, str]:
+    name, _, sha256 = init.removeprefix("shipped:").partition("@")
+    return folder / f"{name}.safetensors", sha256
 
 
 def file_start(path: Path) -> str:

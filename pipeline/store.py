@@ -89,6 +89,17 @@ class RunStore:
             return None
         return facts
 
+    def require_done(self, key: str) -> dict[str, Any]:
+        """As ``done``.
+
+        Raises:
+            UserError: the training is not done.
+        """
+        facts = self.done(key)
+        if facts is None:
+            raise UserError(self.folder(key), "done.json", "this run is not finished", "Train it with python -m pipeline.train")
+        return facts
+
     def weights_file(self, key: str) -> Path:
         return self.folder(key) / "weights.safetensors"
 
@@ -100,8 +111,7 @@ class RunStore:
         """
         from safetensors.torch import load_file
 
-        if not self.is_done(key):
-            raise UserError(self.folder(key), "done.json", "this run is not finished", "Train it with python -m pipeline.train")
+        self.require_done(key)
         return load_file(self.weights_file(key))
 
     def keep_snapshot(self, key: str, halvings: int, weights: Mapping[str, Any]) -> None:
@@ -159,6 +169,13 @@ class RunStore:
         if report is None or not results.is_file() or report.get("results_sha256") != file_sha256(results):
             return None
         return report
+
+    def evaluations(self, key: str) -> Iterator[dict[str, Any]]:
+        """The ``metrics.json`` of every finished evaluation of a training."""
+        for folder in sorted((self.folder(key) / "eval").glob("*")):
+            report = self.evaluation(key, folder.name)
+            if report is not None:
+                yield report
 
     def evaluation_folder(self, key: str, evaluation_key: str) -> Path:
         return self.folder(key) / "eval" / evaluation_key

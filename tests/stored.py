@@ -24,6 +24,6 @@ def train(params, spec, steps, finish=True):
 def evaluate(params, spec, ap=0.25):
     """The files that an evaluation leaves: ``ap`` as AP, a quarter as everything else, and no large instances."""
     metrics = dict.fromkeys(METRICS, 0.25) | {"AP": ap, "APl": -1.0}
-    report = {"metrics": metrics, "per_category": {"ring": {"AP": 0.5}}, "seconds": 2.0, "frames_per_second": 9.0,
-              "videos_seen": 4, "inference": spec.inference.model_dump(mode="json")}
+    report = {"evaluation": spec.key, "metrics": metrics, "per_category": {"ring": {"AP": 0.5}}, "seconds": 2.0,
+              "frames_per_second": 9.0, "videos_seen": 4, "inference": spec.inference.model_dump(mode="json")}
     RunStore(params.runs_dir).write_evaluation(spec.train.key, spec.key, [], report)

@@ -139,3 +139,21 @@ def test_the_projects_own_entries_can_be_read(capsys):
     assert set(read_same_results()) == {"training", "evaluation"}
     keys.main([])
     assert capsys.readouterr().out.count("efficientvis") == 2
+
+
+def test_what_a_package_gives_on_demand_is_in_no_digest_but_the_rest_of_it_is(package):
+    def digest():
+        return code_digest(["lib.loop"], root=package)
+
+    before = digest()
+    edit(package, "lib/__init__.py", "", '"""Trains."""\n\n\ndef __getattr__(name):\n    import lib.unrelated\n')
+    assert digest() == before
+    edit(package, "lib/__init__.py", '"""Trains."""', "import lib.unrelated")
+    assert digest() != before
+
+
+def test_what_a_single_module_gives_on_demand_is_in_its_digest(package):
+    edit(package, "lib/loop.py", "def report(x):\n    return x", "def __getattr__(x):\n    return x")
+    before = code_digest(["lib.loop"], root=package)
+    edit(package, "lib/loop.py", "def __getattr__(x):\n    return x", "def __getattr__(x):\n    return 2")
+    assert code_digest(["lib.loop"], root=package) != before

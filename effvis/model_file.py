@@ -1,0 +1,146 @@
+"""A trained model as a folder that needs nothing but this package: ``effvis.load(folder)``.
+
+::
+
+    <folder>/config.yaml           network, input size, linking, labels, and where the weights come from
+             weights.safetensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, PositiveInt
+
+from effvis.config import Config, InferenceConfig, ModelConfig, build
+from effvis.data.atomic import replacing_folder
+from effvis.data.dataset import Category
+from effvis.errors import UserError
+from effvis.inference.video import Predictor
+from effvis.vistr_config import VisTRConfig
+
+CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
+_RESTORE = "Export the model again with python -m pipeline.export"
+
+
+class _ModelFile(Config):
+    """What config.yaml holds, whatever the method."""
+
+    format: Literal[1] = 1
+    input_size: tuple[PositiveInt, PositiveInt] = Field(description="height and width that frames are resized to")
+    inference: InferenceConfig = InferenceConfig()
+    labels: tuple[Category, ...] = Field(description="id and name of each class, in the order of the network's outputs")
+    sha256: str = Field(description="of the weights")
+    provenance: dict[str, Any] = Field({}, description="for people: run, data set, code, metrics")
+
+
+class EfficientVISFile(_ModelFile):
+    method: Literal["efficientvis"] = "efficientvis"
+    model: ModelConfig
+
+
+class VisTRFile(_ModelFile):
+    method: Literal["vistr"] = "vistr"
+    model: VisTRConfig
+
+
+ModelFile = EfficientVISFile | VisTRFile
+KINDS: dict[str, type[EfficientVISFile] | type[VisTRFile]] = {"efficientvis": EfficientVISFile, "vistr": VisTRFile}
+
+
+def load(folder: str | Path, *, device: str = "cpu") -> Predictor:
+    """The model of a folder that ``python -m pipeline.export`` wrote.
+
+    Raises:
+        UserError: the folder, its config.yaml or its weights are not what they should be, or there is no such device.
+    """
+    return predictor(read(Path(folder)), Path(folder) / WEIGHTS, device=device)
+
+
+def read(folder: Path) -> ModelFile:
+    """The description in a folder's config.yaml, checked.
+
+    Raises:
+        UserError: names the file and the key.
+    """
+    file = folder / CONFIG
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(file, "(file)", f"cannot be read: {error.strerror}",
+                        "Give the folder of a model, as python -m pipeline.export writes it") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(file, "(file)", f"is not YAML: {error}", _RESTORE) from None
+    return describe(values, where=file)
+
+
+def describe(values: Any, *, where: object) -> ModelFile:
+    """The content of a config.yaml, checked.
+
+    Raises:
+        UserError: names the key.
+    """
+    if not isinstance(values, dict) or "labels" not in values:
+        raise UserError(where, "labels", "missing key: this is no model", "Runs of the store (runs/<key>) become one with "
+                        "python -m pipeline.export --run <key> --out FOLDER")
+    method = values.get("method")
+    if method not in KINDS:
+        raise UserError(where, "method", f"there is no method {method!r}", f"The methods are {', '.join(KINDS)}")
+    found = build(KINDS[method], values, where=where)
+    if len(found.labels) != found.model.num_classes:
+        raise UserError(where, "labels", f"there are {len(found.labels)}, the network has {found.model.num_classes} classes",
+                        "Name each class once")
+    return found
+
+
+def predictor(description: ModelFile, weights: Path, *, device: str = "cpu") -> Predictor:
+    """The network that is described, with its weights.
+
+    Raises:
+        UserError: the weights are not those that are described, or there is no such device.
+    """
+    from effvis.model.build import build_model
+
+    model = build_model(description.model)
+    model.load_state_dict(_read_weights(weights, description.sha256, model.state_dict()))
+    try:
+        model = model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError("device", str(device), f"cannot be used: {reason}", "Give cpu, or a device of this machine") from None
+    return Predictor(model, input_size=description.input_size, inference=description.inference, categories=description.labels)
+
+
+def write(folder: Path, description: ModelFile, weights: Path) -> None:
+    """Writes a model as a whole or not at all; what the folder held before is replaced."""
+    with replacing_folder(folder) as new:
+        shutil.copyfile(weights, new / WEIGHTS)
+        text = yaml.safe_dump(description.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+        (new / CONFIG).write_text(text, encoding="utf-8")
+
+
+def _read_weights(file: Path, sha256: str, own: dict[str, Any]) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        with file.open("rb") as content:
+            whole = hashlib.file_digest(content, "sha256").hexdigest() == sha256
+    except OSError as error:
+        raise UserError(file, "(file)", f"cannot be read: {error.strerror}", _RESTORE) from None
+    if not whole:
+        raise UserError(file, "sha256", f"these are not the weights that {CONFIG} describes", _RESTORE)
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        raise UserError(file, "(file)", f"is not a safetensors file: {error}", _RESTORE) from None
+    for name in (*own, *weights):
+        here, there = own.get(name), weights.get(name)
+        if here is None or there is None or here.shape != there.shape:
+            shapes = [None if one is None else tuple(one.shape) for one in (there, here)]
+            raise UserError(file, name, f"has shape {shapes[0]}, the network that is described {shapes[1]}", _RESTORE)
+    return weights

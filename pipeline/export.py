@@ -1,0 +1,36 @@
+"""Writes a trained model as a folder for ``effvis.load``: weights, configuration, labels, and where they come from.
+
+Such a folder needs neither the data set nor the run store, nor Ray, MLflow or DVC.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effvis.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    from pipeline.cli import parser
+    from pipeline.models import add_model_arguments
+
+    arguments = parser(__doc__, "pipeline.export")
+    arguments.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder, or an empty one")
+    add_model_arguments(arguments)
+    args = arguments.parse_args(argv)
+
+    from effvis.model_file import write
+    from pipeline.models import find_model
+
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise UserError(args.out, "--out", "exists already", "Remove it, or choose another folder")
+    found = find_model(args)
+    write(args.out, found.description, found.weights)
+    print(f"{args.out}: {found.text}")
+    return 0
+
+
+if __name__ == "__main__":
+    from pipeline.cli import run
+
+    run(main)

@@ -1,0 +1,161 @@
+"""Follows every object through a video: tracklets as YouTube-VIS results and CSV, and the video with them drawn over it.
+
+VIDEO is a video file or a folder with its frames (JPEG or PNG). It is read twice and never held: once to track, once to
+draw, because only the end of the video tells a tracklet's class and score.
+
+    python -m pipeline.predict clip.mp4 --out predicted
+
+writes predicted/clip_overlay.mp4, predicted/clip_results.json and predicted/clip_tracklets.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    import argparse
+
+    import numpy as np
+
+    from effvis.inference.video import TrackedVideo
+    from effvis.video import Footage
+
+LEGIBLE_SIDE = 480  # pixels; texts are 11 pixels high whatever the video's size
+CSV_COLUMNS = ("tracklet", "category", "score", "frame", "seconds", "probability", "x0", "y0", "x1", "y1", "area")
+
+
+def write_results(tracked: TrackedVideo, file: Path) -> None:
+    """The tracklets as YouTube-VIS results, which ``pipeline.score`` and the benchmark's servers take."""
+    from effvis.data.atomic import replacing_file
+
+    with replacing_file(file) as unfinished:
+        unfinished.write_text(json.dumps(tracked.results()), encoding="utf-8")
+
+
+def write_table(tracked: TrackedVideo, fps: float, file: Path) -> None:
+    """A line per tracklet and frame in which it is present; box (xyxy) and area, in pixels, are those of its mask."""
+    from effvis.data.atomic import replacing_file
+    from effvis.data.masks import areas, boxes_xyxy
+
+    with replacing_file(file) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as text:
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(CSV_COLUMNS)
+        for tracklet in tracked.tracklets:
+            rles = list(tracklet.rles.values())
+            for frame, box_4, area in zip(tracklet.rles, boxes_xyxy(rles).tolist(), areas(rles).tolist(), strict=True):
+                rows.writerow([tracklet.id, tracklet.category.name, f"{tracklet.score:.4f}", frame, f"{frame / fps:.3f}",
+                               f"{tracklet.probabilities[frame]:.4f}", *map(int, box_4), int(area)])
+
+
+def write_overlay(tracked: TrackedVideo, footage: Footage, file: Path, *, scale: int, told: Callable[..., None]) -> None:
+    """The video with every tracklet in its own colour, and its class and score."""
+    import numpy as np
+    from PIL import Image
+
+    from effvis.video import writing_video
+    from effvis.visualize import Overlay, draw
+
+    size = {"height": footage.height * scale, "width": footage.width * scale}
+    with writing_video(file, **size, fps=footage.fps) as write:
+        for number, frame in enumerate(_counted(footage, told)):
+            overlays = [
+                Overlay(tracklet.rles[number], tracklet.id, f"{tracklet.category.name} {tracklet.score:.2f}")
+                for tracklet in tracked.tracklets if number in tracklet.rles
+            ]
+            write(np.asarray(draw(Image.fromarray(frame), overlays, scale=scale)))
+
+
+def _counted(footage: Footage, told: Callable[..., None]) -> Iterator[np.ndarray]:
+    for done, frame in enumerate(footage.frames(), 1):
+        yield frame
+        told(done, max(done, footage.length))
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(args.out, "--out", "is a file", "Give a folder")
+    for name, value in (("--fps", args.fps), ("--folder-fps", args.folder_fps), ("--scale", args.scale)):
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UserError("command line", name, f"{value} is not above 0", "Give a larger number")
+    if not 0 <= args.score <= 1:
+        raise UserError("command line", "--score", f"{args.score} is no probability", "Give a number from 0 to 1")
+
+
+def _say(tracked: TrackedVideo, footage: Footage) -> None:
+    if tracked.length < footage.length:
+        print(f"warning: {footage.path} should have {footage.length} frames, of which {tracked.length} came: it is damaged or "
+              "its header is wrong", file=sys.stderr)
+    print(f"{footage.path}: {tracked.length} frames of {footage.width}x{footage.height}, {len(tracked.tracklets)} tracklets")
+    for one in tracked.tracklets:
+        span = f"frames {min(one.rles)} to {max(one.rles)}"
+        print(f"  {one.id}: {one.category.name} {one.score:.2f}, in {len(one.rles)} of {span}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    from pipeline.cli import parser, progress_bar
+    from pipeline.models import add_model_arguments
+
+    arguments = parser(__doc__, "pipeline.predict")
+    arguments.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder with a video's frames")
+    arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
+    add_model_arguments(arguments)
+    arguments.add_argument("--score", type=float, default=0.3, help="leave out tracklets below (default: 0.3)")
+    arguments.add_argument("--fps", type=float, help="look at so many frames a second only, e.g. as many as the training "
+                           "videos have (default: all)")
+    arguments.add_argument("--folder-fps", type=float, default=6.0, metavar="FPS", help="how many frames a second a folder of "
+                           "frames has (default: 6)")
+    arguments.add_argument("--scale", type=int, help="enlargement of the overlay (default: what makes small videos legible)")
+    arguments.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: cpu)")
+    arguments.add_argument("--no-overlay", action="store_true", help="write no video")
+    args = arguments.parse_args(argv)
+    _check(args)
+
+    from effvis.model_file import predictor
+    from effvis.video import open_video, pyav
+    from pipeline.models import find_model
+
+    if not args.no_overlay:
+        pyav()  # its absence is told before the work, not after
+    footage = open_video(args.video, folder_fps=args.folder_fps).thinned(args.fps)
+    found = find_model(args)
+    print(f"model: {found.text}; it knows {', '.join(label.name for label in found.description.labels)}", file=sys.stderr)
+    network = predictor(found.description, found.weights, device=args.device)
+    with progress_bar("tracking") as told:
+        tracked = network.track(_counted(footage, told), minimum_score=args.score)
+    _say(tracked, footage)
+    for file in _write(tracked, footage, args):
+        print(file)
+    return 0
+
+
+def _write(tracked: TrackedVideo, footage: Footage, args: argparse.Namespace) -> Iterator[Path]:
+    from pipeline.cli import progress_bar
+
+    def named(end: str) -> Path:
+        name = footage.path.resolve()
+        return args.out / f"{name.name if name.is_dir() else name.stem}_{end}"
+
+    results, table, overlay = named("results.json"), named("tracklets.csv"), named("overlay.mp4")
+    write_results(tracked, results)
+    yield results
+    write_table(tracked, footage.fps, table)
+    yield table
+    if not args.no_overlay:
+        scale = args.scale or math.ceil(LEGIBLE_SIDE / max(footage.height, footage.width))
+        with progress_bar("drawing") as told:
+            write_overlay(tracked, footage, overlay, scale=scale, told=told)
+        yield overlay
+
+
+if __name__ == "__main__":
+    from pipeline.cli import run
+
+    run(main)
