@@ -30,7 +30,7 @@ PARTS = ("data", "forward", "backward", "optimizer")
 # Clip length and pairs per step, as experiments/profiles/laptop.yaml has them.
 CASES = {"T=1": (1, 10), "T=3": (3, 4), "T=6": (6, 4), "T=12": (12, 4), "VisTR": (6, 2)}
 LAPTOP = dict(num_classes=5, queries=6, iterations=3, hidden_dim=48, attention_heads=4, ffn_dim=192, dynamic_dim=16,
-              roi_size=8, mask_roi_size=8, mask_convs=2, similarity_temperature=0.1)
+              roi_size=8, mask_roi_size=8, mask_convs=2, similarity_temperature=1.0)
 VISTR = dict(num_classes=5, queries=6, hidden_dim=96, encoder_layers=2, decoder_layers=2, attention_heads=4, ffn_dim=192,
              dropout=0.0)
 
