@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from effvis.data import masks
 from effvis.data.dataset import Category, Track, Video, make_track
+from effvis.data.json_reader import JsonReader, short
 from effvis.data.problems import Problems
 from effvis.errors import UserError
 
@@ -16,6 +15,8 @@ IMAGES = "JPEGImages"
 ANNOTATIONS = "instances.json"
 # Boxes are not read, but one that is further from its mask than rounding explains betrays another file or another format.
 BOX_TOLERANCE = 2.0
+FURTHEST = 1e9  # pixels
+MOST_FPS = 1e6
 
 
 def annotation_file(folder: Path) -> Path | None:
@@ -53,7 +54,7 @@ def parse_annotations(
             raise UserError(folder, IMAGES, "no such folder", "The frames of a split lie in JPEGImages/<video>/<frame>.jpg")
     if file is None:
         return folder / ANNOTATIONS, images, (), (), ()
-    reader = _Reader(file, problems)
+    reader = _Reader(file, problems, format="YouTube-VIS")
     content = reader.content
     categories = reader.categories(content)
     videos = reader.videos(content, default_fps)
@@ -66,62 +67,8 @@ def parse_annotations(
     return file, images, tuple(categories), tuple(videos), reader.tracks(annotations, categories, videos)
 
 
-class _Reader:
-    """Reads typed values out of the parsed JSON and knows how to name their place in the file."""
-
-    def __init__(self, file: Path, problems: Problems):
-        self.file, self.problems = file, problems
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:  # ValueError: malformed JSON or UTF-8.
-            raise self.error("(top)", f"unreadable JSON ({error})", "Write the file anew; it may be cut off") from None
-        if not isinstance(content, dict):
-            raise self.error("(top)", "not a JSON object", "A split has videos, categories and annotations")
-        self.content = content
-
-    def error(self, key: str, problem: str, remedy: str) -> UserError:
-        return UserError(self.file, key, problem, remedy)
-
-    def get(self, entry: dict, key: str, kind: type | tuple[type, ...], place: str, default: Any = None) -> Any:
-        """``entry[key]``, which must be of the given JSON type; ``default``, unless None, makes it optional."""
-        where = f"{place}.{key}" if place else key
-        if key not in entry:
-            if default is not None:
-                return default
-            raise self.error(where, "missing key", "Add it as the YouTube-VIS format says")
-        value = entry[key]
-        if isinstance(value, float) and not math.isfinite(value):
-            raise self.error(where, f"{value} is not a finite number", "Correct the number")
-        # bool is an int in Python, but true is no number in JSON.
-        if not isinstance(value, kind) or isinstance(value, bool):
-            name = kind.__name__ if isinstance(kind, type) else "number"
-            raise self.error(where, f"{_short(value)} is not of type {name}", "Correct the value")
-        return value
-
-    def entries(self, content: dict, key: str) -> list[tuple[int, dict]]:
-        """A list of JSON objects, each with its number."""
-        entries = []
-        for i, entry in enumerate(self.get(content, key, list, "")):
-            with self.problems:
-                if not isinstance(entry, dict):
-                    raise self.error(f"{key}[{i}]", "not a JSON object", "Write it as the YouTube-VIS format says")
-                entries.append((i, entry))
-        return entries
-
-    def new_id(self, entry: dict, place: str, seen: dict[int, str]) -> int:
-        number = self.get(entry, "id", int, place)
-        if not -(1 << 63) <= number < 1 << 63:
-            raise self.error(f"{place}.id", "an id of more than 64 bits", "Number them from 1 on")
-        if number in seen:
-            raise self.error(f"{place}.id", f"id {number} is already taken by {seen[number]}", "Give each its own id")
-        seen[number] = place
-        return number
-
-    def size(self, entry: dict, key: str, place: str) -> int:
-        value = self.get(entry, key, int, place)
-        if not 1 <= value <= 1 << 15:
-            raise self.error(f"{place}.{key}", f"{value} is no size in pixels", "Write the size of the frames")
-        return value
+class _Reader(JsonReader):
+    """Reads the parts of a split."""
 
     def categories(self, content: dict) -> list[Category]:
         categories, ids, names = [], {}, {}
@@ -169,9 +116,10 @@ class _Reader:
             if length != len(names):
                 raise self.error(f"{place}.length", f"{length}, but file_names has {len(names)}", "Make the two agree")
         with self.problems:
-            fps = float(self.get(entry, "fps", (int, float), place, default_fps))
-            if not fps > 0:
-                raise self.error(f"{place}.fps", f"{fps} is no frame rate", "Give frames per second above 0")
+            given = self.get(entry, "fps", (int, float), place, default_fps)
+            if not 0 < given <= MOST_FPS:
+                raise self.error(f"{place}.fps", f"{short(given)} is no frame rate", "Give frames per second above 0")
+            fps = float(given)
         return Video(number, height, width, fps, tuple(names))
 
     def file_name(self, name: Any, key: str) -> str | None:
@@ -180,15 +128,6 @@ class _Reader:
             return name
         return None
 
-    def check_file_name(self, name: Any, key: str) -> None:
-        # A lone surrogate is valid JSON but cannot be written into a path.
-        if not isinstance(name, str) or not name or "\0" in name or any("\ud800" <= c <= "\udfff" for c in name):
-            raise self.error(key, f"{_short(name)} is not a file name", "Write <video>/<frame>.jpg")
-        posix, windows = PurePosixPath(name), PureWindowsPath(name)
-        if posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in (*posix.parts, *windows.parts):
-            raise self.error(key, f"the path {name!r} leaves the data set folder",
-                             f"Write a path below {IMAGES}, without '..'")
-
     def tracks(
         self, entries: list[tuple[int, dict]], categories: list[Category], videos: list[Video | None],
     ) -> tuple[Track, ...]:
@@ -196,22 +135,22 @@ class _Reader:
         video_indices = {video.id: i for i, video in reversed(list(enumerate(videos))) if video is not None}
         tracks, ids = [], {}
         for i, entry in entries:
-            place = f"annotations[{i}]"
+            place, mistakes_before = f"annotations[{i}]", len(self.problems.errors)
             number = label = video_index = iscrowd = None
             with self.problems:
                 number = self.new_id(entry, place, ids)
             with self.problems:
                 video_id = self.get(entry, "video_id", int, place)
-                if video_id not in video_indices:
+                if video_indices and video_id not in video_indices:
                     raise self.error(f"{place}.video_id", f"video id {video_id} is not listed in videos",
                                      "List the video, or remove the annotation")
-                video_index = video_indices[video_id]
+                video_index = video_indices.get(video_id)
             with self.problems:
                 category_id = self.get(entry, "category_id", int, place)
-                if category_id not in labels:
+                if labels and category_id not in labels:
                     raise self.error(f"{place}.category_id", f"category id {category_id} is not listed in categories",
                                      "List the category, or correct the id")
-                label = labels[category_id]
+                label = labels.get(category_id)
             with self.problems:
                 iscrowd = self.get(entry, "iscrowd", int, place)
                 if iscrowd not in (0, 1):
@@ -223,7 +162,7 @@ class _Reader:
             if rles is None:
                 continue
             track = make_track(track_id=number, video_index=video_index, label=label, iscrowd=bool(iscrowd), rles=rles)
-            if self.problems.collect:
+            if self.problems.collect and len(self.problems.errors) == mistakes_before:
                 self.compare_boxes(entry.get("bboxes"), track, place)
             tracks.append(track)
         return tuple(tracks)
@@ -240,19 +179,14 @@ class _Reader:
         for frame, segmentation in enumerate(given):
             if segmentation is not None:
                 with self.problems:
-                    rles[frame] = self.segmentation(segmentation, f"{place}.segmentations[{frame}]", video)
+                    rles[frame] = self.mask(
+                        segmentation, f"{place}.segmentations[{frame}]", video.height, video.width)
         if not video.file_names:
             return None
         if len(given) != video.length:
             problem = f"{len(given)} segmentations, but video {video.id} has {video.length} frames"
             raise self.error(f"{place}.segmentations", problem, "Give one per frame, null where it is absent")
         return rles
-
-    def segmentation(self, given: Any, key: str, video: Video) -> masks.RLE:
-        try:
-            return masks.to_compressed(given, video.height, video.width)
-        except ValueError as error:
-            raise self.error(key, str(error), "Write the mask of the whole frame at the video's size") from None
 
     def compare_boxes(self, boxes: Any, track: Track, place: str) -> None:
         """Warns of boxes (x, y, width, height) that are not those of their masks."""
@@ -268,26 +202,14 @@ class _Reader:
                 self.problems.warnings.append(self.error(
                     f"{place}.bboxes[{frame}]", problem, "Write x, y, width, height of the mask, or leave bboxes out"))
 
-    def check_numbers(self, value: Any, key: str) -> None:
-        """No infinite or undefined number in a nested list."""
-        if isinstance(value, list):
-            for i, item in enumerate(value):
-                self.check_numbers(item, f"{key}[{i}]")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise self.error(key, f"{value} is not a finite number", "Correct the number")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else text[:57] + "..."
-
 
 def _box_problem(box: Any, corners: list[float] | None) -> str | None:
     """What is wrong with a box (x, y, width, height) beside the corners of its mask (x0, y0, x1, y1; None if absent)."""
     if box is None or box == []:
         return None if corners is None else "no box, but there is a mask"
-    if not isinstance(box, list) or len(box) != 4 or not all(type(side) in (int, float) for side in box):
-        return f"{_short(box)} is not a box"
+    if not isinstance(box, list) or len(box) != 4 or not all(
+            type(side) in (int, float) and abs(side) < FURTHEST for side in box):
+        return f"{short(box)} is not a box"
     x, y, width, height = box
     if corners is None:
         return "a box, but there is no mask" if width > 0 and height > 0 else None
