@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     slots = side_by_side(params.resources)
     alone = elapsed(todo, seconds, slots)
     trained = sum(seconds[job.key] for job in todo if job.kind != "evaluate")
-    print(f"{len(todo)} jobs, {slots} side by side: {trained:.0f} s of training, {sum(seconds.values()) - trained:.0f} s of evaluation")
+    evaluated = sum(seconds.values()) - trained
+    print(f"{len(todo)} jobs, {slots} side by side: {trained:.0f} s of training, {evaluated:.0f} s of evaluation")
     print(f"the grid took {taken:.1f} s, its jobs alone {alone:.1f} s: overhead {taken - alone:.1f} s, "
           f"{100 * (taken - alone) / alone:.1f}% of them")
     return 0

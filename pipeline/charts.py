@@ -1,12 +1,14 @@
-"""Learning curves as a drawing that is the same, byte for byte, for the same numbers."""
+"""Drawings, as SVG, that are the same, byte for byte, for the same numbers."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's: told apart by everybody, and by their markers in black and white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -39,8 +41,36 @@ def learning_curves(table: dict[str, Any]) -> bytes:
         axes.set_ylim(bottom=0)
         axes.grid(color="#dddddd", linewidth=0.7)
         axes.legend(frameon=False)
-        content = io.BytesIO()
-        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+        return _svg(figure)
+
+
+def video_lengths(counts: Mapping[str, Mapping[int, int]]) -> bytes:
+    """How many videos have how many frames: SVG.
+
+    Args:
+        counts: per split, the number of videos by their length in frames.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        width = 0.8 / len(counts)
+        for number, (split, by_length) in enumerate(counts.items()):
+            places = [length + (number - (len(counts) - 1) / 2) * width for length in by_length]
+            axes.bar(places, list(by_length.values()), width, color=_COLOURS[number], label=split)
+        axes.set(xlabel="frames of a video", ylabel="videos")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False)
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     return content.getvalue()
 
 

@@ -97,11 +97,10 @@ def ground_truth(params: Params, index: DatasetIndex) -> dict[str, Any]:
     return annotations if params.holdout is None else keep_videos(annotations, {video.id for video in index.videos})
 
 
-def remarks(params: Params, splits: dict[str, DatasetIndex]) -> list[str]:
+def remarks(params: Params, validation: DatasetIndex) -> list[str]:
     """What one should know of the validation videos before training for hours."""
     from effvis.data.holdout import videos_by_category
 
-    validation = splits["val"]
     if not validation.tracks:
         return ["val has no instances, so that nothing can be scored on it here. Hold some training videos out: "
                 "-S holdout.fraction=0.1 (docs/datasets.md)"]

@@ -1,11 +1,15 @@
-"""Turns frames and palette-PNG masks (the DAVIS layout) into a data set in the YouTube-VIS format.
+"""Turns frames and masks in PNG files into a data set in the YouTube-VIS format.
 
-FOLDER holds JPEGImages/<sequence>/*.jpg and Annotations/<sequence>/*.png, or train/ and val/ with both in each. In a
-mask, a pixel's value is the number of its instance, 0 is background, 255 is left out. Frames are copied.
+FOLDER holds JPEGImages/<sequence>/ and Annotations/<sequence>/, or train/ and val/ with both in each. Frames are copied.
+Masks are, in each sequence,
+  <frame>.png             one for every frame (as in DAVIS): a pixel's value is the number of its instance, 0 is background,
+                          255 is left out; or
+  <instance>/<frame>.png  a folder for every instance (as in SegTrack v2): what is not 0 is the instance; where it has no
+                          file it is not seen.
 
 CATEGORIES is a YAML mapping from a sequence's name, or a pattern such as car-*, to a category, or to a mapping from
-instance number to category where a sequence shows several. The most specific entry counts. null leaves a sequence, or
-an instance, out.
+instance (its number or the name of its folder) to category where a sequence shows several. The most specific entry counts.
+null leaves a sequence, or an instance, out.
 
 Where FOLDER is not split into train/ and val/, --val names the sequences to validate on.
 """
@@ -13,9 +17,8 @@ Where FOLDER is not split into train/ and val/, --val names the sequences to val
 from __future__ import annotations
 
 import re
-import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,22 +31,33 @@ if TYPE_CHECKING:
     import numpy as np
 
     from effvis.data.masks import RLE
+    from pipeline.importing import ImportedVideo
 
 FRAMES, MASKS = "JPEGImages", "Annotations"
 SPLITS = ("train", "val")
 VOID = 255
 
-Wanted = str | Mapping[int, str | None]
+Instance = int | str
+"""A number in masks of all instances, or the name of a folder."""
+
+Wanted = str | Mapping[Instance, str | None]
 """The category of all instances of a sequence, or of each."""
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """A sequence to import: frames and masks in order of time, as many of one as of the other."""
+    """A sequence to import.
+
+    Attributes:
+        frames: in order of time.
+        masks: one of all instances for every frame; or none,
+        instances: and for each instance the masks by frame, None where it is not seen.
+    """
 
     name: str
     frames: tuple[Path, ...]
     masks: tuple[Path, ...]
+    instances: Mapping[str, tuple[Path | None, ...]]
     wanted: Wanted
 
 
@@ -64,11 +78,9 @@ def import_masks(
         UserError: the first thing that is wrong with the folder, the categories, a frame or a mask; or ``out`` exists.
     """
     from effvis.data.atomic import replacing_folder
+    from pipeline.importing import check_options, counted, write_split
 
-    if not fps > 0:
-        raise UserError("command line", "--fps", f"{fps} is no frame rate", "Give frames per second above 0")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(out, "--out", "exists already", "Remove it, or choose another folder")
+    check_options(out, fps)
     rules = read_categories(categories_file)
     layout = _split(folder, val)
     _check_all_have_a_rule([name for _, names in layout.values() for name in names], rules, categories_file)
@@ -76,18 +88,12 @@ def import_masks(
     if not splits["train"]:
         raise UserError(folder, "train", "no sequence to train on", "Give one a category, or leave one out of --val")
     categories = sorted({name for found in splits.values() for sequence in found for name in _names(sequence.wanted)})
-    total, done = sum(len(sequence.frames) for found in splits.values() for sequence in found), 0
-
-    def told() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, total)
-
+    told = counted(progress, sum(len(sequence.frames) for found in splits.values() for sequence in found))
     with replacing_folder(out) as new:
         for split, found in splits.items():
             if found:
-                _write_split(new / split, split, found, categories, fps, told)
+                write_split(new / split, map(_imported, found), categories, fps=fps, told=told,
+                            description=f"imported from frames and masks, {split}")
     return {split: len(found) for split, found in splits.items()}
 
 
@@ -111,11 +117,11 @@ def read_categories(file: Path) -> dict[str, Wanted | None]:
         if not isinstance(pattern, str):
             raise UserError(file, str(pattern), "is not a name or a pattern", "Put it between quotes")
         if isinstance(wanted, dict):
-            for number, name in wanted.items():
-                if type(number) is not int or not 0 < number < VOID:
-                    raise UserError(file, f"{pattern}.{number}", "is not the number of an instance (1 to 254)",
-                                    "Write the value that its pixels have in the mask")
-                _check_category(file, f"{pattern}.{number}", name)
+            for instance, name in wanted.items():
+                if type(instance) not in (int, str):
+                    raise UserError(file, f"{pattern}.{instance}", "is neither a number nor the name of an instance",
+                                    "Write the value that its pixels have in the mask, or the name of its folder")
+                _check_category(file, f"{pattern}.{instance}", name)
         else:
             _check_category(file, pattern, wanted)
     return rules
@@ -140,15 +146,14 @@ def _names(wanted: Wanted) -> set[str]:
 
 def _split(folder: Path, val: tuple[str, ...]) -> dict[str, tuple[Path, list[str]]]:
     """Per split, the folder of its sequences and their names."""
+    from pipeline.importing import held_out
+
     if not folder.is_dir():
         raise UserError(folder, "FOLDER", "no such folder", f"Give the folder that holds {FRAMES}/ and {MASKS}/")
     if (folder / FRAMES).is_dir() or (folder / MASKS).is_dir():
         names = _sequence_names(folder)
-        for pattern in val:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise UserError("command line", f"--val {pattern}", "matches no sequence", f"There are {', '.join(names)}")
-        held_out = [name for name in names if any(fnmatchcase(name, pattern) for pattern in val)]
-        return {"train": (folder, [name for name in names if name not in held_out]), "val": (folder, held_out)}
+        validating = held_out(names, val, "sequence")
+        return {"train": (folder, [name for name in names if name not in validating]), "val": (folder, validating)}
     if not all((folder / split).is_dir() for split in SPLITS):
         raise UserError(folder, "FOLDER", f"neither {FRAMES}/ and {MASKS}/ nor train/ and val/ in it",
                         f"Arrange it as {FRAMES}/<sequence>/*.jpg and {MASKS}/<sequence>/*.png")
@@ -180,62 +185,49 @@ def find_sequences(parent: Path, names: list[str], rules: Mapping[str, Wanted | 
     """The sequences that have a category, with their files.
 
     Raises:
-        UserError: a frame has no mask, or a mask no frame.
+        UserError: a frame has no mask, or a mask no frame; or masks lie both beside and inside folders.
     """
     found = []
     for name in names:
         wanted = rules[best_rule(rules, name)]
         if wanted is not None and _names(wanted):
             frames = by_stem(parent / FRAMES / name, FRAME_SUFFIXES)
-            masks = by_stem(parent / MASKS / name, (".png",))
-            _check_pairs(frames, masks, parent, name)
-            found.append(Sequence(name, tuple(frames.values()), tuple(masks[stem] for stem in frames), wanted))
+            if not frames:
+                raise UserError(parent / FRAMES / name, name, "a sequence without frames", "Add frames, or remove it")
+            stems = sorted(frames, key=natural)
+            masks, instances = _masks(parent, name, frames)
+            found.append(Sequence(
+                name, tuple(frames[stem] for stem in stems), tuple(masks[stem] for stem in stems if masks),
+                {instance: tuple(files.get(stem) for stem in stems) for instance, files in instances.items()}, wanted))
     return found
 
 
-def _check_pairs(frames: dict[str, Path], masks: dict[str, Path], parent: Path, name: str) -> None:
-    for stem in sorted(frames.keys() - masks.keys(), key=natural):
+def _masks(parent: Path, name: str, frames: dict[str, Path]) -> tuple[dict[str, Path], dict[str, dict[str, Path]]]:
+    """The masks of all instances by frame, or else those of each instance."""
+    folder = parent / MASKS / name
+    masks = by_stem(folder, (".png",))
+    folders = sorted((entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")),
+                     key=lambda entry: natural(entry.name))
+    if masks and folders:
+        raise UserError(folder, name, f"both masks and folders of masks: {next(iter(masks.values())).name}, {folders[0].name}/",
+                        "Either one PNG for every frame, or a folder for every instance")
+    instances = {entry.name: by_stem(entry, (".png",)) for entry in folders}
+    for files in instances.values() if folders else [masks]:
+        for stem in sorted(files.keys() - frames.keys(), key=natural):
+            raise UserError(files[stem], f"{name}/{stem}", "a mask without a frame",
+                            f"Add {parent / FRAMES / name / stem}.jpg, or remove the mask")
+    for stem in sorted(frames.keys() - masks.keys(), key=natural) if not folders else []:
         raise UserError(frames[stem], f"{name}/{stem}", "a frame without a mask",
-                        f"Add {parent / MASKS / name / stem}.png (all 0 where nothing is seen), or remove the frame")
-    for stem in sorted(masks.keys() - frames.keys(), key=natural):
-        raise UserError(masks[stem], f"{name}/{stem}", "a mask without a frame",
-                        f"Add {parent / FRAMES / name / stem}.jpg, or remove the mask")
-    if not frames:
-        raise UserError(parent / FRAMES / name, name, "a sequence without frames", "Add frames, or remove it")
+                        f"Add {folder / stem}.png (all 0 where nothing is seen), or remove the frame")
+    return masks, instances
 
 
-def _write_split(
-    folder: Path, split: str, sequences: list[Sequence], categories: list[str], fps: float, told: Callable[[], None],
-) -> None:
-    from effvis.data.youtube_vis import annotation_entry, write_annotations
+def _imported(sequence: Sequence) -> ImportedVideo:
+    from pipeline.importing import ImportedTrack, ImportedVideo
 
-    videos, annotations = [], []
-    for number, sequence in enumerate(sequences, start=1):
-        target = folder / FRAMES / sequence.name
-        target.mkdir(parents=True)
-        size, tracks = read_tracks(sequence)
-        file_names = []
-        for frame in sequence.frames:
-            _copy_frame(frame, target / frame.name, sequence.name, size)
-            file_names.append(f"{sequence.name}/{frame.name}")
-            told()
-        width, height = size
-        videos.append({"id": number, "height": height, "width": width, "length": len(file_names), "fps": fps,
-                       "file_names": file_names})
-        for category, rles in tracks:
-            annotations.append(annotation_entry(
-                track_id=len(annotations) + 1, video_id=number, category_id=categories.index(category) + 1, rles=rles,
-                height=height, width=width))
-    write_annotations(
-        folder / "instances.json", description=f"imported from frames and masks, {split}", videos=videos,
-        categories=[{"id": i, "name": name} for i, name in enumerate(categories, start=1)], annotations=annotations)
-
-
-def _copy_frame(frame: Path, target: Path, name: str, size: tuple[int, int]) -> None:
-    from effvis.data.frames import check_frame
-
-    check_frame(frame, frame, f"{name}/{frame.stem}", size)
-    shutil.copyfile(frame, target)
+    size, tracks = read_tracks(sequence)
+    return ImportedVideo(sequence.name, [(frame, frame.name) for frame in sequence.frames], size,
+                         [ImportedTrack(category, rles) for category, rles in tracks])
 
 
 def read_tracks(sequence: Sequence) -> tuple[tuple[int, int], list[tuple[str, list[RLE | None]]]]:
@@ -249,47 +241,75 @@ def read_tracks(sequence: Sequence) -> tuple[tuple[int, int], list[tuple[str, li
         UserError: a mask is no picture of numbers, is of another size than the first, or shows an instance that has no
             category; or no mask shows any instance.
     """
-    import numpy as np
-
     from effvis.data import masks
 
-    tracks: dict[int, list[RLE | None]] = {}
+    tracks: dict[Instance, list[RLE | None]] = {}
     shape = None
-    for frame, file in enumerate(sequence.masks):
-        numbers_HW = _read_mask(file, f"{sequence.name}/{file.stem}")
+    for frame, instance, file in _mask_files(sequence):
+        numbers_HW = _read_mask(file, f"{sequence.name}/{file.stem}", single=instance is not None)
         shape = shape or numbers_HW.shape
         if numbers_HW.shape != shape:
             raise UserError(file, f"{sequence.name}/{file.stem}",
                             f"the mask is {numbers_HW.shape[1]}x{numbers_HW.shape[0]}, the first one of its sequence "
                             f"{shape[1]}x{shape[0]} (width x height)", "Make all masks and frames of a sequence equal in size")
-        for number in np.unique(numbers_HW):
-            if number not in (0, VOID):
-                rles = tracks.setdefault(int(number), [None] * len(sequence.masks))
-                rles[frame] = masks.encode(numbers_HW == number)
+        for shown, mask_HW in _shown(numbers_HW, instance):
+            tracks.setdefault(shown, [None] * len(sequence.frames))[frame] = masks.encode(mask_HW)
     if not tracks:
-        raise UserError(sequence.masks[0].parent, sequence.name, "no instance in any mask",
-                        "Number instances from 1 on (255 is left out: write a mask of 0 and 255 as 0 and 1)")
-    chosen = [(_category(sequence, number), rles) for number, rles in sorted(tracks.items())]
+        raise UserError(_mask_folder(sequence), sequence.name, "no instance in any mask",
+                        "Number instances from 1 on (255 is left out: write a mask of 0 and 255 as 0 and 1), "
+                        "or give each a folder")
+    order = list(sequence.instances) if sequence.instances else sorted(tracks)
+    chosen = [(_category(sequence, instance), tracks[instance]) for instance in order if instance in tracks]
     return (shape[1], shape[0]), [(category, rles) for category, rles in chosen if category is not None]
 
 
-def _category(sequence: Sequence, number: int) -> str | None:
+def _mask_files(sequence: Sequence) -> Iterator[tuple[int, str | None, Path]]:
+    """Every mask with the number of its frame and, where it is that of one instance, this."""
+    for frame, file in enumerate(sequence.masks):
+        yield frame, None, file
+    for instance, files in sequence.instances.items():
+        for frame, file in enumerate(files):
+            if file is not None:
+                yield frame, instance, file
+
+
+def _shown(numbers_HW: np.ndarray, instance: str | None) -> Iterator[tuple[Instance, np.ndarray]]:
+    """The instances that a mask shows."""
+    import numpy as np
+
+    if instance is not None:
+        if numbers_HW.any():
+            yield instance, numbers_HW > 0
+        return
+    for number in np.unique(numbers_HW):
+        if number not in (0, VOID):
+            yield int(number), numbers_HW == number
+
+
+def _mask_folder(sequence: Sequence) -> Path:
+    return sequence.frames[0].parents[2] / MASKS / sequence.name
+
+
+def _category(sequence: Sequence, instance: Instance) -> str | None:
     if isinstance(sequence.wanted, str):
         return sequence.wanted
-    if number not in sequence.wanted:
-        raise UserError(sequence.masks[0].parent, f"{sequence.name}.{number}", "no category for this instance",
-                        "Add it to the categories, or null to leave it out")
-    return sequence.wanted[number]
+    # A folder that is called 1 may be written as a number.
+    names = [instance, int(instance)] if isinstance(instance, str) and instance.isdecimal() else [instance]
+    for name in names:
+        if name in sequence.wanted:
+            return sequence.wanted[name]
+    raise UserError(_mask_folder(sequence), f"{sequence.name}.{instance}", "no category for this instance",
+                    "Add it to the categories, or null to leave it out")
 
 
-def _read_mask(file: Path, key: str) -> np.ndarray:
-    """(H, W) uint8 instance numbers."""
+def _read_mask(file: Path, key: str, *, single: bool) -> np.ndarray:
+    """(H, W) numbers of instances, or, of a single one, what is not 0."""
     import numpy as np
     from PIL import Image
 
     try:
         with Image.open(file) as image:
-            if image.mode not in ("P", "L"):
+            if image.mode not in (("P", "L", "1") if single else ("P", "L")):
                 raise UserError(file, key, f"not a palette PNG, but of mode {image.mode}",
                                 "Save masks with one channel, the value being the number of the instance")
             return np.asarray(image)

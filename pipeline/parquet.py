@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
 
 
+TABLES = ("frames.parquet", "tracks.parquet", "instances.parquet")
+
+
+def files(folder: Path, clip_lengths: Sequence[int]) -> list[Path]:
+    """All that a split's index consists of."""
+    return [*(folder / name for name in TABLES), *(file for length in clip_lengths for file in clip_files(folder, length))]
+
+
 def write_split(index: DatasetIndex, folder: Path) -> None:
     """Writes frames.parquet, tracks.parquet and instances.parquet of a split into ``folder``."""
     _write(folder / "frames.parquet", _frames(index))

@@ -137,8 +137,7 @@ def test_every_sequence_without_an_entry_is_listed(folder, tmp_path):
     ({3: "cat"}, "not a name or a pattern"),
     ({"cat": 4}, "not a category"),
     ({"cat": ""}, "not a category"),
-    ({"cat": {"one": "cat"}}, "not the number of an instance"),
-    ({"cat": {255: "cat"}}, "not the number of an instance"),
+    ({"cat": {1.5: "cat"}}, "neither a number nor the name of an instance"),
     ({"cat": {1: ["cat"]}}, "not a category"),
 ])
 def test_wrong_categories(folder, tmp_path, rules, problem):
@@ -240,6 +239,52 @@ def test_the_command(folder, tmp_path):
     assert {v.fps for v in read_split(tmp_path / "set" / "train").videos} == {6.0}
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 2 and again.stderr.count("\n") == 1 and "exists already" in again.stderr
+
+
+def write_instances(parent: Path, name: str, stems=("8", "9", "10"), value: int = 255) -> None:
+    """The same instances as ``mask_of``, in a folder each; 2 has no file where it is not seen."""
+    for frame, stem in enumerate(stems):
+        write_frame(parent / "JPEGImages" / name / f"{stem}.jpg")
+        for number, instance in ((1, "rex"), (2, "2")):
+            mask_HW = mask_of(name, frame) == number
+            if number == 1 or mask_HW.any():
+                write_mask(parent / "Annotations" / name / instance / f"{stem}.png", mask_HW * value, palette=False)
+
+
+def test_a_folder_for_each_instance(folder, tmp_path):
+    write_instances(folder / "train", "pets")
+    rules = RULES | {"pets": {"rex": "dog", 2: "cat"}}
+    assert run(folder, tmp_path, rules) == {"train": 4, "val": 1}
+    index = read_split(tmp_path / "set" / "train")
+    tracks = index.tracks_of([video.file_names[0] for video in index.videos].index("pets/8.jpg"))
+    assert [index.categories[track.label].name for track in tracks] == ["cat", "dog"]
+    for track, number in zip(tracks, (2, 1), strict=True):
+        for frame in range(3):
+            expected = mask_of("pets", frame) == number
+            assert track.present_L[frame] == expected.any()
+            if expected.any():
+                np.testing.assert_array_equal(masks.decode(track.rles[frame]), expected)
+
+
+def test_masks_of_one_bit(folder, tmp_path):
+    write_instances(folder / "train", "pets")
+    file = folder / "train" / "Annotations" / "pets" / "rex" / "9.png"
+    Image.open(file).convert("1").save(file)
+    run(folder, tmp_path, RULES | {"pets": {"rex": "dog", 2: None}})
+    index = read_split(tmp_path / "set" / "train")
+    assert index.tracks[-1].areas_L[1] == (mask_of("pets", 1) == 1).sum()
+
+
+def test_wrong_folders_of_instances(folder, tmp_path):
+    write_instances(folder / "train", "pets")
+    error = refused(folder, tmp_path, RULES | {"pets": {"rex": "dog"}})
+    assert error.key == "pets.2" and "no category for this instance" in error.problem
+    extra = folder / "train" / "Annotations" / "pets" / "rex" / "11.png"
+    write_mask(extra, np.ones((HEIGHT, WIDTH)))
+    error = refused(folder, tmp_path, RULES | {"pets": "dog"})
+    assert (error.where, error.problem) == (str(extra), "a mask without a frame")
+    extra.rename(extra.parents[1] / "8.png")
+    assert "both masks and folders" in refused(folder, tmp_path, RULES | {"pets": "dog"}).problem
 
 
 @pytest.mark.skipif(not DAVIS.is_dir(), reason=f"real video is not here: {DAVIS}")

@@ -5,41 +5,75 @@ file_names; ours also fps), ``categories`` (id, name) and ``annotations`` (one p
 iscrowd, and ``segmentations``, an RLE or null for every frame).
 
 ``read_split`` believes nothing. The first thing that is wrong is raised as a ``UserError`` that names the file, the
-place in it and the remedy.
+place in it and the remedy; ``check_split`` goes on, and returns all that is wrong.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from effvis.data.dataset import Category, DatasetIndex, Track, Video, make_track
-from effvis.data.frames import check_frames
+from effvis.data.frames import CheckedFrame, check_frames
 from effvis.data.masks import RLE
 from effvis.data.parsing import parse_annotations
+from effvis.data.problems import Problems
+
+DEFAULT_FPS = 6.0  # of YouTube-VIS's annotations
 
 
 def read_split(
-    folder: Path, *, default_fps: float = 6.0, require_annotations: bool = True,
+    folder: Path, *, default_fps: float = DEFAULT_FPS, require_annotations: bool = True,
+    known: Mapping[str, CheckedFrame] | None = None, remember: Callable[[str, CheckedFrame], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DatasetIndex:
     """Reads and checks a split: every annotation and every frame file.
 
     Args:
-        default_fps: frame rate of videos that state none (YouTube-VIS is annotated at 6 frames per second).
+        default_fps: frame rate of videos that state none.
         require_annotations: False allows a split without instances, as the official validation split.
+        known: frames that were checked before, by file name; those that have not changed since are not read again.
+        remember: called with each frame's file name and what was found.
         progress: called with (frame files checked, frame files in all).
 
     Raises:
         UserError: names the file, the key in it, e.g. ``annotations[3].segmentations[0]``, and the remedy.
     """
-    folder = Path(folder)
+    folder, problems = Path(folder), Problems()
     file, images, categories, videos, tracks = parse_annotations(
-        folder, default_fps=default_fps, require_annotations=require_annotations)
-    frame_digests = check_frames(folder, file, images, videos, progress)
-    return DatasetIndex(images, _digest(categories, videos, tracks, frame_digests), categories, videos, tracks)
+        folder, default_fps=default_fps, require_annotations=require_annotations, problems=problems)
+    frames = check_frames(folder, file, images, videos, problems=problems, known=known or {}, progress=progress)
+    if remember is not None:
+        for name, frame in zip((name for video in videos for name in video.file_names), frames, strict=True):
+            remember(name, frame)
+    return DatasetIndex(images, _digest(categories, videos, tracks, [frame.digest for frame in frames]), categories, videos,
+                        tracks)
+
+
+def check_split(
+    folder: Path, *, require_annotations: bool = True, progress: Callable[[int, int], None] | None = None,
+) -> tuple[Problems, tuple[Category, ...] | None]:
+    """All that is wrong with a split, and what ``read_split`` does not mind: boxes that are not those of their masks.
+
+    What follows from another mistake is not listed: the masks of a video that has no size, the frames where their folder
+    is missing.
+
+    Args:
+        require_annotations, progress: as in ``read_split``.
+
+    Returns:
+        The problems, and the categories; None where something is wrong with them.
+    """
+    folder, problems, categories = Path(folder), Problems(collect=True), ()
+    with problems:
+        file, images, categories, videos, _ = parse_annotations(
+            folder, default_fps=DEFAULT_FPS, require_annotations=require_annotations, problems=problems)
+        if images.is_dir():
+            check_frames(folder, file, images, videos, problems=problems, known={}, progress=progress)
+    sound = categories and not any(error.key.startswith("categories") for error in problems.errors)
+    return problems, categories if sound else None
 
 
 def _digest(categories: Sequence[Category], videos: Sequence[Video], tracks: Sequence[Track],

@@ -1,0 +1,165 @@
+"""What reading data costs: ``python -m benchmarks.data index`` and ``python -m benchmarks.data loader``.
+
+index: draws a data set of YouTube-VIS 2021's size (2,985 training videos of 30 frames, noise in tiny JPEGs, two instances a
+video) and indexes it three times: new, unchanged, and with one frame replaced. Each is the command itself in a process of its
+own; its processor time, its time on the clock and its peak memory are printed.
+
+loader: frames per second of processor time that the loader delivers, beside bare JPEG decoding (scaled while decoding, where
+frames are at least twice the input's size), and their ratio; in turns, the best round counts. Nothing is kept decoded, and
+batches have their masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from effvis.data import clips
+from effvis.data.dataset import DatasetIndex
+from effvis.data.index import clip_index
+from effvis.data.masks import encode
+from effvis.data.youtube_vis import annotation_entry, read_split, write_annotations
+
+ROOT = Path(__file__).resolve().parents[1]
+CATEGORIES = [{"id": 1, "name": "left"}, {"id": 2, "name": "right"}]
+VAL_VIDEOS = 10
+# Size of the frames and of the input (height, width), frames of a clip, pairs of a step: the laptop profile's, and the paper's.
+LOADS = {"laptop": ((64, 96), (64, 96), 3, 4), "paper": ((720, 1280), (360, 640), 9, 1)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("index", "loader"))
+    parser.add_argument("--videos", type=int, default=2985, help="to index (default: 2985)")
+    parser.add_argument("--frames", type=int, default=30, help="of each video (default: 30)")
+    parser.add_argument("--rounds", type=int, default=5, help="of the loader (default: 5)")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.what == "index":
+            measure_index(Path(folder), args.videos, args.frames)
+        else:
+            measure_loader(Path(folder), args.rounds)
+    return 0
+
+
+def write_noise(folder: Path, *, videos: int, frames: int, size: tuple[int, int], quality: int = 90) -> None:
+    """A split whose frames are smooth noise, a few pictures over and over, with two instances a video."""
+    rng = np.random.default_rng(0)
+    pictures = [_jpeg(rng, size, quality) for _ in range(32)]
+    names = [[f"{v:05d}/{f:05d}.jpg" for f in range(frames)] for v in range(videos)]
+    annotations = []
+    for v in range(videos):
+        (folder / "JPEGImages" / f"{v:05d}").mkdir(parents=True)
+        for f, name in enumerate(names[v]):
+            (folder / "JPEGImages" / name).write_bytes(pictures[(v * frames + f) % len(pictures)])
+        for category in (1, 2):
+            rles = [encode(_ellipse(size, (f / frames, category / 3))) for f in range(frames)]
+            annotations.append(annotation_entry(track_id=len(annotations) + 1, video_id=v + 1, category_id=category,
+                                                rles=rles, height=size[0], width=size[1]))
+    entries = [{"id": v + 1, "height": size[0], "width": size[1], "length": frames, "file_names": names[v]}
+               for v in range(videos)]
+    write_annotations(folder / "instances.json", description="noise", videos=entries, categories=CATEGORIES,
+                      annotations=annotations)
+
+
+def _jpeg(rng: np.random.Generator, size: tuple[int, int], quality: int) -> bytes:
+    coarse = rng.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC).save(content, "JPEG", quality=quality)
+    return content.getvalue()
+
+
+def _ellipse(size: tuple[int, int], centre: tuple[float, float]) -> np.ndarray:
+    y, x = (np.linspace(0, 1, side) for side in size)
+    return ((y[:, None] - centre[1]) / 0.2) ** 2 + ((x[None] - 0.2 - 0.6 * centre[0]) / 0.15) ** 2 < 1
+
+
+def measure_index(folder: Path, videos: int, frames: int) -> None:
+    for split, count in (("train", videos), ("val", VAL_VIDEOS)):
+        write_noise(folder / "set" / split, videos=count, frames=frames, size=(36, 64))
+    (folder / "experiments").symlink_to(ROOT / "experiments")
+    (folder / "params.yaml").write_text(yaml.safe_dump({"profile": "paper", "dataset": "set"}))
+    print(f"{(videos + VAL_VIDEOS) * frames:,} frames in {videos + VAL_VIDEOS:,} videos")
+    _index("new", folder)
+    _index("unchanged", folder)
+    frame = folder / "set" / "train" / "JPEGImages" / "00000" / "00001.jpg"
+    frame.write_bytes(frame.with_name("00000.jpg").read_bytes())
+    _index("one frame replaced", folder)
+
+
+def _index(name: str, folder: Path) -> None:
+    """Runs the command and prints what it took."""
+    began = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "pipeline.index"], cwd=folder, stderr=subprocess.DEVNULL,
+                               env=os.environ | {"PYTHONPATH": str(ROOT)})
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"pipeline.index failed with status {status}")
+    facts = json.loads((folder / "data" / "index" / "set" / "dataset.json").read_text())
+    seconds = time.monotonic() - began
+    print(f"{name:18} {used.ru_utime + used.ru_stime:6.1f} s of processor time, {seconds:6.1f} s on the clock, "
+          f"{used.ru_maxrss * 1024 / 1e9:.2f} GB peak, digest {facts['digest'][:12]}", flush=True)
+
+
+def measure_loader(folder: Path, rounds: int) -> None:
+    for name, (size, input_size, clip_length, batch_size) in LOADS.items():
+        write_noise(folder / name, videos=8, frames=20, size=size)
+        index = read_split(folder / name)
+        sources = _sources(index, input_size, clip_length, batch_size)
+        best = dict.fromkeys(sources, 0.0)
+        for _ in range(rounds):
+            for source, deliver in sources.items():
+                began = time.process_time()
+                frames = deliver()
+                best[source] = max(best[source], frames / (time.process_time() - began))
+        print(f"{name}: frames of {size[0]}x{size[1]}, input {input_size[0]}x{input_size[1]}")
+        for source, pace in best.items():
+            print(f"  {source:26} {pace:8.0f} frames per second of processor time, {pace / best['bare decoding']:4.0%}")
+
+
+def _sources(
+    index: DatasetIndex, input_size: tuple[int, int], clip_length: int, batch_size: int,
+) -> dict[str, Callable[[], int]]:
+    """What delivers frames, each a function that says how many."""
+    files = [index.images / name for video in index.videos for name in video.file_names]
+
+    def bare() -> int:
+        for file in files:
+            with Image.open(file) as image:
+                image.draft("RGB", (input_size[1], input_size[0]))
+                image.load()
+        return len(files)
+
+    def reader() -> int:
+        frames = clips.FrameReader(index, input_size, cache_bytes=0)
+        for video, entry in enumerate(index.videos):
+            for start in range(0, entry.length, clip_length):
+                frames.clip(video, list(range(start, min(start + clip_length, entry.length))))
+        return len(files)
+
+    # A cache without room, so that every round decodes.
+    clips.FRAME_CACHE_BYTES = clips.MASK_CACHE_BYTES = 0
+    pairs = clips.ClipPairs(index, clip_index(index, clip_length), input_size=input_size, batch_size=batch_size, seed=0)
+
+    def batches() -> int:
+        steps = max(1, len(files) // (2 * clip_length * batch_size))
+        return sum(frames.shape[0] * frames.shape[1] for step in range(steps) for frames in pairs.batch(step).frames)
+
+    return {"bare decoding": bare, "FrameReader": reader, "ClipPairs, masks as well": batches}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

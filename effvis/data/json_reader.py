@@ -1,0 +1,108 @@
+"""Typed values out of a JSON file that nobody vouches for."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from effvis.data import masks
+from effvis.data.problems import Problems
+from effvis.errors import UserError
+
+
+class JsonReader:
+    """Reads typed values out of a JSON file, an object, and knows how to name their place in it.
+
+    Args:
+        format: its name, for messages.
+    """
+
+    def __init__(self, file: Path, problems: Problems, *, format: str):
+        self.file, self.problems, self.format = file, problems, format
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:  # ValueError: malformed JSON or UTF-8.
+            raise self.error("(top)", f"unreadable JSON ({error})", "Write the file anew; it may be cut off") from None
+        if not isinstance(content, dict):
+            raise self.error("(top)", "not a JSON object", f"Give a file in the {self.format} format")
+        self.content = content
+
+    def error(self, key: str, problem: str, remedy: str) -> UserError:
+        return UserError(self.file, key, problem, remedy)
+
+    def get(self, entry: dict, key: str, kind: type | tuple[type, ...], place: str, default: Any = None) -> Any:
+        """``entry[key]``, which must be of the given JSON type; ``default``, unless None, makes it optional."""
+        where = f"{place}.{key}" if place else key
+        if key not in entry:
+            if default is not None:
+                return default
+            raise self.error(where, "missing key", f"Add it as the {self.format} format says")
+        value = entry[key]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error(where, f"{value} is not a finite number", "Correct the number")
+        # bool is an int in Python, but true is no number in JSON.
+        if not isinstance(value, kind) or isinstance(value, bool):
+            name = kind.__name__ if isinstance(kind, type) else "number"
+            raise self.error(where, f"{short(value)} is not of type {name}", "Correct the value")
+        return value
+
+    def entries(self, content: dict, key: str) -> list[tuple[int, dict]]:
+        """A list of JSON objects, each with its number."""
+        entries = []
+        for i, entry in enumerate(self.get(content, key, list, "")):
+            with self.problems:
+                if not isinstance(entry, dict):
+                    raise self.error(f"{key}[{i}]", "not a JSON object", f"Write it as the {self.format} format says")
+                entries.append((i, entry))
+        return entries
+
+    def new_id(self, entry: dict, place: str, seen: dict[int, str]) -> int:
+        number = self.get(entry, "id", int, place)
+        if not -(1 << 63) <= number < 1 << 63:
+            raise self.error(f"{place}.id", "an id of more than 64 bits", "Number them from 1 on")
+        if number in seen:
+            raise self.error(f"{place}.id", f"id {number} is already taken by {seen[number]}", "Give each its own id")
+        seen[number] = place
+        return number
+
+    def size(self, entry: dict, key: str, place: str) -> int:
+        value = self.get(entry, key, int, place)
+        if not 1 <= value <= 1 << 15:
+            raise self.error(f"{place}.{key}", f"{value} is no size in pixels", "Write the size of the frames")
+        return value
+
+    def check_file_name(self, name: Any, key: str) -> None:
+        # A lone surrogate is valid JSON but cannot be written into a path.
+        if not isinstance(name, str) or not name or "\0" in name or any("\ud800" <= c <= "\udfff" for c in name):
+            raise self.error(key, f"{short(name)} is not a file name", "Write <video>/<frame>.jpg")
+        posix, windows = PurePosixPath(name), PureWindowsPath(name)
+        if posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in (*posix.parts, *windows.parts):
+            raise self.error(key, f"the path {name!r} leaves the data set folder",
+                             "Write a path below the folder of the frames, without '..'")
+
+    def mask(self, given: Any, key: str, height: int, width: int) -> masks.RLE:
+        """A COCO segmentation of a frame of the given size, as ``masks.to_compressed`` takes it."""
+        if isinstance(given, list):
+            self.check_numbers(given, key)
+        try:
+            return masks.to_compressed(given, height, width)
+        except ValueError as error:
+            raise self.error(key, str(error), "Write the mask of the whole frame at its size") from None
+
+    def check_numbers(self, value: Any, key: str) -> None:
+        """No infinite, undefined or endless number in a nested list."""
+        if isinstance(value, list):
+            for i, item in enumerate(value):
+                self.check_numbers(item, f"{key}[{i}]")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise self.error(key, f"{value} is not a finite number", "Correct the number")
+        elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise self.error(key, "a number of more than 64 bits", "Correct the number")
+
+
+def short(value: Any) -> str:
+    """A value in a message, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) < 60 else text[:57] + "..."
