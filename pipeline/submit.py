@@ -1,7 +1,7 @@
 """Takes an evaluation's results to a competition's server, and what the server says back to the row.
 
-    python -m pipeline.submit --row "table1a:FTSA" --out submission.zip
-    python -m pipeline.submit --row "table1a:FTSA" --scores scores.txt
+    python -m pipeline.submit --row "table1e:w/ CL" --out submission.zip
+    python -m pipeline.submit --row "table1e:w/ CL" --scores scores.txt
 
 The first, for a validation split whose ground truth only the server has, checks every result and writes the zip that it
 takes. The second reads what the server gave in return; tables and MLflow then show it, marked as the server's.
