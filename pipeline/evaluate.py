@@ -6,6 +6,7 @@ Without --row it evaluates the headline run of the parameters and writes results
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,9 @@ def main(argv: list[str] | None = None) -> int:
         found = evaluate_run(params, spec, report=lambda r: update(r["step"], r["total"]))
     percent = {name: round(100 * value, 2) if value >= 0 else None for name, value in found["metrics"].items()}
     print(" ".join(f"{name} {value}" for name, value in percent.items()))
+    if percent["AP"] is None:
+        print("No ground truth here to score against: python -m pipeline.submit makes what the competition's server takes",
+              file=sys.stderr)
     if args.row is None and args.seed == 0:
         params.results_dir.mkdir(parents=True, exist_ok=True)
         summary = {"run": spec.train.key, "evaluation": spec.key, "percent": percent}

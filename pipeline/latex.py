@@ -1,7 +1,7 @@
 """A table as LaTeX: booktabs lines, to be taken into a paper with ``\\input``. Needs the booktabs package alone.
 
-Each row has a line for what is published and one for what is measured: neither can be taken for the other, and the table
-stays narrow.
+Each row has a line for what is published, one for what is measured and one for what a competition's server measured: none
+can be taken for another, and the table stays narrow.
 """
 
 from __future__ import annotations
@@ -55,16 +55,23 @@ def latex(table: dict[str, Any]) -> str:
 
 
 def _row(row: dict[str, Any]) -> list[str]:
-    """What is published, and below it what is measured; the one or the other where there is only one."""
+    """What is published, below it what is measured, and below that what the server says; those of them that there are."""
     published, measured = row["published"], row["measured"]
     numbers = []
     if published:
         numbers.append(["published", *(_published(published.get(name)) for name in METRICS)])
     if row["not_run"] is None:
-        source = f"measured, n={measured[FIRST]['n']}" if FIRST in measured else "measured"
-        numbers.append([source, *(_measured(measured.get(name)) for name in METRICS)])
+        numbers.append(_ours("measured", measured))
+    if "server" in row:
+        numbers.append(_ours("server", row["server"]))
     names = [escape(row["name"]), *map(escape, row["columns"].values())]
     return [_line([*(names if line is numbers[0] else [""] * len(names)), *line]) for line in numbers]
+
+
+def _ours(source: str, measured: dict[str, Any]) -> list[str]:
+    """The cells of a line of means, after what measured them and over how many seeds."""
+    seeds = f", n={measured[FIRST]['n']}" if FIRST in measured else ""
+    return [source + seeds, *(_measured(measured.get(name)) for name in METRICS)]
 
 
 def escape(text: str) -> str:

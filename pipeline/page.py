@@ -44,7 +44,7 @@ def page(params: Params, contents: Contents) -> str:
 
     from pipeline.charts import learning_curves
     from pipeline.pictures import data_uri
-    from pipeline.tables import FIRST, OTHERS
+    from pipeline.tables import FIRST, OTHERS, SERVER_CAPTION
 
     environment = Environment(
         loader=PackageLoader("pipeline", "pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -52,7 +52,7 @@ def page(params: Params, contents: Contents) -> str:
     environment.filters |= {"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured}
     curves = [table for table in contents.tables if any(row.get("curve") for row in table["rows"])]
     return environment.get_template("report.html").render(
-        params=params, contents=contents, metrics=(FIRST, *OTHERS), commits=_commits(contents),
+        params=params, contents=contents, metrics=(FIRST, *OTHERS), server_caption=SERVER_CAPTION, commits=_commits(contents),
         tables=[_table(contents, table) for table in contents.tables], ledger=contents.ledger and _ledger(contents.ledger),
         curves=[(table, data_uri("image/svg+xml", learning_curves(table))) for table in curves])
 
@@ -73,7 +73,9 @@ def _state(row: Mapping[str, Any]) -> str:
     """Why a row has no numbers of ours; empty if it has."""
     if row["not_run"]:
         return "not run"
-    return "" if row["measured"] else "not measured yet"
+    if row["measured"]:
+        return ""
+    return "scored by the server alone" if "server" in row else "not measured yet"
 
 
 def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,8 +176,11 @@ def _summary(done: Mapping[str, Any], reports: Reports) -> dict[str, float]:
 def _evaluation(
     params: Params, folder: Path, file: Path, report: Mapping[str, Any], cells: list[tuple[str, str]]
 ) -> Record:
+    from pipeline import server_scores
+
     config = _config(folder)
     when = _milliseconds(file)
+    server = server_scores.find(params, file.parent.name) or {}
     return Record(
         key=file.parent.name,
         name=f"{_name(cells, config)}, evaluation" + (f" after {seen} videos" if (seen := report.get("videos_seen")) else ""),
@@ -190,8 +193,10 @@ def _evaluation(
         params={"inference": report["inference"], "train_key": folder.name},
         steps=lambda: (Step(0, when, _numbers(report)),),
         version=str(when),
+        summary={f"server.{name}": value for name, value in server.items() if value >= 0},
         artifacts={
             "": (file, file.with_name("per_category.csv")),
+            "server": server_scores.file_of(params, file.parent.name),
             "pictures": tuple(sorted(file.parent.glob("pictures/*.png"))),
         },
     )

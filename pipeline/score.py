@@ -1,6 +1,7 @@
 """Scores results in the YouTube-VIS format against a ground truth: the benchmark's 12 numbers, and AP per category.
 
     python -m pipeline.score GT.json RESULTS.json --json scores.json
+    python -m pipeline.score GT.json RESULTS.json --hota --minimum-score 0.3
 
 The table shows percent; the JSON file holds fractions, -1 where the ground truth leaves a number undefined.
 """
@@ -25,6 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("results", metavar="RESULTS.json", type=Path,
                         help="a list of {video_id, category_id, score, segmentations} with compressed RLE")
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write {metrics, per_category, warnings} here")
+    parser.add_argument("--hota", action="store_true",
+                        help="also HOTA and track mAP by IoU threshold, by TrackEval (pip install -e '.[tracking]')")
+    parser.add_argument("--minimum-score", metavar="S", type=float, default=0.0,
+                        help="HOTA counts results of this score or more (default: 0, as TrackEval)")
     args = parser.parse_args(argv)
 
     from effvis.evaluation.video_ap import evaluate
@@ -32,37 +37,57 @@ def main(argv: list[str] | None = None) -> int:
 
     with progress_bar("scoring videos") as progress:
         evaluation = evaluate(args.ground_truth, args.results, progress=progress)
+    tracking = _tracking(args) if args.hota else None
     for warning in evaluation.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     _print(evaluation.metrics, evaluation.per_category)
+    if tracking is not None:
+        _print(tracking["hota"], tracking["per_category"])
+        _print_rows("IoU threshold", tracking["track_map"])
     if args.json is not None:
         _write(args.json, {"metrics": evaluation.metrics, "per_category": evaluation.per_category,
-                           "warnings": evaluation.warnings})
+                           "warnings": evaluation.warnings, **({"tracking": tracking} if tracking else {})})
     return 0
+
+
+def _tracking(args: argparse.Namespace) -> dict:
+    from dataclasses import asdict
+
+    from pipeline.tracking_metrics import tracking_metrics
+
+    found = tracking_metrics(args.ground_truth, args.results, minimum_score=args.minimum_score)
+    return {"minimum_score": args.minimum_score, **asdict(found)}
 
 
 def _print(metrics: Mapping[str, float], per_category: Mapping[str, Mapping[str, float]]) -> None:
     from rich import box
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
     overall = Table(box=box.SIMPLE_HEAD)
     overall.add_column("metric")
     overall.add_column("%", justify="right")
     for name, value in metrics.items():
         overall.add_row(name, _percent(value))
-    console.print(overall)
-    if not per_category:
-        return
-    names = list(next(iter(per_category.values())))
-    categories = Table("category", box=box.SIMPLE_HEAD)
+    Console().print(overall)
+    if per_category:
+        _print_rows("category", per_category)
+
+
+def _print_rows(first: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """A line for each row, with its numbers by name."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    names = list(next(iter(rows.values())))
+    table = Table(first, box=box.SIMPLE_HEAD)
     for name in names:
-        categories.add_column(name, justify="right")
-    for category, values in per_category.items():
-        categories.add_row(escape(category), *(_percent(values[name]) for name in names))
-    console.print(categories)
+        table.add_column(name, justify="right")
+    for row, values in rows.items():
+        table.add_row(escape(row), *(_percent(values[name]) for name in names))
+    Console().print(table)
 
 
 def _percent(value: float) -> str:

@@ -1,4 +1,4 @@
-"""From cells to a table: published and measured numbers side by side, never mixed. Both in percent."""
+"""From cells to a table: published and measured numbers side by side, never mixed, nor with a server's. All in percent."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FIRST = "AP"
 OTHERS = ("AP50", "AP75", "AR1", "AR10")  # of the 12 numbers, those that the paper's tables show
+SERVER_CAPTION = "Scored by the competition's server, on ground truth that only it has:"
 
 
 def summary(params: Params, table: Table) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def summary(params: Params, table: Table) -> dict[str, Any]:
         paper's table shows before its numbers, as text), ``set``, ``published`` (metric → percent), ``measured`` (metric →
         ``mean``, ``std`` over the seeds (None for one seed) and ``n``, in percent; empty where nothing was measured),
         ``runs`` and ``evaluations`` (keys), and ``not_run`` (why, or None). A table with learning curves has ``curve`` in
-        its rows: AP (as in ``measured``) by ``videos_seen``, the end of the training last.
+        its rows: AP (as in ``measured``) by ``videos_seen``, the end of the training last. A row whose results a
+        competition's server scored has its numbers in ``server``, as in ``measured``.
     """
     datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]
     return {
@@ -39,15 +41,17 @@ def summary(params: Params, table: Table) -> dict[str, Any]:
 
 
 def _row(params: Params, row: Row) -> dict[str, Any]:
-    from pipeline import cells
+    from pipeline import cells, server_scores
 
     found = [cell for spec in row.evaluations if (cell := cells.find(params, spec)) is not None]
+    server = [scores for spec in row.evaluations if (scores := server_scores.find(params, spec.key)) is not None]
     return {
         "name": row.name,
         "columns": dict(row.columns),
         "set": dict(row.set),
         "published": dict(row.published),
         "measured": _measured([cell["metrics"] for cell in found]),
+        **({"server": _measured(server)} if server else {}),
         "runs": [cell["run"] for cell in found],
         "evaluations": [cell["evaluation"] for cell in found],
         "not_run": row.not_run,
@@ -68,8 +72,8 @@ def _curve(params: Params, row: Row) -> list[dict[str, Any]]:
 
 def _measured(metrics: list[dict[str, float]]) -> dict[str, dict[str, float | int | None]]:
     result = {}
-    for name in metrics[0] if metrics else ():
-        values = [100 * one[name] for one in metrics if one[name] >= 0]  # -1: there is nothing to measure it on
+    for name in dict.fromkeys(name for one in metrics for name in one):
+        values = [100 * one[name] for one in metrics if one.get(name, -1) >= 0]  # -1: there is nothing to measure it on
         if values:
             deviation = round(statistics.stdev(values), 4) if len(values) > 1 else None
             result[name] = {"mean": round(statistics.mean(values), 4), "std": deviation, "n": len(values)}
@@ -110,8 +114,24 @@ def markdown(table: dict[str, Any]) -> str:
         seeds = str(len(row["evaluations"])) if measured else ""
         texts = [_escape(text) for text in (row["name"], *row["columns"].values())]
         lines.append(_line([*texts, *first, _difference(published, measured), *others, seeds]))
-    parts = [f"## {table['title']}", table["caption"], "\n".join(lines), *_not_run_notes(table)]
+    parts = [f"## {table['title']}", table["caption"], "\n".join(lines), *_not_run_notes(table), _server_markdown(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _server_markdown(table: dict[str, Any]) -> str:
+    """A table of its own, so that no number of the server stands in a column of ours."""
+    scored = [row for row in table["rows"] if "server" in row]
+    if not scored:
+        return ""
+    names = (FIRST, *OTHERS)
+    lines = [_line(["", *(f"{name} server" for name in names), "seeds"]), _line([":--"] + ["--:"] * (1 + len(names)))]
+    lines += [_line([_escape(row["name"]), *(_measured_text(row["server"], name) for name in names), _seeds(row["server"])])
+              for row in scored]
+    return SERVER_CAPTION + "\n\n" + "\n".join(lines)
+
+
+def _seeds(measured: dict[str, Any]) -> str:
+    return str(measured[FIRST]["n"]) if FIRST in measured else ""
 
 
 def _not_run_notes(table: dict[str, Any]) -> list[str]:
@@ -148,13 +168,21 @@ def _difference(published: dict[str, float], measured: dict[str, Any]) -> str:
 
 
 def _csv(table: dict[str, Any]) -> str:
-    """One line per row and metric."""
+    """One line per row and metric; columns of the server's numbers where it scored a row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", "row", *table["rows"][0]["columns"], "metric", "published", "mean", "std", "n"])
+    with_server = any("server" in row for row in table["rows"])
+    server_columns = ["server_mean", "server_std", "server_n"] if with_server else []
+    writer.writerow(["table", "row", *table["rows"][0]["columns"], "metric", "published", "mean", "std", "n", *server_columns])
     for row in table["rows"]:
-        for name in dict.fromkeys([*row["published"], *row["measured"]]):
-            measured = row["measured"].get(name, {})
-            numbers = [row["published"].get(name), measured.get("mean"), measured.get("std"), measured.get("n", 0)]
+        server = row.get("server", {})
+        for name in dict.fromkeys([*row["published"], *row["measured"], *server]):
+            numbers = [row["published"].get(name), *_statistics(row["measured"], name)]
+            numbers += _statistics(server, name) if with_server else []
             writer.writerow([table["table"], row["name"], *row["columns"].values(), name, *numbers])
     return text.getvalue()
+
+
+def _statistics(measured: dict[str, Any], name: str) -> list[float | int | None]:
+    one = measured.get(name, {})
+    return [one.get("mean"), one.get("std"), one.get("n", 0)]
