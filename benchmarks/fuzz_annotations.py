@@ -25,7 +25,7 @@ from PIL import Image
 from effvis.data import masks
 from effvis.data.youtube_vis import annotation_entry, check_split, read_split
 from effvis.errors import UserError
-from pipeline.import_coco import CocoFile
+from pipeline.coco import CocoFile
 
 HEIGHT, WIDTH, LENGTH = 6, 8, 3
 STRANGE = (None, True, False, 0, 1, -1, 2, 3, 2**31, 2**63, 10**30, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"),
