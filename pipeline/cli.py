@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from effvis.errors import UserError
 
@@ -95,6 +96,21 @@ def add_params_arguments(parser: argparse.ArgumentParser) -> None:
                         help="the parameters; its folder is the project's root (default: params.yaml)")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE",
                         help="override one parameter, e.g. -S train.epochs=2 (the value is YAML; may be repeated)")
+
+
+def add_import_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """What every importer takes; ``what`` it calls a video."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DATASET", help="the folder to write; must not exist")
+    parser.add_argument("--fps", type=float, default=6.0, help="frames per second of the frames given (default: 6)")
+    parser.add_argument("--val", action="append", default=[], metavar="PATTERN",
+                        help=f"a {what}, or a pattern, to validate on (may be repeated)")
+
+
+def tell_imported(out: Path, written: Mapping[str, int], what: str) -> None:
+    """How many videos an importer wrote per split, and what is still missing."""
+    print(f"{out}: {written['train']} {what}s to train on, {written['val']} to validate on", file=sys.stderr)
+    if not written["val"]:
+        print("The pipeline needs some to validate on: name them with --val", file=sys.stderr)
 
 
 def add_row_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,6 @@ annotation of it, it is not seen. Frames are in the order of frame_id or frame_i
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,16 +65,11 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, metavar="IMAGES", help="the folder of the frames")
     parser.add_argument("annotations", type=Path, metavar="ANNOTATIONS.json")
-    parser.add_argument("--out", type=Path, required=True, metavar="DATASET", help="the folder to write; must not exist")
-    parser.add_argument("--fps", type=float, default=6.0, help="frames per second of the frames given (default: 6)")
-    parser.add_argument("--val", action="append", default=[], metavar="PATTERN",
-                        help="a video, or a pattern, to validate on (may be repeated)")
+    cli.add_import_arguments(parser, "video")
     args = parser.parse_args(argv)
     with cli.progress_bar("copying frames") as progress:
         written = import_coco(args.images, args.annotations, args.out, fps=args.fps, val=tuple(args.val), progress=progress)
-    print(f"{args.out}: {written['train']} videos to train on, {written['val']} to validate on", file=sys.stderr)
-    if not written["val"]:
-        print("The pipeline needs some to validate on: name them with --val", file=sys.stderr)
+    cli.tell_imported(args.out, written, "video")
     return 0
 
 

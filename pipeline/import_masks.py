@@ -17,7 +17,6 @@ Where FOLDER is not split into train/ and val/, --val names the sequences to val
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -326,17 +325,12 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="frames and masks")
     parser.add_argument("--categories", type=Path, required=True, metavar="FILE", help="YAML, see above")
-    parser.add_argument("--out", type=Path, required=True, metavar="DATASET", help="the folder to write; must not exist")
-    parser.add_argument("--fps", type=float, default=6.0, help="frames per second of the frames given (default: 6)")
-    parser.add_argument("--val", action="append", default=[], metavar="PATTERN",
-                        help="a sequence, or a pattern, to validate on (may be repeated)")
+    cli.add_import_arguments(parser, "sequence")
     args = parser.parse_args(argv)
     with cli.progress_bar("copying frames") as progress:
         written = import_masks(args.folder, args.categories, args.out, fps=args.fps, val=tuple(args.val),
                                progress=progress)
-    print(f"{args.out}: {written['train']} sequences to train on, {written['val']} to validate on", file=sys.stderr)
-    if not written["val"]:
-        print("The pipeline needs some to validate on: name them with --val", file=sys.stderr)
+    cli.tell_imported(args.out, written, "sequence")
     return 0
 
 
