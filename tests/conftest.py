@@ -41,6 +41,15 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _processor_as_it_was() -> Iterator[None]:
+    """A run that a test starts in this very process sets up torch for itself; the next test has its subnormal numbers back."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+        torch.use_deterministic_algorithms(False)
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """``above`` over ``below``, section by section."""
     result = dict(below)
