@@ -5,6 +5,9 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from builders import clip_pairs, small_vistr, tiny_model
-from conftest import write_params
+from conftest import CHECKOUT, write_params
 
 from effvis.config import LossWeights, TrainConfig
 from effvis.data.youtube_vis import read_split
@@ -215,3 +218,19 @@ def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_projec
     again = load_params(folder / "params.yaml", [f"runs_dir={alone.runs_dir / 'again'}"])
     assert evaluate_run(again, spec)["results_sha256"] == found["results_sha256"]
     assert not list((shared.runs_dir / ".progress").iterdir()) and not list((shared.runs_dir / ".ray").iterdir())
+
+
+@pytest.mark.slow
+def test_the_command_starts_its_own_workers_and_ctrl_c_ends_them(tiny_project):
+    folder = tiny_project(pretrain={"source": "none"}, train={"epochs": 500}, resources={"workers_per_run": 2})
+    params = load_params(folder / "params.yaml")
+    history = RunStore(params.runs_dir).folder(headline_spec(params).train.key) / "history.jsonl"
+    process = subprocess.Popen([sys.executable, "-m", "pipeline.train"], cwd=folder, stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {"PYTHONPATH": str(CHECKOUT)})
+    while process.poll() is None and not (history.exists() and history.stat().st_size):
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and errors.splitlines()[-1] == "interrupted" and "Traceback" not in errors, errors
+    assert family and not psutil.wait_procs(family, timeout=60)[1], "something is left running"
