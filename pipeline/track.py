@@ -94,7 +94,7 @@ def sync(params: Params, cells: Cells | None = None, *, stop: Callable[[], bool]
     uri = tracking_uri(params)
     state = Path(params.runs_dir) / ".mlflow" / hashlib.sha256(uri.encode()).hexdigest()[:12]
     state.mkdir(parents=True, exist_ok=True)
-    with FileLock(state / "lock"):  # two grids at once would both create a run that neither finds yet
+    with FileLock(_lock(uri, state)):  # two grids at once would both create a run that neither finds yet
         # Beside the project's own database; for one that the environment names, MLflow decides.
         artifacts = None if os.environ.get(_SERVER) else Path(params.root) / "mlruns"
         mirror = Mirror(uri, EXPERIMENT, state, artifacts)
@@ -109,6 +109,12 @@ def sync(params: Params, cells: Cells | None = None, *, stop: Callable[[], bool]
 def tracking_uri(params: Params) -> str:
     """``MLFLOW_TRACKING_URI``, or the file mlflow.db in the project's folder."""
     return os.environ.get(_SERVER) or f"sqlite:///{Path(params.root).resolve() / 'mlflow.db'}"
+
+
+def _lock(uri: str, state: Path) -> Path:
+    """Beside a database in a file, which several run stores may share; they would also all make it at once. Else the store's."""
+    kind, _, file = uri.partition(":///")
+    return Path(f"{file}.lock") if kind == "sqlite" else state / "lock"
 
 
 def sync_or_explain(params: Params) -> int:

@@ -188,17 +188,19 @@ def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project):
         assert "log.txt" in {artifact.path for artifact in client.list_artifacts(runs[key].info.run_id)}
 
 
-def test_two_at_once_bring_each_run_once(project):
-    """Onto a database that neither has seen: it is initialised once."""
+def test_several_at_once_bring_each_run_once(project):
+    """Onto a database that none has seen: it is initialised once, also where one of them is of another run store."""
     params, rows = project
     for row in rows:
         train(params, row.evaluations[0].train, 20)
         evaluate(params, row.evaluations[0])
     command = [sys.executable, "-m", "pipeline.track", "--sync"]
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
-    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate(timeout=300)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
+    other_store = ["-S", "runs_dir=other-runs"]
+    all_three = [subprocess.Popen(command + more, env=environment, stderr=subprocess.PIPE, text=True)
+                 for more in ([], [], other_store)]
+    errors = [process.communicate(timeout=300)[1] for process in all_three]
+    assert [process.returncode for process in all_three] == [0, 0, 0], errors
     client, runs = runs_of(f"sqlite:///{params.root / 'mlflow.db'}")
     assert len(runs) == 2 + 2 + 2
     assert all(steps_of(client, runs[row.evaluations[0].train.key]) == list(range(1, 21)) for row in rows)
