@@ -143,6 +143,24 @@ def test_the_file_says_which_and_can_be_shared(project):
     assert shared.dataset_name == "own (holdout own.json)"
 
 
+def test_each_data_set_of_the_tables_has_its_own_file(project):
+    shapes.write(shapes.ShapesConfig(**SHAPES | {"seed": 7, "train_videos": 8}), project / "other")
+    shutil.rmtree(project / "other" / "val")
+    for seed, name in enumerate(("own", "other")):
+        params, _ = prepare(project, f"dataset={name}", f"holdout={{fraction: 0.25, seed: {seed}}}")
+        shutil.copy(params.index_folder / "holdout.json", project / f"{name}.json")
+    for name in ("own", "other"):
+        prepare(project, f"dataset={name}", "holdout.file='{dataset}.json'")
+    params = load_params(project / "params.yaml",
+                         ["holdout.file='{dataset}.json'", "scale.dataset={youtube-vis-2021: other}"])
+    for name, published in (("own", "youtube-vis-2019"), ("other", "youtube-vis-2021")):
+        row = evaluation_spec(params, RowSettings(T=3, dataset=published), seed=0)
+        assert row.train.dataset_name == f"{name} (holdout {name}.json)"
+        listed = json.loads((project / f"{name}.json").read_text())["val"]
+        validation = indexing.load_index(params.of_dataset(row.train.dataset_name), "val")
+        assert [video.id for video in validation.videos] == [entry["id"] for entry in listed]
+
+
 def test_the_keys_say_which_split(project):
     params, _ = prepare(project, FRACTION)
     first = evaluation_spec(params, RowSettings(T=3), seed=0)
