@@ -112,7 +112,7 @@ def tracking_uri(params: Params) -> str:
 
 
 def _lock(uri: str, state: Path) -> Path:
-    """Beside a database in a file, which several run stores may share; they would also all make it at once. Else the store's."""
+    """Beside a database in a file, which several run stores may share and would all make at once. Else the store's."""
     kind, _, file = uri.partition(":///")
     return Path(f"{file}.lock") if kind == "sqlite" else state / "lock"
 
