@@ -13,6 +13,7 @@ from pathlib import Path
 
 from effvis.errors import UserError
 from pipeline.disk import explained
+from pipeline.masking import masked
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -32,7 +33,7 @@ def run(main: Callable[[], int | None]) -> None:
         with explained():
             code = main() or 0
     except UserError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("error: " + masked(" ".join(str(error).split())), file=sys.stderr)
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

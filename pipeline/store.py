@@ -20,6 +20,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -269,7 +270,11 @@ class RunLog:
         if not whole:
             print(f"{path}: incomplete or damaged; going back to the one before", file=sys.stderr)
             return None
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError) as error:  # not one of ours: no code of it has run
+            print(f"{path}: is no checkpoint ({str(error).splitlines()[0]}); going back to the one before", file=sys.stderr)
+            return None
 
     def _whole_lines(self) -> list[str]:
         """The lines for step 1, 2, 3 … as far as they go without a gap or a line that broke off."""

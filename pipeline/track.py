@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 from pipeline.cli import parser
+from pipeline.masking import masked
 
 if TYPE_CHECKING:
     from pipeline.config import Params
@@ -131,7 +132,7 @@ def sync_or_explain(params: Params) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+    return masked(f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -141,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.config import load_params
 
     params = load_params(options.params, options.set)
-    print(f"{sync_or_explain(params)} runs had news for {tracking_uri(params)}")
+    print(f"{sync_or_explain(params)} runs had news for {masked(tracking_uri(params))}")
     return 0
 
 
