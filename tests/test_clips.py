@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effvis.data.clips import ClipPairs, FrameReader, clip_frames, read_frame
+from effvis.data.clips import ClipPairs, clip_frames, read_frame
 from effvis.data.mask_parts import ENTRY_BYTES, MaskReader, mask_part
 from effvis.data.masks import bbox_xyxy, decode, encode, to_compressed
 from effvis.data.prefetch import Prefetched
@@ -180,10 +180,11 @@ def test_a_large_jpeg_is_decoded_at_the_scale_that_is_needed(tmp_path, scale, mo
     assert np.abs(frame.astype(int) - np.asarray(full).astype(int)).mean() < 2
 
 
-def test_both_layouts_hold_the_same_frames(index):
-    for size in (SIZE, (16, 24), (20, 30)):
-        pixels, planes = (FrameReader(index, size, planar=planar).clip(0, [2, 0, 2]) for planar in (False, True))
-        assert torch.equal(pixels, planes) and planes.is_contiguous() and pixels.permute(0, 2, 3, 1).is_contiguous()
+def test_a_batch_has_the_colours_of_a_pixel_side_by_side_in_memory(index):
+    """As the backbone computes: no conversion, and, of VisTR too, the very same sums."""
+    for changes in ({}, {"augmentation": "multi-scale", "scales": (0.5, 1.25)}):
+        for frames in clip_pairs(index, **changes).batch(0).frames:
+            assert frames.permute(0, 1, 3, 4, 2).is_contiguous()
 
 
 def test_prefetched_batches_are_the_same_from_any_step_on(index):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,18 +33,6 @@ def read_frame(path: Path | str, size: tuple[int, int]) -> np.ndarray:
     Raises:
         UserError: the file is missing or not a whole image.
     """
-    return _decode(path, size, np.asarray)
-
-
-def _planes(image: Image.Image) -> np.ndarray:
-    """An RGB image as (3, H, W)."""
-    planes = np.empty((3, image.height, image.width), np.uint8)
-    for plane, band in zip(planes, "RGB", strict=True):
-        plane[:] = np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(plane.shape)
-    return planes
-
-
-def _decode(path: Path | str, size: tuple[int, int], pixels: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     height, width = size
     try:
         with open(path, "rb", buffering=0) as file:
@@ -55,35 +43,29 @@ def _decode(path: Path | str, size: tuple[int, int], pixels: Callable[[Image.Ima
             rgb = image if image.mode == "RGB" else image.convert("RGB")
             if rgb.size != (width, height):
                 rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
-            return pixels(rgb)
+            return np.asarray(rgb)
     except OSError as error:
         raise UserError(path, "frame", f"cannot be read ({error})", "Restore the file and run pipeline.index again") from error
 
 
 class FrameReader:
-    """Frames of a split at one input size, the first of them kept decoded, up to ``cache_bytes``.
+    """Frames of a split at one input size, the first of them kept decoded, up to ``cache_bytes``."""
 
-    Args:
-        planar: lay each colour of a frame out by itself in memory, not the colours of each pixel side by side.
-    """
-
-    def __init__(self, index: DatasetIndex, input_size: tuple[int, int], cache_bytes: int = FRAME_CACHE_BYTES,
-                 planar: bool = False):
-        self.index, self.input_size, self.planar = index, input_size, planar
+    def __init__(self, index: DatasetIndex, input_size: tuple[int, int], cache_bytes: int = FRAME_CACHE_BYTES):
+        self.index, self.input_size = index, input_size
         self._cache: dict[tuple[int, int], np.ndarray] = {}
         self._room = cache_bytes // (input_size[0] * input_size[1] * 3)
         self._images = f"{index.images}{os.sep}"
 
     def clip(self, video_index: int, frames: list[int]) -> Tensor:
         """(T, 3, H, W) uint8."""
-        stacked = torch.from_numpy(np.stack([self._frame(video_index, frame) for frame in frames]))
-        return stacked if self.planar else stacked.permute(0, 3, 1, 2)
+        stacked = np.stack([self._frame(video_index, frame) for frame in frames])
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
     def _frame(self, video_index: int, frame: int) -> np.ndarray:
         key = (video_index, frame)
         if key not in self._cache:
-            path = self._images + self.index.videos[video_index].file_names[frame]
-            pixels = _decode(path, self.input_size, _planes if self.planar else np.asarray)
+            pixels = read_frame(self._images + self.index.videos[video_index].file_names[frame], self.input_size)
             if len(self._cache) >= self._room:
                 return pixels
             self._cache[key] = pixels
@@ -124,8 +106,7 @@ class ClipPairs:
         self.input_size = tuple(input_size)
         # Frames of another size are read anew, not resized twice; all sizes share one cache's worth of memory.
         self._sizes = scaled_sizes(self.input_size, scales) if augmentation == "multi-scale" else [self.input_size]
-        self._readers = {size: FrameReader(index, size, FRAME_CACHE_BYTES // len(self._sizes), planar=True)
-                         for size in self._sizes}
+        self._readers = {size: FrameReader(index, size, FRAME_CACHE_BYTES // len(self._sizes)) for size in self._sizes}
         self._masks = {size: MaskReader(size, MASK_CACHE_BYTES // len(self._sizes)) for size in self._sizes}
         self.frames = self._readers[self._sizes[0]]
         # Pairs grouped by video, so that every video is as likely as every other, whatever its length.
@@ -177,11 +158,10 @@ class ClipPairs:
     def _targets(self, video: int, frames: list[int], size: tuple[int, int]) -> ClipTargets:
         entry, instances = self.index.videos[video], self._instances[video]
         height, width = size
-        present_KT = instances.present_KL[:, frames]
-        seen = np.flatnonzero(present_KT.any(axis=1))
-        present_KT = present_KT[seen]
+        seen = np.flatnonzero(instances.present_KL[:, frames].any(axis=1))
+        present_KT = instances.present_KL[seen[:, None], frames]
         scale = np.array([width / entry.width, height / entry.height] * 2, dtype=np.float32)
-        boxes_KT4 = instances.boxes_KL4[:, frames][seen] * scale
+        boxes_KT4 = instances.boxes_KL4[seen[:, None], frames] * scale
         boxes_KT4[~present_KT] = 0
         masks_KTHW = np.zeros((*present_KT.shape, height, width), dtype=bool)
         for k, t in np.argwhere(present_KT).tolist():
