@@ -182,7 +182,7 @@ def test_without_a_holdout_nothing_is_new(tmp_path):
     params, splits = prepare(tmp_path)
     assert splits["train"].digest == read_split(tmp_path / "own" / "train").digest
     assert download.describe(params) == {"dataset": "own", "kind": "folder", "folder": "own"}
-    assert holdout.remarks(params, splits["val"]) == [] and not (params.index_folder / "holdout.json").exists()
+    assert holdout.remarks(params, len(splits["val"].tracks)) == [] and not (params.index_folder / "holdout.json").exists()
 
 
 def test_what_is_scored_are_the_videos_held_out(project):
@@ -203,7 +203,8 @@ def test_categories_that_nothing_is_held_out_of_are_named(project):
     counts = videos_by_category(splits["val"])
     missing = [name for name, count in counts.items() if not count]
     one = divide(read_split(project / "own" / "train"), {splits["val"].videos[0].id})[1]
-    remarks = holdout.remarks(params, one)
+    holdout.write(params, {"train": splits["train"], "val": one}, params.index_folder)
+    remarks = holdout.remarks(params, len(one.tracks))
     absent = [name for name, count in videos_by_category(one).items() if not count]
     assert set(missing) <= set(absent) and absent
     assert remarks[0] == f"held out: {params.index_folder}/holdout.json"
