@@ -127,6 +127,7 @@ class ResourceSettings(Config):
     gpus_per_worker: int = Field(0, ge=0, le=1, description="1: each worker has a GPU of its own; 0: it runs on processors")
     accumulate: PositiveInt = Field(1, description="parts of each worker's share of a batch, one after the other, for less "
                                     "memory; no result depends on it but for rounding")
+    prefetch: bool = Field(False, description="a further thread of each run prepares the next batch meanwhile")
     checkpoint_seconds: float = Field(30, gt=0)
     snapshots: int = Field(0, ge=0, le=12, description="weights kept after a half, a quarter, an eighth, … of the training, "
                            "so many of them: for learning curves")

@@ -133,6 +133,9 @@ def work(params: Params, spec: TrainSpec, report: Report | None) -> None:
     Raises:
         UserError: as ``train_run``.
     """
+    from contextlib import nullcontext
+
+    from effvis.data.prefetch import Prefetched
     from effvis.training.parts import workers
     from pipeline.env import environment
     from pipeline.index import load_clips, load_index
@@ -152,12 +155,15 @@ def work(params: Params, spec: TrainSpec, report: Report | None) -> None:
     begun.model.to(device(params.resources))
 
     log = RunLog(store.folder(spec.key))
+    prefetch = params.resources.prefetch
     try:
-        if workers()[0] > 0:
-            _follow(params, spec, begun, log)
-            return
-        store.begin(spec.key, spec.describe())
-        steps, times = _steps(params, spec, begun, store, log, report)
+        with Prefetched(begun.pairs) if prefetch else nullcontext(begun.pairs) as pairs:
+            begun = begun._replace(pairs=pairs)
+            if workers()[0] > 0:
+                _follow(params, spec, begun, log)
+                return
+            store.begin(spec.key, spec.describe())
+            steps, times = _steps(params, spec, begun, store, log, report)
     except FloatingPointError as error:
         raise UserError(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
     finally:
