@@ -28,7 +28,7 @@ Report = Callable[[Mapping[str, Any]], None]
 # training that is further along. Pretrainings are what everything else waits for.
 _ORDER: dict[Kind, int] = {"evaluate": 0, "pretrain": 1, "train": 2}
 _POLL_SECONDS = 0.5
-_WORKER_DEATHS_ALLOWED = 2  # Ray starts a task again whose worker died; training resumes from its checkpoint
+WORKER_DEATHS_ALLOWED = 2  # Ray starts a task again whose worker died; training resumes from its checkpoint
 _OBJECT_STORE_BYTES = 100 * 2**20  # jobs exchange files, not objects; Ray's default takes 30 % of the memory
 
 
@@ -107,14 +107,14 @@ def run_pool(
         return []
     _check_no_circle(statuses)
     progress_folder.mkdir(parents=True, exist_ok=True)
-    with _ray(slots * threads) as ray:
-        execute = ray.remote(_execute).options(num_cpus=threads, num_gpus=gpus, max_retries=_WORKER_DEATHS_ALLOWED)
+    with ray_session(slots * threads) as ray:
+        start = ray.remote(execute).options(num_cpus=threads, num_gpus=gpus, max_retries=WORKER_DEATHS_ALLOWED)
         running: dict[Any, Status] = {}
         while True:
             _skip_what_cannot_run(statuses)
             for status in _ready(statuses)[: slots - len(running)]:
                 status.state, status.started = "running", time.monotonic()
-                running[execute.remote(status.job, status.progress_file)] = status
+                running[start.remote(status.job, status.progress_file)] = status
             on_change(list(statuses.values()))
             if not running:
                 break
@@ -171,7 +171,7 @@ def _outcome(ray, reference, job: Job) -> str:
         return message
 
 
-def _execute(job: Job, progress_file: Path) -> str:
+def execute(job: Job, progress_file: Path) -> str:
     """Runs in a Ray worker: the job with its output in its log. Returns "" or one line on what went wrong."""
     where = {"device": _device()}
     _write_progress(progress_file, where)  # in place of an earlier attempt's
@@ -211,8 +211,8 @@ def _append(file: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _ray(processors: int) -> Iterator[Any]:
-    """Ray, started for this pool alone, or the cluster that ``RAY_ADDRESS`` names. Takes 5-6 s."""
+def ray_session(processors: int) -> Iterator[Any]:
+    """Ray, started for this one use, or the cluster that ``RAY_ADDRESS`` names. Takes 5-6 s."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # no warning on machines without a GPU
     import ray
