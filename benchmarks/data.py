@@ -4,9 +4,9 @@ index: draws a data set of YouTube-VIS 2021's size (2,985 training videos of 30 
 video) and indexes it three times: new, unchanged, and with one frame replaced. Each is the command itself in a process of its
 own; its processor time, its time on the clock and its peak memory are printed.
 
-loader: frames per second of processor time that the loader delivers, beside bare JPEG decoding (scaled while decoding, where
-frames are at least twice the input's size), and their ratio; in turns, the best round counts. Nothing is kept decoded, and
-batches have their masks.
+loader: frames per second of processor time that the loader delivers, beside bare JPEG decoding to an array (scaled while
+decoding, where frames are at least twice the input's size), and their ratio; in turns, the best round counts. Nothing is
+kept decoded, and batches have their masks.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _sources(
         for file in files:
             with Image.open(file) as image:
                 image.draft("RGB", (input_size[1], input_size[0]))
-                image.load()
+                np.asarray(image)
         return len(files)
 
     def reader() -> int:

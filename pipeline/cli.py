@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from effvis.errors import UserError
+from pipeline.disk import explained
+from pipeline.masking import masked
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -23,14 +25,15 @@ PLAIN_LINE_SECONDS = 15.0
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command's ``main`` and ends the process.
 
-    A mistake of the user is one line on stderr and exit code 2; Ctrl-C ends with 130, SIGTERM with 143. Anything else
-    is a defect of this program and keeps its traceback.
+    A mistake of the user, or a full disk, is one line on stderr and exit code 2; Ctrl-C ends with 130, SIGTERM with 143.
+    Anything else is a defect of this program and keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = main() or 0
+        with explained():
+            code = main() or 0
     except UserError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("error: " + masked(" ".join(str(error).split())), file=sys.stderr)
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

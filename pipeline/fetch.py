@@ -123,11 +123,15 @@ class _Part:
     def of(cls, target: Path, url: str) -> _Part:
         return cls(url, target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.json"))
 
+    def _address(self) -> str:
+        """Tells addresses apart without keeping what secrets they hold."""
+        return hashlib.sha256(self.url.encode()).hexdigest()
+
     def version(self) -> tuple[str | None, int | None]:
         """What the server calls the version that this is a part of (its ETag or date), and that one's size in bytes."""
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
-            return (note["version"], note["total"]) if note["url"] == self.url else (None, None)
+            return (note["version"], note["total"]) if note["address"] == self._address() else (None, None)
         except (OSError, ValueError, KeyError, TypeError):
             return None, None
 
@@ -139,7 +143,7 @@ class _Part:
         """Starts anew, for this version. The note is taken away first and comes last: it never speaks of other bytes."""
         self.note.unlink(missing_ok=True)
         self.file.write_bytes(b"")
-        self.note.write_text(json.dumps({"url": self.url, "version": version, "total": total}), encoding="utf-8")
+        self.note.write_text(json.dumps({"address": self._address(), "version": version, "total": total}), encoding="utf-8")
 
     def discard(self) -> None:
         self.note.unlink(missing_ok=True)

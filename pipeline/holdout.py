@@ -98,18 +98,22 @@ def ground_truth(params: Params, index: DatasetIndex) -> dict[str, Any]:
     return annotations if params.holdout is None else keep_videos(annotations, {video.id for video in index.videos})
 
 
-def remarks(params: Params, validation: DatasetIndex) -> list[str]:
-    """What one should know of the validation videos before training for hours."""
-    from effvis.data.holdout import videos_by_category
+def remarks(params: Params, instances: int) -> list[str]:
+    """What one should know of the validation videos before training for hours, by what was written when they were indexed.
 
-    if not validation.tracks:
+    Args:
+        instances: of the validation videos.
+    """
+    if not instances:
         return ["val has no instances, so that nothing can be scored on it here. Hold some training videos out: "
                 "-S holdout.fraction=0.1 (docs/datasets.md)"]
-    found = [] if params.holdout is None else [f"held out: {params.index_folder / FILE}"]
-    missing = [name for name, count in videos_by_category(validation).items() if count == 0]
-    if missing and params.holdout is not None:
-        found.append(f"no video held out shows {', '.join(missing)}: these count in no score")
-    return found
+    if params.holdout is None:
+        return []
+    file = params.index_folder / FILE
+    counts = json.loads(file.read_text(encoding="utf-8"))["videos_by_category"]
+    missing = [name for name, count in counts.items() if count["val"] == 0]
+    unscored = f"no video held out shows {', '.join(missing)}: these count in no score"
+    return [f"held out: {file}", *([unscored] if missing else [])]
 
 
 def _listed(file: Path) -> dict[int, str | None]:

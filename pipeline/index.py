@@ -314,10 +314,11 @@ def main(argv: list[str] | None = None) -> int:
         count = _print_problems(found, args.json)
         print(f"{params.dataset_folder}: {count or 'no'} problem{'s' * (count != 1)}", file=sys.stderr)
         return cli.EXIT_USER_ERROR if count else 0
-    for split, entry in _read_facts(params)["splits"].items():
+    splits = _read_facts(params)["splits"]
+    for split, entry in splits.items():
         print(f"{split}: {len(entry['videos'])} videos, {entry['frames']} frames, {entry['instances']} instances, "
               f"digest {entry['digest'][:12]}{'' if done else ', unchanged'}", file=sys.stderr)
-    for remark in holdout.remarks(params, load_index(params, "val")):
+    for remark in holdout.remarks(params, splits["val"]["instances"]):
         print(remark, file=sys.stderr)
     if args.statistics:
         from pipeline.statistics import write_page

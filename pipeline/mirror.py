@@ -152,7 +152,8 @@ class Mirror:
         if run := self._find(record.key):
             return run, False
         tags = {**record.default_tags, **record.tags, "run_key": record.key}
-        return self._client.create_run(self._experiment, record.started, tags, record.name), False
+        self._client.create_run(self._experiment, record.started, tags, record.name)
+        return self._find(record.key), False
 
     def _live_run(self, run_id: str | None) -> Run | None:
         from mlflow.exceptions import MlflowException
@@ -168,7 +169,13 @@ class Mirror:
         return run if run.info.lifecycle_stage == "active" else None
 
     def _find(self, key: str) -> Run | None:
-        found = self._client.search_runs([self._experiment], f"tags.run_key = '{key}'", max_results=1)
+        """The run of a key. Two machines that share no lock may both have made one: all keep the first by id, and take away
+        the others; whose run was taken away finds the one that is left when it next brings something.
+        """
+        found = self._client.search_runs([self._experiment], f"tags.run_key = '{key}'")
+        found.sort(key=lambda run: run.info.run_id)
+        for run in found[1:]:
+            self._client.delete_run(run.info.run_id)
         return found[0] if found else None
 
     def _bring_facts(self, run: Run, record: Record) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from effvis.errors import UserError
+from pipeline.disk import explained
 
 Kind = Literal["pretrain", "train", "evaluate"]
 Report = Callable[[Mapping[str, Any]], None]
@@ -173,6 +174,14 @@ def _outcome(ray, reference, job: Job) -> str:
 
 def execute(job: Job, progress_file: Path) -> str:
     """Runs in a Ray worker: the job with its output in its log. Returns "" or one line on what went wrong."""
+    try:
+        with explained(job.log):  # on a full disk, what the job says has no place either
+            return _logged(job, progress_file)
+    except UserError as error:
+        return str(error)
+
+
+def _logged(job: Job, progress_file: Path) -> str:
     where = {"device": _device()}
     _write_progress(progress_file, where)  # in place of an earlier attempt's
     job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -200,14 +209,16 @@ def _device() -> str:
 
 def _write_progress(progress_file: Path, progress: Mapping[str, Any]) -> None:
     temporary = progress_file.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(dict(progress)))
-    os.replace(temporary, progress_file)
+    with contextlib.suppress(OSError):  # on a full disk the board shows less; a job is not stopped for that
+        temporary.write_text(json.dumps(dict(progress)))
+        os.replace(temporary, progress_file)
 
 
 def _append(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a") as log:
-        log.write(text)
+    with contextlib.suppress(OSError):  # where the disk is full, the message is what remains
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "a") as log:
+            log.write(text)
 
 
 @contextlib.contextmanager

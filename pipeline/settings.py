@@ -126,6 +126,7 @@ class ResourceSettings(Config):
     threads: PositiveInt = Field(1, description="processor threads of each run")
     memory_gib: float = Field(2.0, gt=0, description="main memory of each run")
     gpus_per_run: int = Field(0, ge=0, le=1, description="1: each run has a GPU of its own; 0: it runs on processors")
+    prefetch: bool = Field(False, description="a further thread of each run prepares the next batch meanwhile")
     checkpoint_seconds: float = Field(30, gt=0)
     snapshots: int = Field(0, ge=0, le=12, description="weights kept after a half, a quarter, an eighth, … of the training, "
                            "so many of them: for learning curves")

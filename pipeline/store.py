@@ -20,6 +20,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ from typing import Any
 
 from effvis.data.atomic import replacing_folder
 from effvis.errors import UserError
+from pipeline.disk import explained
 from pipeline.keys import file_sha256
 
 CHECKPOINTS_KEPT = 2
@@ -52,10 +54,11 @@ class RunStore:
         from filelock import FileLock, Timeout
 
         locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(locks / f"{key}.lock")
         try:
-            lock.acquire(blocking=False)
+            with explained(self.root):
+                locks.mkdir(parents=True, exist_ok=True)
+                lock.acquire(blocking=False)
         except Timeout:
             print(f"waiting: another process works on {self.folder(key)}", file=sys.stderr, flush=True)
             lock.acquire()
@@ -119,7 +122,8 @@ class RunStore:
         from safetensors.torch import save
 
         file = self._snapshot_file(key, halvings)
-        file.parent.mkdir(exist_ok=True)
+        with explained(file):
+            file.parent.mkdir(exist_ok=True)
         write_atomically(file, save({name: value.contiguous() for name, value in weights.items()}))
 
     def has_snapshot(self, key: str, halvings: int) -> bool:
@@ -150,10 +154,11 @@ class RunStore:
         import yaml
 
         folder = self.folder(key)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "done.json").unlink(missing_ok=True)
-        for leftover in (*folder.glob(".*"), *folder.glob("checkpoint/.*")):
-            leftover.unlink()  # what a killed process was just writing
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "done.json").unlink(missing_ok=True)
+            for leftover in (*folder.glob(".*"), *folder.glob("checkpoint/.*")):
+                leftover.unlink()  # what a killed process was just writing
         write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
 
     def finish(self, key: str, weights: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -194,7 +199,8 @@ class RunStore:
         Returns:
             What was written to ``metrics.json``.
         """
-        with replacing_folder(self.evaluation_folder(key, evaluation_key)) as folder:
+        place = self.evaluation_folder(key, evaluation_key)
+        with explained(place), replacing_folder(place) as folder:
             (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
             (folder / "per_category.csv").write_text(_per_category_csv(report["per_category"]), encoding="utf-8")
             written = {**report, "results_sha256": file_sha256(folder / "results.json")}
@@ -225,18 +231,20 @@ class RunLog:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Adds the line of one step; ``row["step"]`` counts from 1. Readers see it within the operating system's reach."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        with explained(self._history):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
 
     def checkpoint(self, state: Mapping[str, Any], step: int) -> None:
         """Stores a snapshot after ``step`` and forgets all but the last two."""
         import torch
 
-        # A snapshot is worth nothing without the lines that lead to it.
-        os.fsync(self._file.fileno())
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
-        self._checkpoints.mkdir(exist_ok=True)
+        with explained(self._checkpoints):
+            # A snapshot is worth nothing without the lines that lead to it.
+            os.fsync(self._file.fileno())
+            self._checkpoints.mkdir(exist_ok=True)
         path = self._path(step)
         write_atomically(path, buffer.getvalue())
         write_atomically(path.with_suffix(".sha256"), file_sha256(path).encode())
@@ -246,7 +254,8 @@ class RunLog:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with explained(self._history):
+                self._file.close()
 
     def _path(self, step: int) -> Path:
         return self._checkpoints / f"step_{step:08d}.pt"
@@ -265,7 +274,11 @@ class RunLog:
         if not whole:
             print(f"{path}: incomplete or damaged; going back to the one before", file=sys.stderr)
             return None
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError) as error:  # not one of ours: no code of it has run
+            print(f"{path}: is no checkpoint ({str(error).splitlines()[0]}); going back to the one before", file=sys.stderr)
+            return None
 
     def _whole_lines(self) -> list[str]:
         """The lines for step 1, 2, 3 … as far as they go without a gap or a line that broke off."""
@@ -279,13 +292,22 @@ class RunLog:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there as a whole or not at all, even if the machine stops."""
+    """Writes a file so that it is there as a whole or not at all, even if the machine stops.
+
+    Raises:
+        UserError: the disk is full, read-only or failing; what was there stays.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with explained(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # on a full disk, half a file is in the way of everything else
+            raise
 
 
 def _step(line: str) -> int | None:

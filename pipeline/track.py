@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 from pipeline.cli import parser
+from pipeline.masking import masked
 
 if TYPE_CHECKING:
     from pipeline.config import Params
@@ -94,7 +95,7 @@ def sync(params: Params, cells: Cells | None = None, *, stop: Callable[[], bool]
     uri = tracking_uri(params)
     state = Path(params.runs_dir) / ".mlflow" / hashlib.sha256(uri.encode()).hexdigest()[:12]
     state.mkdir(parents=True, exist_ok=True)
-    with FileLock(state / "lock"):  # two grids at once would both create a run that neither finds yet
+    with FileLock(_lock(uri, state)):  # two grids at once would both create a run that neither finds yet
         # Beside the project's own database; for one that the environment names, MLflow decides.
         artifacts = None if os.environ.get(_SERVER) else Path(params.root) / "mlruns"
         mirror = Mirror(uri, EXPERIMENT, state, artifacts)
@@ -111,6 +112,12 @@ def tracking_uri(params: Params) -> str:
     return os.environ.get(_SERVER) or f"sqlite:///{Path(params.root).resolve() / 'mlflow.db'}"
 
 
+def _lock(uri: str, state: Path) -> Path:
+    """Beside a database in a file, which several run stores may share and would all make at once. Else the store's."""
+    kind, _, file = uri.partition(":///")
+    return Path(f"{file}.lock") if kind == "sqlite" else state / "lock"
+
+
 def sync_or_explain(params: Params) -> int:
     """``sync`` for commands.
 
@@ -125,7 +132,7 @@ def sync_or_explain(params: Params) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+    return masked(f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -135,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.config import load_params
 
     params = load_params(options.params, options.set)
-    print(f"{sync_or_explain(params)} runs had news for {tracking_uri(params)}")
+    print(f"{sync_or_explain(params)} runs had news for {masked(tracking_uri(params))}")
     return 0
 
 

@@ -127,6 +127,9 @@ def set_up_torch(params: Params) -> None:
 
 
 def _train(params: Params, spec: TrainSpec, store: RunStore, until: int, report: Report | None) -> None:
+    from contextlib import nullcontext
+
+    from effvis.data.prefetch import Prefetched
     from pipeline.env import environment
     from pipeline.index import load_clips, load_index
     from pipeline.machine import device, peak_memory_mib, reset_peak_memory
@@ -145,8 +148,10 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, until: int, report:
 
     store.begin(spec.key, spec.describe())
     log = RunLog(store.folder(spec.key))
+    prefetch = params.resources.prefetch
     try:
-        steps, times = _steps(params, spec, begun, store, log, until, report)
+        with Prefetched(begun.pairs) if prefetch else nullcontext(begun.pairs) as pairs:
+            steps, times = _steps(params, spec, begun._replace(pairs=pairs), store, log, until, report)
     except FloatingPointError as error:
         raise Diverged(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
     finally:

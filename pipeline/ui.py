@@ -19,6 +19,7 @@ from pathlib import Path
 
 from effvis.errors import UserError
 from pipeline.cli import deferred_stop, parser
+from pipeline.masking import masked
 
 # MLflow's own defaults are four workers and a queue for jobs that nothing here has: two to four times the memory and the
 # processor time until a page answers (docs/mlflow.md).
@@ -74,11 +75,12 @@ def serving(uri: str, host: str, port: int, log: Path) -> Iterator[tuple[str, su
     Raises:
         UserError: the server ends, or does not answer for five minutes.
     """
-    arguments = ["--host", host, "--port", str(port), "--backend-store-uri", uri, *_LIGHT_ARGUMENTS]
+    arguments = ["--host", host, "--port", str(port), *_LIGHT_ARGUMENTS]
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *arguments],
-            env=os.environ | _LIGHT_ENVIRONMENT, stdout=output, stderr=output,
+            # The database's address may hold a password, and others can read arguments.
+            env=os.environ | _LIGHT_ENVIRONMENT | {"MLFLOW_BACKEND_STORE_URI": uri}, stdout=output, stderr=output,
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the server and its workers
         )
     try:
@@ -136,9 +138,9 @@ def main(argv: list[str] | None = None) -> int:
     uri = tracking_uri(params)
     if not is_server(uri):
         check_free(options.host, options.port)
-    print(f"{sync_or_explain(params)} runs had news for {uri}", flush=True)
+    print(f"{sync_or_explain(params)} runs had news for {masked(uri)}", flush=True)
     if is_server(uri):
-        print(runs_page(uri, uri))
+        print(masked(runs_page(uri, uri)))
         return 0
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a terminal that is closed must not leave the server
     log = params.runs_dir / ".mlflow" / f"ui-{options.port}.log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -150,9 +151,17 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory) -> Iterator[str]:
     """The address of a tracking server in a process of its own, as a team would run one."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    arguments = ["--host", "127.0.0.1", "--port", str(port), "-w", "1", "--backend-store-uri", "sqlite:///tracking.db"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with serve_mlflow(tmp_path_factory.mktemp("server"), "sqlite:///tracking.db") as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serve_mlflow(folder: Path, store: str, port: int | None = None) -> Iterator[str]:
+    """MLflow's server in a process of its own that works in ``folder``, until the block ends; its address."""
+    port = port or free_port()
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "-w", "1"]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
+                                "MLFLOW_BACKEND_STORE_URI": store}
     with open(folder / "log.txt", "w") as log:
         command = [sys.executable, "-m", "mlflow", "server", *arguments]
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -167,5 +176,6 @@ def mlflow_server(tmp_path_factory) -> Iterator[str]:
                 time.sleep(0.25)
         yield uri
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -1,13 +1,19 @@
 """Clip pairs drawn from a real data set on disk."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 from builders import clip_pairs
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from effvis.data.clips import MaskReader, clip_frames, read_frame
-from effvis.data.masks import decode
+from effvis.data.clips import ClipPairs, clip_frames, read_frame
+from effvis.data.mask_parts import ENTRY_BYTES, MaskReader, mask_part
+from effvis.data.masks import bbox_xyxy, decode, encode, to_compressed
+from effvis.data.prefetch import Prefetched
 from effvis.errors import UserError
 
 SIZE = (32, 48)
@@ -102,13 +108,51 @@ def test_frames_and_targets_follow_the_input_size(index):
         assert small.masks_KTHW.sum().item() == pytest.approx(full.masks_KTHW.sum().item() / 4, rel=0.15)
 
 
-def test_masks_are_kept_decoded_while_there_is_room(index):
+def test_masks_are_kept_decoded_while_there_is_room(index, monkeypatch):
+    decoded = []
+    monkeypatch.setattr("effvis.data.mask_parts.mask_part", lambda *given: decoded.append(given) or mask_part(*given))
     track = next(track for track in index.tracks if track.present_L.sum() > 1)
     first, second = np.flatnonzero(track.present_L)[:2]
-    reader = MaskReader(SIZE, cache_bytes=SIZE[0] * SIZE[1])
-    for frame, kept in ((first, True), (second, False)):
-        assert np.array_equal(reader.mask(track, frame), decode(track.rles[frame]))
-        assert (reader.mask(track, frame) is reader.mask(track, frame)) == kept
+    reader = MaskReader(SIZE, cache_bytes=ENTRY_BYTES + SIZE[0] * SIZE[1] // 8)
+    for frame, times in ((first, 1), (second, 2)):
+        decoded.clear()
+        for _ in range(2):
+            drawn = np.zeros(SIZE, bool)
+            reader.draw(track, frame, drawn)
+            assert np.array_equal(drawn, decode(track.rles[frame]))
+        assert len(decoded) == times
+
+
+def _resized_as_a_whole(mask, size):
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    for width, height in ((size[1], mask.shape[0]), (size[1], size[0])):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image) >= 128
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_part_of_a_mask_is_resized_as_the_whole(data):
+    side = st.integers(1, 80)
+    height, width, size = data.draw(side), data.draw(side), (data.draw(side), data.draw(side))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    mask = rng.random((height, width)) < rng.choice([0.01, 0.5, 1])
+    mask &= (np.arange(height) >= rng.integers(0, height))[:, None] & (np.arange(width) < rng.integers(1, width + 1))
+    if not mask.any():
+        return
+    rle = encode(mask)
+    part, resized = mask_part(rle, bbox_xyxy(rle), size), np.zeros(size, bool)
+    rows, columns = part.inside.shape
+    resized[part.top: part.top + rows, part.left: part.left + columns] = part.inside
+    assert np.array_equal(resized, _resized_as_a_whole(mask, size))
+
+
+def test_runs_without_a_pixel_do_no_harm():
+    rle = to_compressed({"size": [6, 4], "counts": [1, 0, 6, 3, 0, 2, 12]}, 6, 4)
+    part = mask_part(rle, bbox_xyxy(rle), (3, 2))
+    resized = np.zeros((3, 2), bool)
+    resized[part.top: part.top + part.inside.shape[0], part.left: part.left + part.inside.shape[1]] = part.inside
+    assert np.array_equal(resized, _resized_as_a_whole(decode(rle), (3, 2)))
 
 
 def test_a_video_that_ends_inside_a_clip_goes_on_with_its_last_frame():
@@ -121,3 +165,65 @@ def test_a_frame_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(UserError, match="cut.jpg"):
         read_frame(tmp_path / "cut.jpg", SIZE)
+
+
+@pytest.mark.parametrize("scale, mode", [(2, "RGB"), (3, "RGB"), (8, "RGB"), (2, "L"), (2, "CMYK")])
+def test_a_large_jpeg_is_decoded_at_the_scale_that_is_needed(tmp_path, scale, mode):
+    """Of the size asked for, and within a few grey levels of full decoding."""
+    y, x = np.mgrid[: SIZE[0] * scale, : SIZE[1] * scale] / (8.0 * scale)
+    smooth = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=-1) * 100 + 128
+    image = Image.fromarray(smooth.astype(np.uint8)).convert(mode)
+    image.save(tmp_path / "large.jpg", quality=95)
+    full = Image.open(tmp_path / "large.jpg").convert("RGB").resize(SIZE[::-1], Image.Resampling.BILINEAR)
+    frame = read_frame(tmp_path / "large.jpg", SIZE)
+    assert frame.shape == (*SIZE, 3)
+    assert np.abs(frame.astype(int) - np.asarray(full).astype(int)).mean() < 2
+
+
+def test_a_batch_has_the_colours_of_a_pixel_side_by_side_in_memory(index):
+    """As the backbone computes: no conversion, and, of VisTR too, the very same sums."""
+    for changes in ({}, {"augmentation": "multi-scale", "scales": (0.5, 1.25)}):
+        for frames in clip_pairs(index, **changes).batch(0).frames:
+            assert frames.permute(0, 1, 3, 4, 2).is_contiguous()
+
+
+def test_prefetched_batches_are_the_same_from_any_step_on(index):
+    pairs = clip_pairs(index)
+    with Prefetched(clip_pairs(index)) as prefetched:
+        assert len(prefetched) == len(pairs) and prefetched.seed == pairs.seed
+        for step in (3, 4, 5, 1, 2, 9):
+            assert _same(prefetched.batch(step), pairs.batch(step))
+
+
+def test_the_next_batch_is_prepared_meanwhile(index):
+    pairs, prepared = clip_pairs(index), threading.Event()
+    batch = pairs.batch
+    pairs.batch = lambda step: (prepared.set() if step == 1 else None, batch(step))[1]
+    with Prefetched(pairs) as prefetched:
+        prefetched.batch(0)
+        assert prepared.wait(timeout=60)
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_by_the_batch_that_it_belongs_to(tmp_path):
+    from effvis.data.shapes import ShapesConfig, write
+    from effvis.data.youtube_vis import read_split
+
+    write(ShapesConfig(train_videos=1, val_videos=1, frames=4, height=32, width=48, min_radius=5, max_radius=8), tmp_path)
+    index = read_split(tmp_path / "train")
+    pairs: ClipPairs = clip_pairs(index, clip_length=4, batch_size=1)
+    name = index.videos[0].file_names[2]
+    read, broken = pairs.batch, threading.Event()
+
+    def breaks_after_the_first(step):
+        if step == 1:
+            (index.images / name).unlink()
+            pairs.frames._cache.clear()
+            broken.set()
+        return read(step)
+
+    pairs.batch = breaks_after_the_first
+    with Prefetched(pairs) as prefetched:
+        prefetched.batch(0)
+        assert broken.wait(timeout=60)
+        with pytest.raises(UserError, match=f"{name}.*cannot be read"):
+            prefetched.batch(1)

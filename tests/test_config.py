@@ -203,7 +203,8 @@ def test_correspondence_is_learned_where_videos_are_longer_than_a_clip(indexed):
 
 
 @pytest.mark.parametrize("override", [
-    "resources={slots: 7, threads: 3, checkpoint_seconds: 1}", "runs_dir=elsewhere", "results_dir=there", "seeds=5",
+    "resources={slots: 7, threads: 3, checkpoint_seconds: 1, prefetch: true}",
+    "runs_dir=elsewhere", "results_dir=there", "seeds=5",
     "tables=[table1e]", "index.clip_lengths=[2]",
 ])
 def test_what_decides_no_weight_is_in_no_key(indexed, override):

@@ -143,6 +143,24 @@ def test_the_file_says_which_and_can_be_shared(project):
     assert shared.dataset_name == "own (holdout own.json)"
 
 
+def test_each_data_set_of_the_tables_has_its_own_file(project):
+    shapes.write(shapes.ShapesConfig(**SHAPES | {"seed": 7, "train_videos": 8}), project / "other")
+    shutil.rmtree(project / "other" / "val")
+    for seed, name in enumerate(("own", "other")):
+        params, _ = prepare(project, f"dataset={name}", f"holdout={{fraction: 0.25, seed: {seed}}}")
+        shutil.copy(params.index_folder / "holdout.json", project / f"{name}.json")
+    for name in ("own", "other"):
+        prepare(project, f"dataset={name}", "holdout.file='{dataset}.json'")
+    params = load_params(project / "params.yaml",
+                         ["holdout.file='{dataset}.json'", "scale.dataset={youtube-vis-2021: other}"])
+    for name, published in (("own", "youtube-vis-2019"), ("other", "youtube-vis-2021")):
+        row = evaluation_spec(params, RowSettings(T=3, dataset=published), seed=0)
+        assert row.train.dataset_name == f"{name} (holdout {name}.json)"
+        listed = json.loads((project / f"{name}.json").read_text())["val"]
+        validation = indexing.load_index(params.of_dataset(row.train.dataset_name), "val")
+        assert [video.id for video in validation.videos] == [entry["id"] for entry in listed]
+
+
 def test_the_keys_say_which_split(project):
     params, _ = prepare(project, FRACTION)
     first = evaluation_spec(params, RowSettings(T=3), seed=0)
@@ -164,7 +182,7 @@ def test_without_a_holdout_nothing_is_new(tmp_path):
     params, splits = prepare(tmp_path)
     assert splits["train"].digest == read_split(tmp_path / "own" / "train").digest
     assert download.describe(params) == {"dataset": "own", "kind": "folder", "folder": "own"}
-    assert holdout.remarks(params, splits["val"]) == [] and not (params.index_folder / "holdout.json").exists()
+    assert holdout.remarks(params, len(splits["val"].tracks)) == [] and not (params.index_folder / "holdout.json").exists()
 
 
 def test_what_is_scored_are_the_videos_held_out(project):
@@ -185,7 +203,8 @@ def test_categories_that_nothing_is_held_out_of_are_named(project):
     counts = videos_by_category(splits["val"])
     missing = [name for name, count in counts.items() if not count]
     one = divide(read_split(project / "own" / "train"), {splits["val"].videos[0].id})[1]
-    remarks = holdout.remarks(params, one)
+    holdout.write(params, {"train": splits["train"], "val": one}, params.index_folder)
+    remarks = holdout.remarks(params, len(one.tracks))
     absent = [name for name, count in videos_by_category(one).items() if not count]
     assert set(missing) <= set(absent) and absent
     assert remarks[0] == f"held out: {params.index_folder}/holdout.json"

@@ -83,3 +83,10 @@ def test_a_compressed_rle_of_another_frame_is_refused(mask_HW):
     larger = masks.encode(np.zeros((HEIGHT + 1, WIDTH), bool))
     with pytest.raises(ValueError, match="wrong size"):
         masks.to_compressed(larger | {"size": [HEIGHT, WIDTH]}, HEIGHT, WIDTH)
+
+
+def test_more_masks_than_fit_a_byte():
+    """As many as an instance of a long video has; NumPy 2 lets no count above 255 through pycocotools' area."""
+    rles = [masks.encode(np.tri(4, 6, k % 5 - 1, dtype=bool)) for k in range(600)]
+    assert masks.areas(rles).tolist() == [masks.area(rle) for rle in rles]
+    assert masks.boxes_xyxy(rles).shape == (600, 4)

@@ -16,6 +16,7 @@ from stored import evaluate, train
 from effvis.evaluation.video_ap import METRICS
 from pipeline.config import load_params, load_table
 from pipeline.store import RunStore
+from pipeline.submit import take_back
 from pipeline.tables import summary, write_table
 from pipeline.track import EXPERIMENT, Tracker, sync
 
@@ -188,20 +189,38 @@ def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project):
         assert "log.txt" in {artifact.path for artifact in client.list_artifacts(runs[key].info.run_id)}
 
 
-def test_two_at_once_bring_each_run_once(project):
-    """Onto a database that neither has seen: it is initialised once."""
+def test_several_at_once_bring_each_run_once(project):
+    """Onto a database that none has seen: it is initialised once, also where one of them is of another run store."""
     params, rows = project
     for row in rows:
         train(params, row.evaluations[0].train, 20)
         evaluate(params, row.evaluations[0])
     command = [sys.executable, "-m", "pipeline.track", "--sync"]
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
-    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate(timeout=300)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], errors
+    other_store = ["-S", "runs_dir=other-runs"]
+    all_three = [subprocess.Popen(command + more, env=environment, stderr=subprocess.PIPE, text=True)
+                 for more in ([], [], other_store)]
+    errors = [process.communicate(timeout=300)[1] for process in all_three]
+    assert [process.returncode for process in all_three] == [0, 0, 0], errors
     client, runs = runs_of(f"sqlite:///{params.root / 'mlflow.db'}")
     assert len(runs) == 2 + 2 + 2
     assert all(steps_of(client, runs[row.evaluations[0].train.key]) == list(range(1, 21)) for row in rows)
+
+
+def test_what_a_competitions_server_said_stands_beside_our_own_ap(project, mlflow_server, monkeypatch):
+    params, rows = project
+    spec = rows[0].evaluations[0]
+    train(params, spec.train, 5)
+    evaluate(params, spec, ap=0.25)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    sync(params)  # the scores come days later
+    assert "server.AP" not in runs_of(mlflow_server)[1][spec.key].data.metrics
+    (params.root / "scores.txt").write_text("mAP: 0.351\nAR10: -1\n")
+    take_back(params, spec, params.root / "scores.txt")
+    sync(params)
+    client, runs = runs_of(mlflow_server)
+    assert (runs[spec.key].data.metrics["AP"], runs[spec.key].data.metrics["server.AP"]) == (0.25, 0.351)
+    assert [file.path for file in client.list_artifacts(runs[spec.key].info.run_id, "server")] == [f"server/{spec.key}.json"]
 
 
 def test_a_server_that_is_down_delays_and_loses_nothing(project, mlflow_server, monkeypatch, capsys):

@@ -115,9 +115,11 @@ def test_a_done_run_is_not_trained_again(trained):
 
 
 @pytest.mark.slow
-def test_the_same_training_in_another_process_gives_the_same_bits(project, trained, tmp_path):
+@pytest.mark.parametrize("prefetch", ["false", "true"])
+def test_the_same_training_in_another_process_gives_the_same_bits(project, trained, tmp_path, prefetch):
     _, spec, folder = trained
-    result = run_command(project, "train", "-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}")
+    result = run_command(project, "train", "-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}",
+                         "-S", f"resources.prefetch={prefetch}")
     assert result.returncode == 0, result.stderr
     assert weights(tmp_path / spec.key) == weights(folder)
     assert weights(tmp_path / spec.parent.key) == weights(folder.parent / spec.parent.key)
@@ -132,10 +134,12 @@ def test_another_seed_gives_other_weights(trained):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_in_the_same_bits(project, trained, tmp_path):
+@pytest.mark.parametrize("prefetch", ["false", "true"])
+def test_killed_at_any_moment_it_ends_in_the_same_bits(project, trained, tmp_path, prefetch):
     _, spec, folder = trained
     moment = random.randint(2, 55)
-    arguments = ("-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}")
+    arguments = ("-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}",
+                 "-S", f"resources.prefetch={prefetch}")
     print(f"killing at steps {moment} and 57")
     for step in (moment, 57):
         code, _ = interrupt_when_at_step(project, step, signal.SIGKILL, *arguments)

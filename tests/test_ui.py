@@ -88,7 +88,7 @@ def test_it_ends_with_all_its_processes(project, how, code):
         assert pids("-g", server) == []
     assert "Traceback" not in (project / "said.txt").read_text()
     assert not {file.name for file in project.iterdir()} - {
-        "data", "experiments", "mlflow.db", "mlruns", "params.yaml", "runs", "said.txt"}
+        "data", "experiments", "mlflow.db", "mlflow.db.lock", "mlruns", "params.yaml", "runs", "said.txt"}
 
 
 @pytest.mark.slow

@@ -419,6 +419,11 @@ class TestTracks:
         assert (build_tracks(masks, {}, 5).areas_NF == areas).all()
         assert (build_tracks(masks, {}, 5).totals_NF == np.where(np.arange(7)[:, None] == 5, -1, 37 * 41)).all()
 
+    def test_areas_of_more_masks_than_pycocotools_measures_at_once(self):
+        masks = [[box(0, 0, 1 + (n + frame) % 7, 10, 20, 20) for frame in range(36)] for n in range(8)]
+        assert [areas.tolist() for areas in mask_areas(masks)] == [
+            [10 * (1 + (n + frame) % 7) for frame in range(36)] for n in range(8)]
+
     def test_masks_of_other_sizes_share_nothing(self):
         small, large = box(0, 0, 10, 10, 20, 20), box(0, 0, 10, 10, 30, 20)
         sizes = {}

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from effvis.data.augment import crop, draw_window, mirror, scaled_sizes
 from effvis.data.dataset import DatasetIndex, Track
 from effvis.data.index import ClipIndex
+from effvis.data.mask_parts import MASK_CACHE_BYTES, MaskReader
 from effvis.errors import UserError
 from effvis.training.targets import ClipPairBatch, ClipTargets
 
-# Decoded frames and masks are kept in memory up to this many bytes each.
+# Decoded frames are kept in memory up to this many bytes.
 FRAME_CACHE_BYTES = 2**30
-MASK_CACHE_BYTES = 2**29
 
 
-def read_frame(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A frame as RGB uint8 (H, W, 3) of the given (height, width), bilinear where it has to be resized.
+def read_frame(path: Path | str, size: tuple[int, int]) -> np.ndarray:
+    """A frame as RGB uint8 (H, W, 3) of the given (height, width).
+
+    A larger or smaller one is resized, bilinear. A JPEG of at least twice the size is decoded at a half, a quarter or an
+    eighth of its own, the smallest that is not below the size asked for, and resized from there.
 
     Raises:
         UserError: the file is missing or not a whole image.
     """
+    height, width = size
     try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-            if image.size != (size[1], size[0]):
-                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            return np.asarray(image)
+        with open(path, "rb", buffering=0) as file:
+            content = file.read()
+        with Image.open(io.BytesIO(content)) as image:
+            if image.size != (width, height):
+                image.draft("RGB", (width, height))
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+            if rgb.size != (width, height):
+                rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
+            return np.asarray(rgb)
     except OSError as error:
         raise UserError(path, "frame", f"cannot be read ({error})", "Restore the file and run pipeline.index again") from error
 
@@ -45,6 +55,7 @@ class FrameReader:
         self.index, self.input_size = index, input_size
         self._cache: dict[tuple[int, int], np.ndarray] = {}
         self._room = cache_bytes // (input_size[0] * input_size[1] * 3)
+        self._images = f"{index.images}{os.sep}"
 
     def clip(self, video_index: int, frames: list[int]) -> Tensor:
         """(T, 3, H, W) uint8."""
@@ -54,29 +65,10 @@ class FrameReader:
     def _frame(self, video_index: int, frame: int) -> np.ndarray:
         key = (video_index, frame)
         if key not in self._cache:
-            pixels = read_frame(self.index.images / self.index.videos[video_index].file_names[frame], self.input_size)
+            pixels = read_frame(self._images + self.index.videos[video_index].file_names[frame], self.input_size)
             if len(self._cache) >= self._room:
                 return pixels
             self._cache[key] = pixels
-        return self._cache[key]
-
-
-class MaskReader:
-    """Masks of a split at one input size, the first of them kept decoded, up to ``cache_bytes``."""
-
-    def __init__(self, input_size: tuple[int, int], cache_bytes: int = MASK_CACHE_BYTES):
-        self.input_size = input_size
-        self._cache: dict[tuple[int, int, int], np.ndarray] = {}
-        self._room = cache_bytes // (input_size[0] * input_size[1])
-
-    def mask(self, track: Track, frame: int) -> np.ndarray:
-        """(H, W) bool of a frame in which the instance is present."""
-        key = (track.video_index, track.id, frame)
-        if key not in self._cache:
-            mask = _resized_mask(track.rles[frame], self.input_size)
-            if len(self._cache) >= self._room:
-                return mask
-            self._cache[key] = mask
         return self._cache[key]
 
 
@@ -121,7 +113,7 @@ class ClipPairs:
         video_P = clips.clip_video_K[clips.pair_first_P]
         self._pairs_by_video = np.argsort(video_P, kind="stable")
         self._first_of_video = np.searchsorted(video_P[self._pairs_by_video], np.arange(len(index.videos) + 1))
-        self._tracks = [[track for track in index.tracks_of(v) if not track.iscrowd] for v in range(len(index.videos))]
+        self._instances = [_Instances.of(index, v) for v in range(len(index.videos))]
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -164,26 +156,34 @@ class ClipPairs:
         return self._readers[size].clip(video, frames), self._targets(video, frames, size)
 
     def _targets(self, video: int, frames: list[int], size: tuple[int, int]) -> ClipTargets:
-        tracks = [t for t in self._tracks[video] if t.present_L[frames].any()]
-        entry = self.index.videos[video]
+        entry, instances = self.index.videos[video], self._instances[video]
         height, width = size
+        seen = np.flatnonzero(instances.present_KL[:, frames].any(axis=1))
+        present_KT = instances.present_KL[seen[:, None], frames]
         scale = np.array([width / entry.width, height / entry.height] * 2, dtype=np.float32)
-        present = np.array([t.present_L[frames] for t in tracks], dtype=bool).reshape(-1, len(frames))
-        boxes = np.array([t.boxes_L4[frames] for t in tracks], dtype=np.float32).reshape(-1, len(frames), 4) * scale
-        boxes[~present] = 0
-        masks = np.zeros((*present.shape, height, width), dtype=bool)
-        for k, t in np.argwhere(present):
-            masks[k, t] = self._masks[size].mask(tracks[k], frames[t])
-        return ClipTargets(
-            track_ids_K=torch.tensor([t.id for t in tracks], dtype=torch.int64),
-            labels_K=torch.tensor([t.label for t in tracks], dtype=torch.int64),
-            present_KT=torch.from_numpy(present), boxes_KT4=torch.from_numpy(boxes), masks_KTHW=torch.from_numpy(masks))
+        boxes_KT4 = instances.boxes_KL4[seen[:, None], frames] * scale
+        boxes_KT4[~present_KT] = 0
+        masks_KTHW = np.zeros((*present_KT.shape, height, width), dtype=bool)
+        for k, t in np.argwhere(present_KT).tolist():
+            self._masks[size].draw(instances.tracks[seen[k]], frames[t], masks_KTHW[k, t])
+        return ClipTargets(*map(torch.from_numpy, (
+            instances.ids_K[seen], instances.labels_K[seen], present_KT, boxes_KT4, masks_KTHW)))
 
 
-def _resized_mask(rle: dict, size: tuple[int, int]) -> np.ndarray:
-    mask = coco_mask.decode(rle)
-    if mask.shape == size:
-        return mask.astype(bool)
-    resized = Image.fromarray(mask * 255).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(resized) >= 128
+class _Instances(NamedTuple):
+    """The K instances of a video of L frames that are learned: all but crowds. See ``Track``."""
 
+    tracks: list[Track]
+    ids_K: np.ndarray
+    labels_K: np.ndarray
+    present_KL: np.ndarray
+    boxes_KL4: np.ndarray
+
+    @classmethod
+    def of(cls, index: DatasetIndex, video: int) -> _Instances:
+        tracks = [track for track in index.tracks_of(video) if not track.iscrowd]
+        length = index.videos[video].length
+        return cls(
+            tracks, np.array([t.id for t in tracks], np.int64), np.array([t.label for t in tracks], np.int64),
+            np.array([t.present_L for t in tracks], bool).reshape(-1, length),
+            np.array([t.boxes_L4 for t in tracks], np.float32).reshape(-1, length, 4))

@@ -15,6 +15,9 @@ from pycocotools import mask as coco
 
 RLE = dict
 
+# pycocotools 2.0.11 passes their number through a byte on the way to the areas, which NumPy 2 refuses from 256 on.
+AREAS_AT_ONCE = 255
+
 
 def encode(mask_HW: np.ndarray) -> RLE:
     """A boolean (H, W) mask as an RLE."""
@@ -47,7 +50,8 @@ def bbox_xyxy(rle: RLE) -> np.ndarray:
 
 def areas(rles: Sequence[RLE]) -> np.ndarray:
     """(N,) float32 numbers of pixels."""
-    return np.asarray(coco.area(list(rles)), np.float32) if rles else np.zeros(0, np.float32)
+    parts = [coco.area(list(rles[first : first + AREAS_AT_ONCE])) for first in range(0, len(rles), AREAS_AT_ONCE)]
+    return np.concatenate([np.zeros(0, np.float32), *parts], dtype=np.float32)
 
 
 def boxes_xyxy(rles: Sequence[RLE]) -> np.ndarray:

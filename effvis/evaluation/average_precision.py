@@ -91,25 +91,26 @@ def outside(areas: np.ndarray) -> np.ndarray:
     return (areas < AREA_LIMITS[:, :1]) | (areas > AREA_LIMITS[:, 1:])
 
 
-def match(scores: np.ndarray, areas: np.ndarray, truths: GroupTruths | None, ious_DG: np.ndarray | None) -> GroupDetections:
+def match(scores: np.ndarray, areas: np.ndarray, truths: GroupTruths, ious_DG: np.ndarray) -> GroupDetections:
     """Gives each detection, best first, the free ground truth that it overlaps most, at every threshold and area range.
 
     A ground truth that counts goes before one that is ignored; of equal overlaps the later ground truth wins.
 
     Args:
-        scores, areas: of the detections, best first, [D]. An area of NaN lies in every range.
-        truths, ious_DG: None where there are no ground truths.
+        scores, areas: of the detections, best first, [D].
     """
+    ignored_AG = truths.ignored_AG()
+    best_ATD = _choose(ious_DG, ignored_AG, truths.crowd)
+    found_ATD = best_ATD >= 0
+    matched_ATD = found_ATD & truths.counts_as_match[best_ATD]
+    ignored_ATD = found_ATD & ignored_AG[np.arange(len(AREA_LIMITS))[:, None, None], best_ATD]
+    return GroupDetections(scores, matched_ATD, ignored_ATD | ~matched_ATD & outside(areas)[:, None])
+
+
+def unmatched(scores: np.ndarray, areas: np.ndarray) -> GroupDetections:
+    """Detections where there is no ground truth, best first; an area of NaN lies in every range."""
     matched_ATD = np.zeros((len(AREA_LIMITS), len(IOU_THRESHOLDS), scores.size), bool)
-    ignored_ATD = np.zeros_like(matched_ATD)
-    if truths is not None:
-        ignored_AG = truths.ignored_AG()
-        best_ATD = _choose(ious_DG, ignored_AG, truths.crowd)
-        found_ATD = best_ATD >= 0
-        matched_ATD |= found_ATD & truths.counts_as_match[best_ATD]
-        ignored_ATD |= found_ATD & ignored_AG[np.arange(len(AREA_LIMITS))[:, None, None], best_ATD]
-    ignored_ATD |= ~matched_ATD & outside(areas)[:, None]
-    return GroupDetections(scores, matched_ATD, ignored_ATD)
+    return GroupDetections(scores, matched_ATD, matched_ATD | outside(areas)[:, None])
 
 
 def _choose(ious_DG: np.ndarray, ignored_AG: np.ndarray, crowd_G: np.ndarray) -> np.ndarray:

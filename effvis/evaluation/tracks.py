@@ -22,6 +22,9 @@ FRAME_ROOM = 2**32
 # COCO's compressed counts: 6 bits in each character from '0' on, of which 5 carry the number and one says "more follows".
 FIRST_CHARACTER, LAST_CHARACTER, CONTINUED = 48, 111, 80
 LONGEST_NUMBER = 7
+# pycocotools 2.0.11 counts the masks that it measures in 8 bits when NumPy is 2.
+MEASURED_AT_ONCE = 255
+NO_RUN = np.zeros(1, np.int64)
 COMPRESSED = re.compile(r"(?:[P-o]*[0-O])+")
 
 Segmentations = Sequence[Mapping | None]  # an RLE, or None where absent, for each frame
@@ -147,8 +150,10 @@ def mask_areas(tracks: Sequence[Segmentations]) -> list[np.ndarray]:
     """
     check_masks(tracks)
     places = _places(tracks)
-    areas = coco_mask.area([tracks[n][frame] for n, frame in places]) if places else np.empty(0)
-    return np.split(areas.astype(np.int64), np.searchsorted([n for n, _ in places], np.arange(1, len(tracks))))
+    masks = [tracks[n][frame] for n, frame in places]
+    areas = [coco_mask.area(masks[start : start + MEASURED_AT_ONCE]) for start in range(0, len(masks), MEASURED_AT_ONCE)]
+    areas = np.concatenate([np.empty(0, np.int64), *areas], dtype=np.int64)
+    return np.split(areas, np.searchsorted([n for n, _ in places], np.arange(1, len(tracks))))
 
 
 def _places(tracks: Sequence[Segmentations]) -> list[tuple[int, int]]:
@@ -186,14 +191,16 @@ def _runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         runs, first = _compressed_runs(_texts(counts))
     else:
         pieces = [_runs_of_one(one, mask) for mask, one in enumerate(counts)]
-        runs, first = np.concatenate(pieces, dtype=np.int64), np.cumsum([0, *map(len, pieces[:-1])])
+        pieces = [(piece, NO_RUN[: piece.size % 2]) for piece in pieces]
+        first = np.cumsum([0, *(piece.size + more.size for piece, more in pieces[:-1])])
+        runs = np.concatenate(list(chain.from_iterable(pieces)), dtype=np.int64)
     if runs.min() < 0:
         raise _BadCounts(int(np.searchsorted(first, runs.argmin(), side="right")) - 1, "has a run of negative length")
     return runs, first
 
 
 def _runs_of_one(counts: Any, mask: int) -> np.ndarray:
-    """The runs of one mask of either kind, an even number; ``mask`` is its index, for the error."""
+    """The runs of one mask of either kind, as many as it has; ``mask`` is its index, for the error."""
     if isinstance(counts, (str, bytes)):
         try:
             return _compressed_runs(_texts([counts]))[0]
@@ -205,7 +212,7 @@ def _runs_of_one(counts: Any, mask: int) -> np.ndarray:
         runs = np.empty(0)
     if runs.ndim != 1 or not runs.size or runs.dtype.kind not in "iu":
         raise _BadCounts(mask, "has counts that are not a list of integers")
-    return np.append(runs, 0) if runs.size % 2 else runs
+    return runs
 
 
 def _texts(counts: Sequence[str | bytes]) -> list[str]:
@@ -256,19 +263,30 @@ def _characters(texts: Sequence[str], padding: Sequence[str] | None = None) -> n
 
 def _numbers(characters: np.ndarray, ends: np.ndarray, first: np.ndarray) -> np.ndarray:
     """The signed numbers (int64), each in 5-bit digits whose last character is the most significant and has the sign."""
-    last = ((characters[ends] - np.uint8(FIRST_CHARACTER)) ^ np.uint8(16)) - np.uint8(16)
-    numbers = last.view(np.int8).astype(np.int64)
-    lengths = ends.copy()
-    lengths[0] += 1
-    lengths[1:] -= ends[:-1]
-    longer, digit = np.flatnonzero(lengths > 1), 1
+    continued = characters >= CONTINUED
+    numbers = _last_two_digits(characters, continued)[ends].astype(np.int64)
+    longer = np.searchsorted(ends, np.flatnonzero(continued[:-2] & continued[1:-1] & ~continued[2:]) + 2)
+    digit = 2
     while longer.size:
         if digit == LONGEST_NUMBER:
             raise _BadCounts(int(np.searchsorted(first, longer[0], side="right")) - 1, "has a run that is too long")
         low = (characters[ends[longer] - digit] - np.uint8(FIRST_CHARACTER)) & np.uint8(31)
         numbers[longer] = numbers[longer] * 32 + low
         digit += 1
-        longer = longer[lengths[longer] > digit]
+        # Before the first character stands the last one, which ends a number.
+        longer = longer[continued[ends[longer] - digit]]
+    return numbers
+
+
+def _last_two_digits(characters: np.ndarray, continued: np.ndarray) -> np.ndarray:
+    """The number, int16, that one or two digits make whose last one stands at each character.
+
+    Nearly all numbers have no more, and doing all characters alike is cheaper than choosing.
+    """
+    digits = characters - np.uint8(FIRST_CHARACTER)
+    numbers = ((digits ^ np.uint8(16)) - np.uint8(16)).view(np.int8).astype(np.int16)
+    numbers[1:] *= 1 + np.int16(31) * continued[:-1]
+    numbers[1:] += (digits[:-1] & np.uint8(31)) * continued[:-1]
     return numbers
 
 

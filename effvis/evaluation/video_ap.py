@@ -6,6 +6,7 @@ over the sum of their unions, over all frames of the video, so that a result mus
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from effvis.errors import UserError
-from effvis.evaluation.average_precision import METRICS, GroupDetections, GroupTruths, accumulate, best_first, match
+from effvis.evaluation.average_precision import METRICS, GroupDetections, GroupTruths, accumulate, best_first, match, unmatched
 from effvis.evaluation.inputs import Detection, GroundTruth, Group, Results, Truth, read_ground_truth, read_results
 from effvis.evaluation.tracks import MalformedMask, Tracks, build_tracks, check_masks, disagreement, mask_areas, overlaps
 
@@ -134,8 +135,8 @@ def _match_category(category: int, truth: GroundTruth, found: Results, warnings:
     # What comes after the last match no longer changes precision at any recall that is reached, so that its area range
     # need not be known. These are most of the results of a usual file, and measuring them takes long.
     lowest_match = min((group.lowest_match() for group in matched.values()), default=math.inf)
-    for group in [group for group in groups if group not in matched]:
-        matched[group] = _group_without_truths(groups[group], lowest_match, found.where)
+    alone = {group: detections for group, detections in groups.items() if group not in matched}
+    matched |= _groups_without_truths(alone, lowest_match, found.where)
     return [matched[group] for group in groups]
 
 
@@ -162,22 +163,27 @@ def _match_group(
     return match(_scores(detections), np.array(areas), _group_truths(truths), np.concatenate(ious))
 
 
-def _group_without_truths(detections: Sequence[Detection], lowest_score: float, where: str) -> GroupDetections:
-    """Results of one video and category, best first, that nothing can match; only those that matter are measured."""
+def _groups_without_truths(
+    groups: Mapping[Group, Sequence[Detection]], lowest_score: float, where: str
+) -> dict[Group, GroupDetections]:
+    """Results of one category in videos where nothing can match them, best first; only those that matter are measured."""
+    detections = [detection for group in groups.values() for detection in group]
     scores = _scores(detections)
-    measured = np.count_nonzero(scores >= lowest_score)
-    for part in _parts(detections[measured:]):
-        _decode(check_masks, part, where)
-    areas = [_mean_area(areas) for part in _parts(detections[:measured]) for areas in _decode(mask_areas, part, where)]
-    return match(scores, np.array(areas + [math.nan] * (scores.size - measured)), None, None)
+    areas = np.full(scores.size, math.nan)
+    for part in _parts(np.flatnonzero(scores < lowest_score)):
+        _decode(check_masks, [detections[d] for d in part], where)
+    for part in _parts(np.flatnonzero(scores >= lowest_score)):
+        areas[part] = [_mean_area(areas) for areas in _decode(mask_areas, [detections[d] for d in part], where)]
+    spans = itertools.pairwise(itertools.accumulate(map(len, groups.values()), initial=0))
+    return {group: unmatched(scores[first:end], areas[first:end]) for group, (first, end) in zip(groups, spans, strict=True)}
 
 
 def _scores(detections: Sequence[Detection]) -> np.ndarray:
     return np.array([detection.score for detection in detections])
 
 
-def _parts(detections: Sequence[Detection]) -> list[Sequence[Detection]]:
-    return [detections[first : first + TRACKS_AT_ONCE] for first in range(0, len(detections), TRACKS_AT_ONCE)]
+def _parts(items: Sequence[Any]) -> list[Sequence[Any]]:
+    return [items[first : first + TRACKS_AT_ONCE] for first in range(0, len(items), TRACKS_AT_ONCE)]
 
 
 def _decode(decoder: Callable[..., Any], tracks: Sequence[Detection | Truth], where: str, *arguments: Any) -> Any:

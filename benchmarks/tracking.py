@@ -1,0 +1,158 @@
+"""What a tracking server that is stopped, hung and started again does to a grid: whether it slows it, and loses anything.
+
+    python -m benchmarks.tracking
+    python -m benchmarks.tracking --rounds 5
+
+The small grid of benchmarks.faults runs in turns beside an MLflow server that is left alone and beside one that is, over
+and over, made to hang (SIGSTOP: it takes connections and never answers), killed, and started again. Prints the seconds
+that trainings took beside each, and how often every metric of every step is there when the server is back and
+``python -m pipeline.track --sync`` has run; exit code 1 if it is not once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.faults import OVERRIDES, done_files, grid
+from benchmarks.overhead import project, run
+
+SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+LONGEST_SECONDS = 8.0  # in which a server is well, hangs, or is away
+
+
+class Server:
+    """MLflow's server at one port, on a database in a folder; each start is a process group of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "-w", "1",
+                   "--backend-store-uri", "sqlite:///tracking.db"]
+        with (self.folder / "log.txt").open("a") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, env=os.environ | SETTINGS, stdout=log, stderr=log,
+                                            start_new_session=True)
+
+    def wait(self) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{self.address}/health", timeout=5)
+                return
+            time.sleep(0.2)
+
+    def signal(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def disturb(server: Server, over: threading.Event, rng: random.Random, happened: Counter) -> None:
+    """Until ``over``: well for a while, then hung or away for a while. Leaves it running."""
+    while not over.wait(rng.uniform(1, LONGEST_SECONDS)):
+        kind = rng.choice(("hung", "killed"))
+        happened[kind] += 1
+        if kind == "hung":
+            server.signal(signal.SIGSTOP)
+            over.wait(rng.uniform(1, LONGEST_SECONDS))
+            server.signal(signal.SIGCONT)
+        else:
+            server.kill()
+            over.wait(rng.uniform(1, LONGEST_SECONDS))
+            server.start()
+
+
+@contextlib.contextmanager
+def disturbances(server: Server, rng: random.Random, happened: Counter) -> Iterator[None]:
+    over = threading.Event()
+    thread = threading.Thread(target=disturb, args=(server, over, rng, happened))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def train_seconds(folder: Path) -> float:
+    return sum(json.loads(content)["seconds"] for content in done_files(folder).values())
+
+
+def times_logged(folder: Path, address: str) -> Counter:
+    """How many (step, metric) pairs of the trainings' histories the server has how often."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=address)
+    experiment = client.get_experiment_by_name("effvis").experiment_id
+    often: Counter = Counter()
+    for file in folder.glob("runs/*/history.jsonl"):
+        found = client.search_runs([experiment], f"tags.run_key = '{file.parent.name}'")
+        steps = [json.loads(line)["step"] for line in file.read_text().splitlines()]
+        for name in ("loss", "lr"):
+            there = Counter(metric.step for one in found for metric in client.get_metric_history(one.info.run_id, name))
+            often.update(there[step] for step in steps)
+    return often
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracking", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    args = parser.parse_args(argv)
+    rng, happened, often = random.Random(args.seed), Counter(), Counter()
+    seconds: dict[str, list[float]] = {"left alone": [], "disturbed": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        made = Path(temporary) / "made"
+        project(made, OVERRIDES)
+        for number in range(args.rounds):
+            for kind in seconds:
+                folder = made.with_name(f"{kind.replace(' ', '-')}-{number}")
+                shutil.copytree(made, folder)
+                server = Server(folder / "server")
+                os.environ["MLFLOW_TRACKING_URI"] = server.address
+                server.start()
+                server.wait()
+                with disturbances(server, rng, happened) if kind == "disturbed" else contextlib.nullcontext():
+                    if code := grid(folder).wait():
+                        print((folder / "said.txt").read_text(), file=sys.stderr)
+                        return code
+                server.wait()
+                run(folder, ["pipeline.track", "--sync", *OVERRIDES])
+                seconds[kind].append(train_seconds(folder))
+                if kind == "disturbed":
+                    often += times_logged(folder, server.address)
+                server.kill()
+    print(f"the server hung {happened['hung']} times and was killed {happened['killed']} times")
+    print(", ".join(f"{count} metrics of a step are there {times} times" for times, count in sorted(often.items())))
+    alone, disturbed = (min(seconds[kind]) for kind in ("left alone", "disturbed"))
+    print(f"trainings took {alone:.1f} s beside a server that was left alone, {disturbed:.1f} s beside the other "
+          f"({100 * (disturbed / alone - 1):+.1f}%; least of {args.rounds})")
+    return int(set(often) != {1})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Batches prepared while the network computes. The numbers stay: a batch follows from the seed and the step's number alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+from effvis.data.clips import ClipPairs
+from effvis.training.targets import ClipPairBatch
+
+
+class Prefetched:
+    """Clip pairs whose next batch is prepared in a thread: decoding leaves the interpreter to others. For ``with``.
+
+    What goes wrong in the thread is raised by the ``batch`` that it belongs to.
+    """
+
+    def __init__(self, pairs: ClipPairs):
+        self.seed, self.batch_size, self.clips_per_video = pairs.seed, pairs.batch_size, pairs.clips_per_video
+        self._pairs = pairs
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="clips")  # one: the caches of the pairs have no lock
+        self._ahead: tuple[int, Future[ClipPairBatch]] | None = None
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return len(self._pairs)
+
+    def batch(self, step: int) -> ClipPairBatch:
+        """As ``ClipPairs.batch``; the batch of the step after it is begun."""
+        if self._ahead is None or self._ahead[0] != step:
+            self._ahead = step, self._thread.submit(self._pairs.batch, step)
+        batch = self._ahead[1].result()
+        self._ahead = step + 1, self._thread.submit(self._pairs.batch, step + 1)
+        return batch
+
+    def __enter__(self) -> Prefetched:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._thread.shutdown(cancel_futures=True)
