@@ -1,13 +1,18 @@
-"""What scheduling, tracking and start-up add to the training time of a grid.
+"""What scheduling, tracking and start-up add to the training time of a grid, or of a single run.
 
     python -m benchmarks.overhead
     python -m benchmarks.overhead --grid table1d,table1e --seeds 3
+    python -m benchmarks.overhead --run
 
 Runs ``python -m pipeline.ablate`` in a temporary project, with real trainings of the laptop profile, and holds its time
 against what its trainings and evaluations report of themselves, as if they had run side by side without anything around
 them: each training from its first step to its last, each evaluation from its first frame to its last. Everything else
 counts as overhead: Python and Ray starting, imports, building networks, waiting for a slot, checkpoints' last write,
 scoring, MLflow, tables.
+
+With --run it is one training of some seconds in a pool whose Ray runs already, as a plain Ray task and on two workers of
+Ray Train, against its own first to last step. What is added comes before and after the steps, however many there are; what
+the workers' collectives cost in each step is not counted here, for it is part of the steps.
 """
 
 from __future__ import annotations
@@ -19,9 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# Seconds that a run of a minute may take longer than its steps alone, by the number of its workers.
+GOALS = {1: 3.0, 2: 25.0}
 
 
 def project(folder: Path, arguments: list[str]) -> None:
@@ -36,10 +44,42 @@ def run(folder: Path, words: list[str]) -> None:
     subprocess.run([sys.executable, "-m", *words, "--params", str(folder / "params.yaml")], cwd=ROOT, check=True)
 
 
-def seconds_of(folder: Path, keys: set[str]) -> dict[str, float]:
+def seconds_of(folder: Path, keys: set[str], runs: str = "runs") -> dict[str, float]:
     """What each run says that it took, by key."""
-    files = [*folder.glob("runs/*/done.json"), *folder.glob("runs/*/eval/*/metrics.json")]
+    files = [*folder.glob(f"{runs}/*/done.json"), *folder.glob(f"{runs}/*/eval/*/metrics.json")]
     return {file.parent.name: json.loads(file.read_text())["seconds"] for file in files if file.parent.name in keys}
+
+
+def cost_of_a_run(folder: Path, workers: int, overrides: list[str]) -> tuple[float, float]:
+    """Seconds that a pool takes for one training on so many workers, and those from its first step to its last."""
+    from pipeline.config import headline_spec, load_params
+    from pipeline.schedule import Job, ray_running, run_pool
+    from pipeline.train import train_run
+
+    runs = folder / f"runs-{workers}"
+    params = load_params(folder / "params.yaml", [*overrides, "pretrain.source=none", f"runs_dir={runs}",
+                                                  f"resources.workers_per_run={workers}"])
+    spec = headline_spec(params).train
+    threads = params.resources.threads
+    job = Job(spec.key, "train", f"{workers} workers", partial(train_run, params, spec), runs / "log.txt")
+    with ray_running(workers * threads):
+        began = time.monotonic()
+        (ended,) = run_pool([job], slots=1, threads=threads, gpus=params.resources.gpus_per_worker, workers=workers,
+                            progress_folder=runs / ".progress")
+        taken = time.monotonic() - began
+    if ended.state != "done":
+        raise RuntimeError(f"{ended.message}; see {job.log}:\n{job.log.read_text()}")
+    return taken, seconds_of(folder, {spec.key}, runs.name)[spec.key]
+
+
+def show_single_runs(overrides: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "project"
+        project(folder, [word for text in overrides for word in ("-S", text)])
+        for workers, goal in GOALS.items():
+            taken, alone = cost_of_a_run(folder, workers, overrides)
+            name = "a Ray task" if workers == 1 else f"a TorchTrainer of {workers} workers"
+            print(f"{name}: {taken:.1f} s for {alone:.1f} s of steps: overhead {taken - alone:.1f} s (goal: at most {goal:g})")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +88,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--grid", default="table1e", help="default: table1e")
     parser.add_argument("--seeds", type=int, default=2, help="default: 2")
     parser.add_argument("-S", dest="set", action="append", default=[], metavar="KEY=VALUE", help="as in every command")
+    parser.add_argument("--run", action="store_true", help="a single training instead of a grid")
     args = parser.parse_args(argv)
+    if args.run:
+        show_single_runs(args.set)
+        return 0
 
     from pipeline.ablate import expand_grid
     from pipeline.config import known_tables, load_params, load_table

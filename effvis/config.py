@@ -98,6 +98,10 @@ class OptimisationConfig(Config):
         tuple(side / 360 for side in (360, 384, 408, 432, 456, 480)), min_length=1,
         description="of the input size, for multi-scale. The paper's range from 640x360 to 960x480 holds 16:9 frames of a "
         "height from 360 to 480; the steps between are left open")
+    # Not in the key of a training in fp32: those from before there was another precision still count.
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", exclude_if=lambda precision: precision == "fp32",
+        description="of what autocast may compute in half precision; weights and losses stay in fp32")
     crop_share: tuple[Share, Share] = Field(
         (0.6, 1.0), description="least and largest share of each side that a random crop keeps; VisTR's are in pixels")
 

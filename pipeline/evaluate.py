@@ -77,29 +77,47 @@ def score(ground_truth: Mapping[str, Any], predictions: Predictions) -> Evaluati
     return evaluate(keep_frames(ground_truth, predictions.kept), predictions.results, allow_empty=True)
 
 
-def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None) -> dict[str, Any]:
-    from effvis.model.build import build_model
-    from pipeline.config import evaluation_digest
-    from pipeline.holdout import ground_truth
-    from pipeline.index import load_index
-    from pipeline.machine import device
-    from pipeline.specs import steps_after
-    from pipeline.train import set_up_torch, steps_of_whole
+def predict_here(
+    params: Params, spec: EvalSpec, index: DatasetIndex, report: Report | None
+) -> tuple[dict[float | None, Predictions], float]:
+    """Predictions by score threshold of a split's videos, in this process, and the seconds that they took.
 
-    params = params.of_dataset(spec.train.dataset_name)
-    weights = store.load_snapshot(spec.train.key, spec.halvings)
+    Raises:
+        UserError: the run is not trained.
+    """
+    from effvis.model.build import build_model
+    from pipeline.machine import device
+    from pipeline.store import RunStore
+    from pipeline.train import set_up_torch
+
+    weights = RunStore(params.runs_dir).load_snapshot(spec.train.key, spec.halvings)
     set_up_torch(params)
-    index = load_index(params, "val")
-    if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
-        raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
     model = build_model(spec.train.model)
     model.load_state_dict(weights)
     model.to(device(params.resources))
-
     began = time.monotonic()
     candidates = predict(model, spec.train.method, index, spec.inference, spec.train.input_size,
                          lambda done, total: report({"step": done, "total": total}) if report else None)
-    seconds = time.monotonic() - began
+    return candidates, time.monotonic() - began
+
+
+def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None) -> dict[str, Any]:
+    from pipeline.config import evaluation_digest
+    from pipeline.holdout import ground_truth
+    from pipeline.index import load_index
+    from pipeline.specs import steps_after
+    from pipeline.train import steps_of_whole
+
+    params = params.of_dataset(spec.train.dataset_name)
+    index = load_index(params, "val")
+    if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
+        raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
+    if params.resources.workers_per_run == 1:
+        candidates, seconds = predict_here(params, spec, index, report)
+    else:
+        from pipeline.workers import predict_on_workers
+
+        candidates, seconds = predict_on_workers(params, spec, index, report)
     truth = ground_truth(params, index)
     scored = {threshold: score(truth, predictions) for threshold, predictions in candidates.items()}
     best = max(scored, key=lambda threshold: scored[threshold].metrics["AP"])

@@ -18,20 +18,24 @@ _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def device(resources: ResourceSettings) -> torch.device:
-    """The processor, or the GPU that this process may see first (Ray shows each run its own).
+    """The processor, or the GPU that is this process's own: the first that Ray lets it see, or what Ray Train says.
 
     Raises:
         UserError: a GPU is asked for, and there is none.
     """
     import torch
 
-    if not resources.gpus_per_run:
+    if not resources.gpus_per_worker:
         return torch.device("cpu")
     # cuBLAS reads it when it is first used; without it, deterministic algorithms are refused.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if not torch.cuda.is_available():
-        raise UserError("params.yaml", "resources.gpus_per_run", "a GPU is asked for, but PyTorch sees none on this machine",
+        raise UserError("params.yaml", "resources.gpus_per_worker", "a GPU is asked for, but PyTorch sees none on this machine",
                         "Set it to 0, or install a build of PyTorch for the GPU that is there")
+    if resources.workers_per_run > 1 and torch.distributed.is_initialized():
+        from ray.train.torch import get_device
+
+        return get_device()
     return torch.device("cuda")
 
 
@@ -40,11 +44,11 @@ def side_by_side(resources: ResourceSettings) -> int:
     if resources.slots is not None:
         return resources.slots
     holds = [len(os.sched_getaffinity(0)) // resources.threads, int(_memory_bytes() // (resources.memory_gib * 2**30))]
-    if resources.gpus_per_run:
+    if resources.gpus_per_worker:
         import torch
 
-        holds.append(torch.cuda.device_count() // resources.gpus_per_run)
-    return max(1, min(holds))
+        holds.append(torch.cuda.device_count() // resources.gpus_per_worker)
+    return max(1, min(holds) // resources.workers_per_run)
 
 
 def reset_peak_memory() -> None:

@@ -1,4 +1,4 @@
-"""One pool for everything that a grid still misses: each job a plain Ray task, ``slots`` of them side by side.
+"""One pool for everything that a grid still misses: each job a Ray task, ``slots`` of them side by side.
 
 The pool knows nothing of tables. A job has a key, the keys it needs and a function; what it needs runs first, what
 needs something that failed is skipped, everything else goes on. Jobs are idempotent (the store's lock per key sees to
@@ -71,10 +71,7 @@ class Status:
     @property
     def progress(self) -> dict[str, Any]:
         """The job's latest report; empty before the first."""
-        try:
-            return json.loads(self.progress_file.read_text()) if self.progress_file else {}
-        except (OSError, ValueError):
-            return {}
+        return read_progress(self.progress_file) if self.progress_file else {}
 
 
 def run_pool(
@@ -83,6 +80,7 @@ def run_pool(
     slots: int,
     threads: int,
     gpus: int = 0,
+    workers: int = 1,
     progress_folder: Path,
     on_change: Callable[[list[Status]], None] = lambda statuses: None,
     on_done: Callable[[Job], None] = lambda job: None,
@@ -91,8 +89,10 @@ def run_pool(
 
     Args:
         slots: jobs side by side.
-        threads: processors that each job takes.
-        gpus: that each job takes.
+        threads: processors that each worker of a job takes.
+        gpus: that each worker takes.
+        workers: of each job. One is the job itself; more are started by the job, which then takes nothing for itself: jobs
+            that held what their workers wait for would wait for ever.
         progress_folder: for the jobs' latest reports, ``<key>.json``; shared by grids that run at the same time.
         on_change: called with all statuses about twice a second, in this thread.
         on_done: called with each job that ended well, in this thread, before jobs that need it start.
@@ -108,8 +108,9 @@ def run_pool(
         return []
     _check_no_circle(statuses)
     progress_folder.mkdir(parents=True, exist_ok=True)
-    with ray_session(slots * threads) as ray:
-        start = ray.remote(execute).options(num_cpus=threads, num_gpus=gpus, max_retries=WORKER_DEATHS_ALLOWED)
+    with ray_running(slots * workers * threads) as ray:
+        own = {"num_cpus": threads, "num_gpus": gpus} if workers == 1 else {"num_cpus": 0}
+        start = ray.remote(execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
         running: dict[Any, Status] = {}
         while True:
             _skip_what_cannot_run(statuses)
@@ -183,11 +184,11 @@ def execute(job: Job, progress_file: Path) -> str:
 
 def _logged(job: Job, progress_file: Path) -> str:
     where = {"device": _device()}
-    _write_progress(progress_file, where)  # in place of an earlier attempt's
+    write_progress(progress_file, where)  # in place of an earlier attempt's
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            job.work(report=lambda progress: _write_progress(progress_file, where | progress))
+            job.work(report=lambda progress: write_progress(progress_file, where | progress))
             return ""
         except UserError as error:
             print(f"error: {error}")
@@ -207,7 +208,16 @@ def _device() -> str:
     return f"{platform.node()} {'GPU ' + ', '.join(gpus) if gpus else 'CPU'}"
 
 
-def _write_progress(progress_file: Path, progress: Mapping[str, Any]) -> None:
+def read_progress(progress_file: Path) -> dict[str, Any]:
+    """The latest report; empty before the first and after the end."""
+    try:
+        return json.loads(progress_file.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def write_progress(progress_file: Path, progress: Mapping[str, Any]) -> None:
+    """Puts a job's latest report where ``read_progress`` finds it, whole."""
     temporary = progress_file.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):  # on a full disk the board shows less; a job is not stopped for that
         temporary.write_text(json.dumps(dict(progress)))
@@ -222,12 +232,15 @@ def _append(file: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def ray_session(processors: int) -> Iterator[Any]:
-    """Ray, started for this one use, or the cluster that ``RAY_ADDRESS`` names. Takes 5-6 s."""
+def ray_running(processors: int) -> Iterator[Any]:
+    """Ray as it runs in this process, else started for this alone, or the cluster that ``RAY_ADDRESS`` names. Takes 5-6 s."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # no warning on machines without a GPU
     import ray
 
+    if ray.is_initialized():
+        yield ray
+        return
     address = os.environ.get("RAY_ADDRESS")
     own = {} if address else {"num_cpus": processors, "object_store_memory": _OBJECT_STORE_BYTES}
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}

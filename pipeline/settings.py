@@ -123,9 +123,13 @@ class ScaleSettings(Config):
 
 class ResourceSettings(Config):
     slots: PositiveInt | None = Field(None, description="runs side by side; None: as many as the machine holds")
-    threads: PositiveInt = Field(1, description="processor threads of each run")
-    memory_gib: float = Field(2.0, gt=0, description="main memory of each run")
-    gpus_per_run: int = Field(0, ge=0, le=1, description="1: each run has a GPU of its own; 0: it runs on processors")
+    workers_per_run: PositiveInt = Field(1, description="processes that share each run's batches or videos; no result "
+                                         "depends on it but for rounding")
+    threads: PositiveInt = Field(1, description="processor threads of each worker")
+    memory_gib: float = Field(2.0, gt=0, description="main memory of each worker")
+    gpus_per_worker: int = Field(0, ge=0, le=1, description="1: each worker has a GPU of its own; 0: it runs on processors")
+    accumulate: PositiveInt = Field(1, description="parts of each worker's share of a batch, one after the other, for less "
+                                    "memory; no result depends on it but for rounding")
     prefetch: bool = Field(False, description="a further thread of each run prepares the next batch meanwhile")
     checkpoint_seconds: float = Field(30, gt=0)
     snapshots: int = Field(0, ge=0, le=12, description="weights kept after a half, a quarter, an eighth, … of the training, "

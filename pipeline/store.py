@@ -223,7 +223,7 @@ class RunLog:
         """
         lines = self._whole_lines()
         usable = (number for number in sorted(self._numbers(), reverse=True) if number <= len(lines))
-        step, state = next(((n, s) for n in usable if (s := self._load(n)) is not None), (0, None))
+        step, state = next(((n, s) for n in usable if (s := self.snapshot(n)) is not None), (0, None))
         self._history.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._history, "".join(lines[:step]).encode())
         self._file = self._history.open("a", encoding="utf-8")
@@ -263,7 +263,8 @@ class RunLog:
     def _numbers(self) -> list[int]:
         return [int(path.stem.removeprefix("step_")) for path in self._checkpoints.glob("step_*.pt")]
 
-    def _load(self, step: int) -> dict[str, Any] | None:
+    def snapshot(self, step: int) -> dict[str, Any] | None:
+        """What ``checkpoint`` stored after ``step``; None where it is not whole."""
         import torch
 
         path = self._path(step)

@@ -37,7 +37,8 @@ def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report
     """Trains a run unless the store has it, and returns its folder.
 
     May be killed at any moment and called again: it goes on from its last checkpoint, and ends in bitwise the same
-    weights. Only one process at a time works on a key; what it starts from is trained first.
+    weights (on several workers, the same but for rounding). Only one process at a time works on a key; what it starts from
+    is trained first.
 
     Args:
         until: ends after 1/2**until of the training, with the weights of then kept as a snapshot. Unless it is 0, the run is
@@ -55,7 +56,12 @@ def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report
         train_run(params, spec.parent, report=report)
     with store.lock(spec.key):
         if not store.is_done(spec.key) and not (until and store.has_snapshot(spec.key, until)):
-            _train(params, spec, store, until, report)
+            if params.resources.workers_per_run == 1:
+                work(params, spec, report, until)
+            else:
+                from pipeline.workers import train_on_workers
+
+                train_on_workers(params, spec, report)
     return store.folder(spec.key)
 
 
@@ -126,14 +132,25 @@ def set_up_torch(params: Params) -> None:
     torch.set_flush_denormal(True)  # tiny gradients would slow the processor down
 
 
-def _train(params: Params, spec: TrainSpec, store: RunStore, until: int, report: Report | None) -> None:
+def work(params: Params, spec: TrainSpec, report: Report | None, until: int = 0) -> None:
+    """A training in this process: all of it, or, where torch.distributed is initialised, one worker's part.
+
+    The first worker alone writes to the store.
+
+    Args:
+        until: as of ``train_run``.
+
+    Raises:
+        UserError: as ``train_run``.
+    """
     from contextlib import nullcontext
 
     from effvis.data.prefetch import Prefetched
+    from effvis.training.parts import workers
     from pipeline.env import environment
     from pipeline.index import load_clips, load_index
     from pipeline.machine import device, peak_memory_mib, reset_peak_memory
-    from pipeline.store import RunLog
+    from pipeline.store import RunLog, RunStore
 
     began = time.time()
     reset_peak_memory()
@@ -143,15 +160,20 @@ def _train(params: Params, spec: TrainSpec, store: RunStore, until: int, report:
     if index.digest != spec.dataset_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this run was planned", "Start again")
     clips = load_clips(params, "train", spec.model.clip_length)
+    store = RunStore(params.runs_dir)
     begun = start(spec, index, clips, _initial_weights(params, spec, store))
     begun.model.to(device(params.resources))
 
-    store.begin(spec.key, spec.describe())
     log = RunLog(store.folder(spec.key))
     prefetch = params.resources.prefetch
     try:
         with Prefetched(begun.pairs) if prefetch else nullcontext(begun.pairs) as pairs:
-            steps, times = _steps(params, spec, begun._replace(pairs=pairs), store, log, until, report)
+            begun = begun._replace(pairs=pairs)
+            if workers()[0] > 0:
+                _follow(params, spec, begun, log)
+                return
+            store.begin(spec.key, spec.describe())
+            steps, times = _steps(params, spec, begun, store, log, until, report)
     except FloatingPointError as error:
         raise Diverged(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
     finally:
@@ -171,15 +193,17 @@ def _steps(
     """Trains to the end, or as far as is wanted, with history and checkpoints; returns the steps and the times of all
     attempts together."""
     from effvis.training.loop import train
+    from effvis.training.parts import of_first_worker
     from pipeline.cli import deferred_stop
     from pipeline.specs import steps_after
 
     snapshot = log.resume() or {"training": None, "times": {"seconds": 0.0, "cpu_seconds": 0.0}}
     clock = _Clock(snapshot["times"])
-    saved, step = time.monotonic(), snapshot["training"]["step"] if snapshot["training"] else 0
+    saved, step = time.monotonic(), of_first_worker(snapshot["training"]["step"] if snapshot["training"] else 0)
     pace = _Pace(report)
     with deferred_stop() as stop:
-        for progress in train(begun.model, begun.losses_of, begun.pairs, spec.train, resume=snapshot["training"]):
+        for progress in train(begun.model, begun.losses_of, begun.pairs, spec.train, resume=snapshot["training"],
+                              accumulate=params.resources.accumulate):
             step, times = progress.step, clock.read()
             log.append({"step": step, "time": time.time(), "seconds": round(times["seconds"], 3), "epoch": progress.epoch,
                         "videos_seen": progress.videos_seen, "lr": progress.lr, "loss": progress.losses["total"],
@@ -196,6 +220,18 @@ def _steps(
             if enough:
                 break
     return step, clock.read()
+
+
+def _follow(params: Params, spec: TrainSpec, begun: Start, log: Any) -> None:
+    """Trains to the end beside the first worker, from the snapshot that it found."""
+    from effvis.training.loop import train
+    from effvis.training.parts import of_first_worker
+
+    step = of_first_worker(0)
+    resume = log.snapshot(step)["training"] if step else None
+    for _ in train(begun.model, begun.losses_of, begun.pairs, spec.train, resume=resume,
+                   accumulate=params.resources.accumulate):
+        pass
 
 
 class _Clock:

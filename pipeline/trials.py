@@ -24,7 +24,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
 from effvis.errors import UserError
-from pipeline.schedule import WORKER_DEATHS_ALLOWED, Job, Status, execute, ray_session
+from pipeline.schedule import WORKER_DEATHS_ALLOWED, Job, Status, execute, ray_running
 from pipeline.search import ENDED, Search, Trial, log_of, new_trial, work_folder, write_search
 from pipeline.search_space import Base, SpaceFile, draw
 
@@ -82,10 +82,10 @@ def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[
     storage = work_folder(plan.params, plan.name) / "ray"
     shutil.rmtree(storage, ignore_errors=True)
     (plan.params.runs_dir / ".progress").mkdir(parents=True, exist_ok=True)
-    with ray_session(slots * resources.threads):
+    with ray_running(slots * resources.threads):
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_run_trial, plan=plan),
-                                {"cpu": resources.threads, "gpu": resources.gpus_per_run}),
+                                {"cpu": resources.threads, "gpu": resources.gpus_per_worker}),
             tune_config=tune.TuneConfig(search_alg=proposals, scheduler=scheduler, num_samples=proposals.open,
                                         max_concurrent_trials=slots, reuse_actors=True),
             run_config=tune.RunConfig(name="trials", storage_path=str(storage), verbose=0,

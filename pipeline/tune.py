@@ -161,6 +161,9 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.search_space import check_space, find_base, load_space
 
     params = load_params(options.params, options.set)
+    if params.resources.workers_per_run > 1:
+        raise UserError(options.params, "resources.workers_per_run", "trials of a search have one worker each",
+                        "Set it to 1 (-S resources.workers_per_run=1), and resources.slots to the trials side by side")
     space = load_space(options.space, row=options.row)
     base = find_base(params, options.space, space)
     prepare(params, [space.row.partition(":")[0]] if space.row else [])

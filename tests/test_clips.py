@@ -193,12 +193,14 @@ def test_prefetched_batches_are_the_same_from_any_step_on(index):
         assert len(prefetched) == len(pairs) and prefetched.seed == pairs.seed
         for step in (3, 4, 5, 1, 2, 9):
             assert _same(prefetched.batch(step), pairs.batch(step))
+        for step, part in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            assert _same(prefetched.batch(step, part, 2), pairs.batch(step, part, 2))
 
 
 def test_the_next_batch_is_prepared_meanwhile(index):
     pairs, prepared = clip_pairs(index), threading.Event()
     batch = pairs.batch
-    pairs.batch = lambda step: (prepared.set() if step == 1 else None, batch(step))[1]
+    pairs.batch = lambda step, *part: (prepared.set() if step == 1 else None, batch(step, *part))[1]
     with Prefetched(pairs) as prefetched:
         prefetched.batch(0)
         assert prepared.wait(timeout=60)
@@ -214,12 +216,12 @@ def test_what_goes_wrong_in_the_thread_is_raised_by_the_batch_that_it_belongs_to
     name = index.videos[0].file_names[2]
     read, broken = pairs.batch, threading.Event()
 
-    def breaks_after_the_first(step):
+    def breaks_after_the_first(step, *part):
         if step == 1:
             (index.images / name).unlink()
             pairs.frames._cache.clear()
             broken.set()
-        return read(step)
+        return read(step, *part)
 
     pairs.batch = breaks_after_the_first
     with Prefetched(pairs) as prefetched:

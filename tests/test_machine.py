@@ -18,20 +18,20 @@ def test_slots_are_what_is_set_or_what_the_machine_holds(monkeypatch):
     assert machine.side_by_side(ResourceSettings(threads=1, memory_gib=4)) == 5, "memory"
     assert machine.side_by_side(ResourceSettings(threads=100)) == 1
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert machine.side_by_side(ResourceSettings(threads=1, memory_gib=1, gpus_per_run=1)) == 2, "GPUs"
+    assert machine.side_by_side(ResourceSettings(threads=1, memory_gib=1, gpus_per_worker=1)) == 2, "GPUs"
 
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch):
     assert machine.device(ResourceSettings()).type == "cpu"
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: False))
-    with pytest.raises(UserError, match="resources.gpus_per_run.*sees none") as error:
-        machine.device(ResourceSettings(gpus_per_run=1))
+    with pytest.raises(UserError, match="resources.gpus_per_worker.*sees none") as error:
+        machine.device(ResourceSettings(gpus_per_worker=1))
     assert "Set it to 0" in str(error.value)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_run_that_asks_for_a_gpu_gets_it():
-    assert machine.device(ResourceSettings(gpus_per_run=1)).type == "cuda"
+    assert machine.device(ResourceSettings(gpus_per_worker=1)).type == "cuda"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak")

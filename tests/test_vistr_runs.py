@@ -38,7 +38,7 @@ def trained_for(steps, index, *, stop_after=None, **changes):
 
     def fresh():
         model = tiny_vistr(**changes)
-        return model, lambda batch: pair_losses(model, batch, VisTRLossWeights()), clip_pairs(index)
+        return model, lambda batch, whole: pair_losses(model, batch, VisTRLossWeights(), whole), clip_pairs(index)
 
     model, losses_of, pairs = fresh()
     snapshot = None

@@ -119,8 +119,11 @@ class ClipPairs:
         """Steps per epoch."""
         return max(1, len(self.index.videos) // self.batch_size)
 
-    def batch(self, step: int) -> ClipPairBatch:
-        """The pairs of a step, counted from 0 over all epochs."""
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> ClipPairBatch:
+        """The pairs of a step, counted from 0 over all epochs, or one of the parts that they are dealt out to.
+
+        Every pair is in one part; the parts differ by one pair at most.
+        """
         epoch, position = divmod(step, len(self))
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.index.videos))
         chosen = np.resize(order[position * self.batch_size: (position + 1) * self.batch_size], self.batch_size)
@@ -129,13 +132,14 @@ class ClipPairs:
         if len(self._sizes) > 1:
             step_rng = np.random.default_rng((self.seed, epoch, position, self.batch_size))
             size = self._sizes[step_rng.integers(len(self._sizes))]
-        pairs = [self._pair(int(video), size, np.random.default_rng((self.seed, epoch, position, slot)))
-                 for slot, video in enumerate(chosen)]
+        slots = range(part, self.batch_size, parts)
+        pairs = [self._pair(int(chosen[slot]), size, np.random.default_rng((self.seed, epoch, position, slot)))
+                 for slot in slots]
         by_place = list(zip(*pairs, strict=True))
         return ClipPairBatch(
             frames=tuple(torch.stack([frames for frames, _ in clips]) for clips in by_place),
             targets=tuple([targets for _, targets in clips] for clips in by_place),
-            videos=[int(video) for video in chosen])
+            videos=[int(chosen[slot]) for slot in slots])
 
     def _pair(self, video: int, size: tuple[int, int], rng: np.random.Generator) -> list[tuple[Tensor, ClipTargets]]:
         pair = self._pairs_by_video[rng.integers(self._first_of_video[video], self._first_of_video[video + 1])]

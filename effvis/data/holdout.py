@@ -50,8 +50,18 @@ def divide(index: DatasetIndex, held_out: Collection[int]) -> tuple[DatasetIndex
     Args:
         held_out: ids of videos.
     """
-    return _part(index, [v for v, video in enumerate(index.videos) if video.id not in held_out]), \
-        _part(index, [v for v, video in enumerate(index.videos) if video.id in held_out])
+    return select(index, [v for v, video in enumerate(index.videos) if video.id not in held_out]), \
+        select(index, [v for v, video in enumerate(index.videos) if video.id in held_out])
+
+
+def select(index: DatasetIndex, places: list[int]) -> DatasetIndex:
+    """The videos at these places, as a split of their own; its digest follows from the split's and from their ids."""
+    new_place = {old: new for new, old in enumerate(places)}
+    videos = tuple(index.videos[v] for v in places)
+    digest = hashlib.sha256(f"{index.digest} {[video.id for video in videos]}".encode()).hexdigest()
+    tracks = tuple(replace(track, video_index=new_place[track.video_index])
+                   for track in index.tracks if track.video_index in new_place)
+    return DatasetIndex(index.images, digest, index.categories, videos, tracks)
 
 
 def videos_by_category(index: DatasetIndex) -> dict[str, int]:
@@ -74,12 +84,3 @@ def _categories_shown(index: DatasetIndex) -> dict[int, set[int]]:
 def _draw(seed: int, video: int) -> bytes:
     """A random order that is the same on every machine and under every version of every library."""
     return hashlib.sha256(f"{seed}:{video}".encode()).digest()
-
-
-def _part(index: DatasetIndex, places: list[int]) -> DatasetIndex:
-    new_place = {old: new for new, old in enumerate(places)}
-    videos = tuple(index.videos[v] for v in places)
-    digest = hashlib.sha256(f"{index.digest} {[video.id for video in videos]}".encode()).hexdigest()
-    tracks = tuple(replace(track, video_index=new_place[track.video_index])
-                   for track in index.tracks if track.video_index in new_place)
-    return DatasetIndex(index.images, digest, index.categories, videos, tracks)

@@ -19,18 +19,18 @@ class Prefetched:
         self.seed, self.batch_size, self.clips_per_video = pairs.seed, pairs.batch_size, pairs.clips_per_video
         self._pairs = pairs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="clips")  # one: the caches of the pairs have no lock
-        self._ahead: tuple[int, Future[ClipPairBatch]] | None = None
+        self._ahead: dict[tuple[int, int, int], Future[ClipPairBatch]] = {}
 
     def __len__(self) -> int:
         """Steps per epoch."""
         return len(self._pairs)
 
-    def batch(self, step: int) -> ClipPairBatch:
-        """As ``ClipPairs.batch``; the batch of the step after it is begun."""
-        if self._ahead is None or self._ahead[0] != step:
-            self._ahead = step, self._thread.submit(self._pairs.batch, step)
-        batch = self._ahead[1].result()
-        self._ahead = step + 1, self._thread.submit(self._pairs.batch, step + 1)
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> ClipPairBatch:
+        """As ``ClipPairs.batch``; the same part of the next step is begun."""
+        wanted = self._ahead.pop((step, part, parts), None) or self._thread.submit(self._pairs.batch, step, part, parts)
+        batch = wanted.result()
+        following = step + 1, part, parts
+        self._ahead[following] = self._thread.submit(self._pairs.batch, *following)
         return batch
 
     def __enter__(self) -> Prefetched:

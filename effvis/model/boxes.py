@@ -12,6 +12,11 @@ DELTA_WEIGHTS = (2.0, 2.0, 1.0, 1.0)
 LARGEST_LOG_SCALE = math.log(1e5 / 16)
 
 
+def at_least_fp32(values: Tensor) -> Tensor:
+    """What autocast left in half precision as fp32: boxes would be off by pixels, and losses by parts of a hundred."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """(..., 4) centre and size to corners."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2

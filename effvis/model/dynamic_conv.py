@@ -43,7 +43,7 @@ class _Aggregation(torch.autograd.Function):
         similarity = norm.new_full((3, *norm.shape), float("-inf"))
         similarity[0, :, :, later] = similarity[2, :, :, now] = cosine / temperature
         similarity[1] = 1.0 / temperature
-        weight = similarity.softmax(dim=0)
+        weight = similarity.softmax(dim=0).to(x_BNTPC.dtype)  # autocast would have it in fp32
         before, here, after = weight.unsqueeze(-1)
 
         mixed = torch.mul(here, x_BNTPC, out=x_BNTPC.new_empty(x_BNTPC.shape))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_body
-from effvis.model.boxes import cxcywh_to_xyxy
+from effvis.model.boxes import at_least_fp32, cxcywh_to_xyxy
 from effvis.model.heads import gather_tracklets
 from effvis.model.vistr_parts import (
     BoxAttention,
@@ -113,7 +113,7 @@ class VisTR(nn.Module):
             decoded.append(self.decoder_norm(x))
         decoded_DBNTC = torch.stack(decoded).unflatten(2, (self.config.queries, frames))
 
-        boxes = cxcywh_to_xyxy(self.box(decoded_DBNTC).sigmoid())
+        boxes = cxcywh_to_xyxy(at_least_fp32(self.box(decoded_DBNTC)).sigmoid())
         memory_FCHW = memory.view(clips * frames, rows, columns, channels).permute(0, 3, 1, 2).contiguous()
         return VisTROutput(
             logits_DBNTK=self.class_logits(decoded_DBNTC), boxes_DBNT4=boxes * boxes.new_tensor([width, height] * 2),

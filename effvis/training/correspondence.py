@@ -11,17 +11,20 @@ from torch import Tensor
 from effvis.config import LossWeights
 from effvis.model.efficientvis import BaseFeatures, EfficientVIS
 from effvis.training.losses import Predictions, interaction_losses, stack_outputs
-from effvis.training.matching import find_matches, match, matching_cost
+from effvis.training.matching import Whole, find_matches, itself, match, matching_cost
 from effvis.training.targets import ClipPairBatch, ClipTargets, stack_targets
 
 
 def pair_losses(
-    model: EfficientVIS, batch: ClipPairBatch, weights: LossWeights, correspondence: bool
+    model: EfficientVIS, batch: ClipPairBatch, weights: LossWeights, correspondence: bool, whole: Whole = itself
 ) -> dict[str, Tensor]:
     """Losses of B clip pairs, summed over the M interactions and averaged over the two clips (Eq. 5).
 
     With correspondence learning, the first clip's output queries are the second clip's initial ones, and an instance
     seen in both clips stays with its tracklet. Without, the two clips are two independent clips.
+
+    Args:
+        whole: where the pairs are a part of a batch; see ``find_matches``.
     """
     pairs = len(batch.videos)
     device = model.query_NTC.device
@@ -34,7 +37,8 @@ def pair_losses(
     size = features.pyramid[0].new_tensor([features.width, features.height] * 2)
     cost_MBNK = matching_cost(predictions.logits_MBNTK, predictions.boxes_MBNT4, targets, size, weights)
     assignment_MBK = _assign(cost_MBNK.float().cpu().numpy(), clips, pairs if correspondence else len(clips))
-    matches = find_matches(assignment_MBK, stacked.present_BKT.numpy(), groups=2 if correspondence else 1, device=device)
+    groups = 2 if correspondence else 1
+    matches = find_matches(assignment_MBK, stacked.present_BKT.numpy(), groups=groups, device=device, whole=whole)
     return interaction_losses(model, features, predictions, targets, matches, weights)
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from effvis.config import OptimisationConfig
 from effvis.data.clips import ClipPairs
-from effvis.training.targets import ClipPairBatch
+from effvis.training.parts import BatchGradients, LossesOf
 
 # What the parameters of a backbone are named with: EfficientVIS's has a pyramid around its body, VisTR's has none.
 BACKBONE_PREFIXES = ("backbone.", "body.")
@@ -48,44 +48,55 @@ def learning_rate(config: OptimisationConfig, step: int, steps_per_epoch: int) -
 
 
 def train(
-    model: nn.Module, losses_of: Callable[[ClipPairBatch], dict[str, Tensor]], pairs: ClipPairs,
-    config: OptimisationConfig, *, resume: dict[str, Any] | None = None
+    model: nn.Module, losses_of: LossesOf, pairs: ClipPairs, config: OptimisationConfig, *,
+    resume: dict[str, Any] | None = None, accumulate: int = 1
 ) -> Iterator[Progress]:
     """Trains in place, yielding after every step.
 
     The same model, pairs and config give bitwise the same weights on one machine, resumed or not: a step's clips, and
     what dropout leaves out in it, follow from the seed of ``pairs`` and its number alone.
 
+    Where torch.distributed is initialised, each worker calls this with the same model, and computes its parts of each batch;
+    all yield the same. Without dropout, the number of parts then changes what rounding changes, no more.
+
     Args:
         losses_of: the weighted losses of a batch, by name; their sum is minimised.
-        resume: what ``Progress.state()`` gave.
+        resume: what ``Progress.state()`` gave, on any worker.
+        accumulate: parts into which each worker divides its share of a batch, for less memory. More than one cost a further
+            forward pass.
 
     Raises:
         FloatingPointError: the loss is not finite.
+        UserError: a batch has fewer pairs than parts.
     """
     optimizer = torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay, fused=True)
+    scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=config.precision == "fp16")
     done = 0
     if resume is not None:
         model.load_state_dict(resume["model"])
         optimizer.load_state_dict(resume["optimizer"])
         done = resume["step"]
+        if scaler.is_enabled():
+            scaler.load_state_dict(resume["scaler"])
     steps = total_steps(config, len(pairs))
     model.train()
+    gradients = BatchGradients(model, losses_of, pairs, precision=config.precision, accumulate=accumulate)
     for step in range(done, steps):
         for group in optimizer.param_groups:
             group["lr"] = group["full_lr"] * _schedule(config, step, len(pairs))
-        torch.manual_seed(pairs.seed * 2**32 + step)
-        losses = losses_of(pairs.batch(step))
+        optimizer.zero_grad(set_to_none=True)
+        losses = gradients.backward(step, scaler.scale)
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise FloatingPointError(f"the loss is {total.item()} at step {step + 1}: lower train.lr")
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
 
         def state(step: int = step) -> dict[str, Any]:
-            return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
+                    **({"scaler": scaler.state_dict()} if scaler.is_enabled() else {})}
 
         yield Progress(
             step=step + 1, total_steps=steps, epoch=(step + 1) / len(pairs), videos_seen=(step + 1) * pairs.batch_size,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effvis.config import LossWeights
-from effvis.model.boxes import generalized_iou
+from effvis.model.boxes import at_least_fp32, generalized_iou
 from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
 from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches
 from effvis.training.targets import StackedTargets
@@ -30,7 +30,7 @@ def stack_outputs(parts: Sequence[Sequence[ClipOutput]]) -> Predictions:
     def stack(name: str) -> Tensor:
         return torch.cat([torch.stack([getattr(output, name) for output in outputs]) for outputs in parts], dim=1)
 
-    return Predictions(stack("logits_BNTK"), stack("boxes_BNT4"), stack("query_BNTC"))
+    return Predictions(at_least_fp32(stack("logits_BNTK")), at_least_fp32(stack("boxes_BNT4")), stack("query_BNTC"))
 
 
 def interaction_losses(
@@ -85,7 +85,7 @@ def _mask_logits(model: EfficientVIS, features: BaseFeatures, predictions: Predi
         boxes_BKT4 = predictions.boxes_MBNT4[stage].detach()[clip_B1, matches.select_MBK[stage]]
         regions = model.regions(features, boxes_BKT4, model.config.mask_roi_size).flatten(0, 2)
         logits.append(head(query, regions.index_select(0, row)))
-    return torch.cat(logits)
+    return at_least_fp32(torch.cat(logits))
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,13 @@ from effvis.model.boxes import generalized_iou
 from effvis.training.targets import StackedTargets
 
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
+# Of counts of a part of a batch, those of the whole batch; where losses are normalised, all parts must be counted.
+Whole = Callable[[np.ndarray], np.ndarray]
+
+
+def itself(counts: np.ndarray) -> np.ndarray:
+    """The ``Whole`` of a batch that is not divided."""
+    return counts
 
 
 @torch.no_grad()
@@ -72,6 +79,7 @@ class Matches:
         stage_R, clip_R, tracklet_R, instance_R, frame_R: where each triple is.
         rows_M: how many triples each stage has.
         share_MB: by which the losses of a stage and clip are multiplied.
+        whole_rows_M, whole_clips: triples of each stage, and clips, of the whole batch that the B clips are a part of.
     """
 
     select_MBK: Tensor
@@ -82,20 +90,27 @@ class Matches:
     frame_R: Tensor
     rows_M: list[int]
     share_MB: Tensor
+    whole_rows_M: list[int]
+    whole_clips: int
 
 
-def find_matches(assignment_MBK: np.ndarray, present_BKT: np.ndarray, groups: int, device: torch.device) -> Matches:
+def find_matches(
+    assignment_MBK: np.ndarray, present_BKT: np.ndarray, groups: int, device: torch.device, whole: Whole = itself
+) -> Matches:
     """The matched triples of an assignment.
 
     Args:
         assignment_MBK: per stage, clip and instance its tracklet or -1.
         groups: the clips are so many equal groups, one after the other; the losses of a group are normalised by the number
             of its triples, at least one, and averaged over the groups.
+        whole: called once. The losses of the parts of a batch, each normalised by the triples of all, sum to the batch's.
     """
     matched_MBKT = (assignment_MBK >= 0)[..., None] & present_BKT
     stage_R, clip_R, instance_R, frame_R = np.nonzero(matched_MBKT)
     triples_MG = np.stack([part.sum(axis=(1, 2, 3)) for part in np.split(matched_MBKT, groups, axis=1)], axis=1)
-    share_MB = np.repeat(1 / (groups * np.maximum(triples_MG, 1)), matched_MBKT.shape[1] // groups, axis=1)
+    clips = matched_MBKT.shape[1]
+    whole_MG, whole_clips = np.split(whole(np.insert(triples_MG, groups, clips, axis=1)), [groups], axis=1)
+    share_MB = np.repeat(1 / (groups * np.maximum(whole_MG, 1)), clips // groups, axis=1)
 
     def on_device(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(device)
@@ -104,7 +119,8 @@ def find_matches(assignment_MBK: np.ndarray, present_BKT: np.ndarray, groups: in
         select_MBK=on_device(np.maximum(assignment_MBK, 0)), stage_R=on_device(stage_R), clip_R=on_device(clip_R),
         tracklet_R=on_device(assignment_MBK[stage_R, clip_R, instance_R]), instance_R=on_device(instance_R),
         frame_R=on_device(frame_R), rows_M=triples_MG.sum(axis=1).tolist(),
-        share_MB=on_device(share_MB.astype(np.float32)))
+        share_MB=on_device(share_MB.astype(np.float32)), whole_rows_M=whole_MG.sum(axis=1).tolist(),
+        whole_clips=int(whole_clips[0, 0]))
 
 
 def _focal_terms(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from effvis.model.boxes import generalized_iou
 from effvis.model.vistr import VisTR, VisTROutput, masks_at_input_size
-from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches, find_matches, match
+from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches, Whole, find_matches, itself, match
 from effvis.training.targets import ClipPairBatch, ClipTargets, StackedTargets, stack_targets
 from effvis.vistr_config import VisTRLossWeights
 
@@ -40,7 +40,7 @@ def matching_cost(
 
 
 def clip_losses(
-    model: VisTR, frames_BTCHW: Tensor, targets: Sequence[ClipTargets], weights: VisTRLossWeights
+    model: VisTR, frames_BTCHW: Tensor, targets: Sequence[ClipTargets], weights: VisTRLossWeights, whole: Whole = itself
 ) -> dict[str, Tensor]:
     """Weighted losses of B clips, each a scalar: class and box summed over the decoder layers, masks of the last layer.
 
@@ -48,6 +48,9 @@ def clip_losses(
     normalised by the number of matched (instance, frame) pairs where the instance is present, at least one. Of more
     instances than queries those that fit worst have no tracklet. Without any instance the box and mask losses are zeros
     that still touch every parameter.
+
+    Args:
+        whole: where the clips are a part of a batch; see ``find_matches``.
     """
     device = model.query_NTC.device
     output = model(frames_BTCHW.to(device))
@@ -60,13 +63,15 @@ def clip_losses(
     for layer, cost_BNK in enumerate(cost_DBNK):
         for b, clip in enumerate(targets):
             assignment_DBK[layer, b, : len(clip)] = match(cost_BNK[b, :, : len(clip)])
-    matches = find_matches(assignment_DBK, stacked.present_BKT.numpy(), groups=1, device=device)
+    matches = find_matches(assignment_DBK, stacked.present_BKT.numpy(), groups=1, device=device, whole=whole)
     return _class_and_box_losses(output, truth, matches, size, weights) | _mask_losses(model, output, truth, matches, weights)
 
 
-def pair_losses(model: VisTR, batch: ClipPairBatch, weights: VisTRLossWeights) -> dict[str, Tensor]:
+def pair_losses(
+    model: VisTR, batch: ClipPairBatch, weights: VisTRLossWeights, whole: Whole = itself
+) -> dict[str, Tensor]:
     """Losses of B clip pairs; VisTR carries nothing from clip to clip, so that they are 2B clips (or B, with one of each)."""
-    return clip_losses(model, torch.cat(batch.frames), [clip for clips in batch.targets for clip in clips], weights)
+    return clip_losses(model, torch.cat(batch.frames), [clip for clips in batch.targets for clip in clips], weights, whole)
 
 
 def _class_and_box_losses(
@@ -78,8 +83,16 @@ def _class_and_box_losses(
     labels[where_R] = targets.labels_BK[matches.clip_R, matches.instance_R]
     class_weight = torch.ones(no_object + 1, device=size_4.device)
     class_weight[no_object] = weights.no_object
-    category = sum(F.cross_entropy(logits.flatten(0, 2).float(), truth.flatten(), class_weight)
-                   for logits, truth in zip(output.logits_DBNTK, labels, strict=True))
+    queries = labels[0, 0].numel()
+
+    def weight(triples: int, clips: int) -> float:
+        return triples + weights.no_object * (clips * queries - triples)
+
+    category = sum(
+        F.cross_entropy(logits.flatten(0, 2).float(), truth.flatten(), class_weight)
+        * (weight(triples, len(truth)) / weight(whole_triples, matches.whole_clips))
+        for logits, truth, triples, whole_triples in zip(
+            output.logits_DBNTK, labels, matches.rows_M, matches.whole_rows_M, strict=True))
 
     boxes_R4 = output.boxes_DBNT4[where_R]
     true_R4 = targets.boxes_BKT4[matches.clip_R, matches.instance_R, matches.frame_R]

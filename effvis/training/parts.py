@@ -1,0 +1,140 @@
+"""A batch in parts: one for each worker of torch.distributed, or several of them, one after the other.
+
+The parts' losses are normalised by the counts of the whole batch, so that they sum to its losses, and their gradients to its
+gradient, however many parts there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from effvis.data.clips import ClipPairs
+from effvis.errors import UserError
+from effvis.training.matching import Whole
+from effvis.training.targets import ClipPairBatch
+
+# Called as ``losses_of(batch, whole=whole)``: the weighted losses of a batch, or of the part of one, by name.
+LossesOf = Callable[..., dict[str, Tensor]]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def workers() -> tuple[int, int]:
+    """This process's rank and the number of workers; (0, 1) where torch.distributed is not initialised."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def of_first_worker(number: int) -> int:
+    """The first worker's ``number``, on every worker."""
+    rank, number_of_workers = workers()
+    if number_of_workers == 1:
+        return number
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    told = torch.tensor(number if rank == 0 else 0, device=device)
+    dist.all_reduce(told)
+    return int(told)
+
+
+class BatchGradients:
+    """Losses and gradients of whole batches, of which this worker computes its parts.
+
+    Args:
+        model: on its device.
+        accumulate: parts of each worker.
+        precision: of ``OptimisationConfig``.
+
+    Raises:
+        UserError: a batch has fewer pairs than parts.
+    """
+
+    def __init__(self, model: nn.Module, losses_of: LossesOf, pairs: ClipPairs, *, precision: str, accumulate: int):
+        self._rank, self._workers = workers()
+        self._accumulate, self._parts = accumulate, accumulate * self._workers
+        if pairs.batch_size < self._parts:
+            raise UserError("train", "batch_size", f"{pairs.batch_size} pairs cannot be divided into {self._parts} parts "
+                            f"({self._workers} workers, {accumulate} of each)", "Take fewer workers or parts, or more pairs")
+        self._pairs, self._precision = pairs, precision
+        self._device = next(model.parameters()).device
+        self._losses: nn.Module = _Losses(model, losses_of)
+        self._gradients = self._losses
+        if self._workers > 1:
+            self._gradients = _distributed(self._losses)
+
+    def backward(self, step: int, scaled: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Adds the gradient of a step's batch to the parameters', on every worker, and returns the batch's losses.
+
+        Args:
+            scaled: what is differentiated, of the sum of the losses.
+        """
+        own = [self._rank * self._accumulate + number for number in range(self._accumulate)]
+        batches = {part: self._pairs.batch(step, part, self._parts) for part in own}
+        whole = self._sum_over_workers if self._accumulate == 1 else self._counted(step, batches)
+        sums: Tensor | float = 0.0
+        names: list[str] = []
+        for part, batch in batches.items():
+            with self._gradients.no_sync() if self._workers > 1 and part != own[-1] else contextlib.nullcontext():
+                losses = self._of(self._gradients, step, part, batch, whole)
+                names, values = list(losses), torch.stack(list(losses.values()))
+                # DistributedDataParallel averages over the workers.
+                scaled(values.sum() * self._workers).backward()
+            sums = sums + values.detach()
+        if self._workers > 1:
+            dist.all_reduce(sums)
+        return dict(zip(names, sums, strict=True))
+
+    def _of(self, losses: nn.Module, step: int, part: int, batch: ClipPairBatch, whole: Whole) -> dict[str, Tensor]:
+        # What dropout leaves out follows from seed, step and part alone.
+        torch.manual_seed(self._pairs.seed * 2**32 + part * 2**24 + step)
+        dtype = _DTYPES.get(self._precision)
+        with contextlib.nullcontext() if dtype is None else torch.autocast(self._device.type, dtype):
+            return losses(batch, whole)
+
+    def _counted(self, step: int, batches: dict[int, ClipPairBatch]) -> Whole:
+        """Matches the parts beforehand, for the counts of all of them: a part's graph cannot wait for the next part's."""
+        counts: list[np.ndarray] = []
+
+        def note(of_part: np.ndarray) -> np.ndarray:
+            counts.append(of_part)
+            return of_part
+
+        with torch.no_grad():
+            for part, batch in batches.items():
+                self._of(self._losses, step, part, batch, note)
+        total = self._sum_over_workers(np.sum(counts, axis=0))
+        return lambda of_part: total
+
+    def _sum_over_workers(self, counts: np.ndarray) -> np.ndarray:
+        if self._workers == 1:
+            return counts
+        total = torch.from_numpy(counts).to(self._device)
+        dist.all_reduce(total)
+        return total.cpu().numpy()
+
+
+def _distributed(losses: nn.Module) -> DistributedDataParallel:
+    with warnings.catch_warnings():
+        # What PyTorch 2.13 would rather have it called is not there in 2.11.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+        # Batch normalisation is frozen: buffers never differ.
+        return DistributedDataParallel(losses, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+class _Losses(nn.Module):
+    """The losses as a forward pass, around which DistributedDataParallel gathers gradients."""
+
+    def __init__(self, model: nn.Module, losses_of: LossesOf):
+        super().__init__()
+        self.model, self._losses_of = model, losses_of
+
+    def forward(self, batch: ClipPairBatch, whole: Whole) -> dict[str, Any]:
+        return self._losses_of(batch, whole=whole)
