@@ -39,6 +39,7 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command as every other
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing of it is used
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "60",
+    "RAY_AIR_NEW_OUTPUT": "0",  # its banner would stand between the results on stdout
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
