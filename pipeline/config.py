@@ -16,9 +16,9 @@ import yaml
 from effvis.config import Config, InferenceConfig, OptimisationConfig, build
 from effvis.errors import UserError
 from pipeline.keys import evaluation_code_digest, key, training_digest
-from pipeline.settings import DERIVED, Params, RowSettings
+from pipeline.settings import DERIVED, OF_A_RUN, Params, RowSettings
 from pipeline.specs import EvalSpec, Method, TrainSpec, method_of
-from pipeline.table_file import Row, Table, TableFile
+from pipeline.table_file import Row, RowFile, Table, TableFile
 
 if TYPE_CHECKING:
     from pipeline.settings import ModelSettings, VisTRModelSettings
@@ -57,6 +57,31 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
     params = params.model_copy(update=folders)
     params._root = path.parent
     return params
+
+
+def with_values(params: Params, values: Mapping[str, Any], *, where: object, prefix: str) -> Params:
+    """The same parameters with other values of some dotted keys, as in ``{"train.lr": 1e-3}``.
+
+    Args:
+        where, prefix: the file that the values stand in and the section there, for the error message.
+
+    Raises:
+        UserError: a key is unknown or nothing that a run is made of, or its value is wrong.
+    """
+    merged = params.model_dump()
+    for dotted, value in values.items():
+        if dotted in DERIVED:
+            raise UserError(where, f"{prefix}.{dotted}", "cannot be set", f"Remove it. {DERIVED[dotted]}")
+        if not dotted.startswith(OF_A_RUN):
+            raise UserError(where, f"{prefix}.{dotted}", "is not what a run is made of",
+                            f"Such keys begin with {', '.join(OF_A_RUN)}")
+        merged = _merge(merged, _nested(dotted, value))
+    try:
+        changed = build(Params, merged, where=where)
+    except UserError as error:
+        raise UserError(where, f"{prefix}.{error.key}", error.problem, error.remedy) from None
+    changed._root = params.root
+    return changed
 
 
 def known_tables(params: Params) -> list[str]:
@@ -105,8 +130,11 @@ def _read_table(params: Params, name: str) -> tuple[TableFile, list[RowSettings]
                         f"Known tables: {', '.join(known_tables(params)) or 'none'}")
     path = params.root / "experiments" / f"{name}.yaml"
     table = build(TableFile, read_mapping(path, "Restore it"), where=path)
-    return table, [build(RowSettings, row.set, where=path, prefix=f"rows.{number}.set")
-                   for number, row in enumerate(table.rows)]
+    all_settings = [build(RowSettings, row.set, where=path, prefix=f"rows.{number}.set")
+                    for number, row in enumerate(table.rows)]
+    for number, settings in enumerate(all_settings):
+        with_values(params, settings.params, where=path, prefix=f"rows.{number}.set.params")
+    return table, all_settings
 
 
 def load_grid(params: Params, name: str) -> tuple[Row, ...]:
@@ -134,11 +162,23 @@ def find_row(params: Params, row: str | None) -> RowSettings:
     Raises:
         UserError: no such row, or it is not run.
     """
-    if row is None:
-        return params.headline
+    return params.headline if row is None else _find_in_table(params, row)[1]
+
+
+def find_row_file(params: Params, row: str) -> RowFile:
+    """``<table>:<row's name>`` as it is written.
+
+    Raises:
+        UserError: no such row, or it is not run.
+    """
+    return _find_in_table(params, row)[0]
+
+
+def _find_in_table(params: Params, row: str) -> tuple[RowFile, RowSettings]:
     table, _, name = row.partition(":")
     file, all_settings = _read_table(params, table)
-    runnable = {found.name: settings for found, settings in zip(file.rows, all_settings, strict=True) if found.not_run is None}
+    runnable = {found.name: (found, settings)
+                for found, settings in zip(file.rows, all_settings, strict=True) if found.not_run is None}
     if name not in runnable:
         raise UserError("--row", row, f"{table} has no such row to run", f"Its rows are {', '.join(map(repr, runnable))}")
     return runnable[name]
@@ -150,11 +190,15 @@ def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpe
     Raises:
         UserError: the dataset is not indexed yet, or no shipped weights fit.
     """
-    params = params.with_dataset(settings.dataset)
+    params = _of_row(params, settings)
     inference = _override(params.inference, settings, "linking", "test_fps")
     if settings.method == "vistr":
         inference = inference.model_copy(update={"linking": "hand-craft"})
     return _evaluation(params, _train_spec(params, settings, seed), inference)
+
+
+def _of_row(params: Params, settings: RowSettings) -> Params:
+    return with_values(params.with_dataset(settings.dataset), settings.params, where="a row", prefix="set.params")
 
 
 def pretrained_evaluation(params: Params, spec: TrainSpec) -> EvalSpec:
@@ -179,7 +223,7 @@ def pretrain_spec(params: Params, settings: RowSettings) -> TrainSpec:
 
     All rows that are the same network at T=1 share it, with or without correspondence learning.
     """
-    params = params.with_dataset(settings.dataset)
+    params = _of_row(params, settings)
     return _pretrain_spec(params, _network(params, settings), _correspondence(params, settings))
 
 
@@ -288,10 +332,15 @@ def _parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             equals = ""
         if not equals or not all(dotted.split(".")):
             raise UserError("command line", f"-S {text}", "is not an override", "Write it as -S train.epochs=2")
-        for part in reversed(dotted.split(".")):
-            nested = {part: nested}
-        result = _merge(result, nested)
+        result = _merge(result, _nested(dotted, nested))
     return result
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    """``{"a": {"b": value}}`` of ``a.b``."""
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return value
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

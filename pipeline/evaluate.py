@@ -39,7 +39,7 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None
         only), ``seconds`` of prediction, ``frames``, ``frames_per_second``, and the keys ``run`` and ``evaluation``.
 
     Raises:
-        UserError: the run is not trained, or the dataset is not the one that the spec was made for.
+        UserError: the run is not trained so far, or the dataset is not the one that the spec was made for.
     """
     from pipeline.store import RunStore
 
@@ -106,6 +106,7 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
     from pipeline.holdout import ground_truth
     from pipeline.index import load_index
     from pipeline.specs import steps_after
+    from pipeline.train import steps_of_whole
 
     params = params.of_dataset(spec.train.dataset_name)
     index = load_index(params, "val")
@@ -120,6 +121,7 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
     truth = ground_truth(params, index)
     scored = {threshold: score(truth, predictions) for threshold, predictions in candidates.items()}
     best = max(scored, key=lambda threshold: scored[threshold].metrics["AP"])
+    whole = steps_of_whole(store.folder(spec.train.key), spec.train)
     frames = sum(len(kept) for kept in candidates[best].kept.values())
     sweep = {"threshold": best, "ap_by_threshold": {str(t): found.metrics["AP"] for t, found in scored.items()}}
     return store.write_evaluation(spec.train.key, spec.key, candidates[best].results, {
@@ -127,7 +129,7 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
         "per_category": scored[best].per_category, **(sweep if best is not None else {}),
         "inference": spec.inference.model_dump(mode="json"), "seconds": round(seconds, 3), "frames": frames,
         "frames_per_second": round(frames / seconds, 2), "time": time.time(),
-        "videos_seen": steps_after(store.done(spec.train.key)["steps"], spec.halvings) * spec.train.train.batch_size})
+        "videos_seen": steps_after(whole, spec.halvings) * spec.train.train.batch_size})
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """What the run store holds, as the MLflow runs that show it: a grid per table, below it trainings, below them evaluations.
 
+A search is shown as a table is, by the name search.<its own>, with its trials as rows.
 A training is below the first table that shows it. Its tags ``table`` and ``row`` name that cell, and for each table that
 shows it there is a tag of the table's name, e.g. ``table1e`` with the row as its value: docs/mlflow.md says what one asks
 with them.
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from effvis.errors import UserError
 from pipeline.keys import key
 from pipeline.mirror import Record, Step, flat
+from pipeline.search import all_searches, folder_of
 
 if TYPE_CHECKING:
     from pipeline.config import Params, Row
+    from pipeline.search import Search
 
 Cells = Mapping[str, list[tuple[str, str]]]  # of each key
 Reports = Mapping[Path, dict[str, Any]]  # metrics.json: its content
@@ -39,12 +42,15 @@ def records(params: Params, cells: Cells) -> Iterator[Record]:
     tables = _tables(params)
     locked = RunStore(params.runs_dir).locked()
     folders = [file.parent for file in sorted(Path(params.runs_dir).glob("*/config.yaml")) if file.is_file()]
+    searches = {f"search.{search.name}": search for search in all_searches(params)}
+    cells = _with_trials(cells, searches)
     grids = []
-    for table in tables:
+    for table in (*tables, *searches):
         own = [folder for folder in folders if any(name == table for name, _ in cells[folder.name])]
-        if own and (table in params.tables or _table_files(params, table)):
+        files = _search_files(params, searches[table]) if table in searches else _table_files(params, table)
+        if own and (table in params.tables or table in searches or files):
             grids.append(table)
-            yield _grid(params, table, own, locked)
+            yield _grid(params, table, own, locked, files)
     for folder in folders:
         reports = {file: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("eval/*/metrics.json"))}
         parent = next((table for table, _ in cells[folder.name] if table in grids), None)
@@ -69,6 +75,16 @@ def table_cells(params: Params) -> Cells:
                 cells[training.key][row.table, row.name] = None
                 training = training.parent
     return defaultdict(list, {name: list(pairs) for name, pairs in cells.items()})
+
+
+def _with_trials(cells: Cells, searches: Mapping[str, Search]) -> Cells:
+    """The cells with the trials of searches after the tables' rows."""
+    found = defaultdict(list, {name: list(pairs) for name, pairs in cells.items()})
+    for name, search in searches.items():
+        for trial in search.trials:
+            for one in (*trial.runs, *trial.evaluations):
+                found[one].append((name, f"trial {trial.number}"))
+    return found
 
 
 def _tables(params: Params) -> list[str]:
@@ -100,9 +116,16 @@ def _table_files(params: Params, table: str) -> tuple[Path, ...]:
     return tuple(sorted(Path(params.results_dir).glob(f"{table}.*")))
 
 
-def _grid(params: Params, table: str, trainings: list[Path], locked: Collection[str]) -> Record:
+def _search_files(params: Params, search: Search) -> tuple[Path, ...]:
+    """What a search ended with; none before."""
+    files = (folder_of(params, search.name) / name for name in ("index.html", "best.yaml", "trials.csv"))
+    return tuple(file for file in files if file.is_file())
+
+
+def _grid(
+    params: Params, table: str, trainings: list[Path], locked: Collection[str], files: tuple[Path, ...]
+) -> Record:
     """With the table as its files and, for whoever opens the run's page, as its description; and with the report."""
-    files = _table_files(params, table)
     text = Path(params.results_dir) / f"{table}.md"
     note = {_NOTE: text.read_text(encoding="utf-8")[:_NOTE_LENGTH]} if text in files else {}
     began = min(_milliseconds(folder / "config.yaml") for folder in trainings)

@@ -110,13 +110,13 @@ def run_pool(
     progress_folder.mkdir(parents=True, exist_ok=True)
     with ray_running(slots * workers * threads) as ray:
         own = {"num_cpus": threads, "num_gpus": gpus} if workers == 1 else {"num_cpus": 0}
-        execute = ray.remote(_execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
+        start = ray.remote(execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
         running: dict[Any, Status] = {}
         while True:
             _skip_what_cannot_run(statuses)
             for status in _ready(statuses)[: slots - len(running)]:
                 status.state, status.started = "running", time.monotonic()
-                running[execute.remote(status.job, status.progress_file)] = status
+                running[start.remote(status.job, status.progress_file)] = status
             on_change(list(statuses.values()))
             if not running:
                 break
@@ -173,7 +173,7 @@ def _outcome(ray, reference, job: Job) -> str:
         return message
 
 
-def _execute(job: Job, progress_file: Path) -> str:
+def execute(job: Job, progress_file: Path) -> str:
     """Runs in a Ray worker: the job with its output in its log. Returns "" or one line on what went wrong."""
     try:
         with explained(job.log):  # on a full disk, what the job says has no place either

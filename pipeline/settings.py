@@ -24,6 +24,9 @@ DERIVED = {
     "vistr.model.clip_length": "It follows from a row's T and from scale.T",
 }
 
+# Where a row's ``params`` may reach: what a training or an evaluation is made of, and so its key.
+OF_A_RUN = ("model.", "train.", "inference.", "pretrain.train.", "vistr.model.", "vistr.train.", "vistr.pretrain.train.")
+
 
 def _word(value: Any) -> Any:
     """YAML reads ``on`` and ``off`` as true and false."""
@@ -147,6 +150,7 @@ class RowSettings(Config):
     augmentation: Literal["none", "multi-scale", "random-crop"] | None = Field(None, description="of the clip training")
     backbone: Literal["R50", "R101"] | None = Field(None, description="the paper's, before scaling")
     dataset: Literal["youtube-vis-2019", "youtube-vis-2021"] | None = Field(None, description="the paper's, before scaling")
+    params: dict[str, Any] = Field({}, description="parameters that are otherwise than in params.yaml, by dotted key")
 
     @model_validator(mode="after")
     def _vistr_has_no_tracklet_queries(self):

@@ -126,18 +126,22 @@ class RunStore:
             file.parent.mkdir(exist_ok=True)
         write_atomically(file, save({name: value.contiguous() for name, value in weights.items()}))
 
+    def has_snapshot(self, key: str, halvings: int) -> bool:
+        """Whether the training kept its weights after 1/2**halvings; it need not be done."""
+        return self._snapshot_file(key, halvings).is_file()
+
     def load_snapshot(self, key: str, halvings: int) -> dict[str, Any]:
         """What ``keep_snapshot`` stored, as tensors by name.
 
         Raises:
-            UserError: the training kept none so early, or is not done.
+            UserError: the training kept none so early, or is not so far yet.
         """
         from safetensors.torch import load_file
 
         if not halvings:
             return self.load_weights(key)
         file = self._snapshot_file(key, halvings)
-        if not self.is_done(key) or not file.is_file():
+        if not self.has_snapshot(key, halvings):
             raise UserError(file, "(file)", "this training kept no such snapshot",
                             f"Set resources.snapshots to {halvings} or more, move {self.folder(key)} away and train it again")
         return load_file(file)

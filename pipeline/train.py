@@ -29,7 +29,11 @@ REPORT_SECONDS = 1.0
 LAST_STEPS = 50  # the final loss is a mean over so many
 
 
-def train_run(params: Params, spec: TrainSpec, *, report: Report | None = None) -> Path:
+class Diverged(UserError):
+    """The loss of a training is not finite: its settings are at fault, and training it again ends as before."""
+
+
+def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report | None = None) -> Path:
     """Trains a run unless the store has it, and returns its folder.
 
     May be killed at any moment and called again: it goes on from its last checkpoint, and ends in bitwise the same
@@ -37,10 +41,13 @@ def train_run(params: Params, spec: TrainSpec, *, report: Report | None = None) 
     is trained first.
 
     Args:
+        until: ends after 1/2**until of the training, with the weights of then kept as a snapshot. Unless it is 0, the run is
+            not done: whoever asks for more of it goes on from there.
         report: called about once a second with ``step``, ``total``, ``loss``, ``lr`` and ``eta`` (seconds).
 
     Raises:
-        UserError: the dataset is not the one that the spec was made for, or the loss is not finite.
+        Diverged: the loss is not finite.
+        UserError: the dataset is not the one that the spec was made for.
     """
     from pipeline.store import RunStore
 
@@ -48,9 +55,9 @@ def train_run(params: Params, spec: TrainSpec, *, report: Report | None = None) 
     if spec.parent is not None and not store.is_done(spec.key):
         train_run(params, spec.parent, report=report)
     with store.lock(spec.key):
-        if not store.is_done(spec.key):
+        if not store.is_done(spec.key) and not (until and store.has_snapshot(spec.key, until)):
             if params.resources.workers_per_run == 1:
-                work(params, spec, report)
+                work(params, spec, report, until)
             else:
                 from pipeline.workers import train_on_workers
 
@@ -125,10 +132,13 @@ def set_up_torch(params: Params) -> None:
     torch.set_flush_denormal(True)  # tiny gradients would slow the processor down
 
 
-def work(params: Params, spec: TrainSpec, report: Report | None) -> None:
+def work(params: Params, spec: TrainSpec, report: Report | None, until: int = 0) -> None:
     """A training in this process: all of it, or, where torch.distributed is initialised, one worker's part.
 
     The first worker alone writes to the store.
+
+    Args:
+        until: as of ``train_run``.
 
     Raises:
         UserError: as ``train_run``.
@@ -163,11 +173,13 @@ def work(params: Params, spec: TrainSpec, report: Report | None) -> None:
                 _follow(params, spec, begun, log)
                 return
             store.begin(spec.key, spec.describe())
-            steps, times = _steps(params, spec, begun, store, log, report)
+            steps, times = _steps(params, spec, begun, store, log, until, report)
     except FloatingPointError as error:
-        raise UserError(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
+        raise Diverged(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
     finally:
         log.close()
+    if until:
+        return
     store.finish(spec.key, begun.model.state_dict(), {
         "steps": steps, **{name: round(value, 3) for name, value in times.items()}, "began": began, "ended": time.time(),
         "clips_per_second": round(steps * spec.train.batch_size * begun.pairs.clips_per_video / times["seconds"], 3),
@@ -176,9 +188,10 @@ def work(params: Params, spec: TrainSpec, report: Report | None) -> None:
 
 
 def _steps(
-    params: Params, spec: TrainSpec, begun: Start, store: RunStore, log: Any, report: Report | None
+    params: Params, spec: TrainSpec, begun: Start, store: RunStore, log: Any, until: int, report: Report | None
 ) -> tuple[int, dict[str, float]]:
-    """Trains to the end, with history and checkpoints; returns the steps and the times of all attempts together."""
+    """Trains to the end, or as far as is wanted, with history and checkpoints; returns the steps and the times of all
+    attempts together."""
     from effvis.training.loop import train
     from effvis.training.parts import of_first_worker
     from pipeline.cli import deferred_stop
@@ -195,14 +208,17 @@ def _steps(
             log.append({"step": step, "time": time.time(), "seconds": round(times["seconds"], 3), "epoch": progress.epoch,
                         "videos_seen": progress.videos_seen, "lr": progress.lr, "loss": progress.losses["total"],
                         **{f"loss_{name}": value for name, value in progress.losses.items() if name != "total"}})
-            for halvings in range(1, params.resources.snapshots + 1):
+            for halvings in range(1, max(params.resources.snapshots, until) + 1):
                 if step == steps_after(progress.total_steps, halvings):
                     store.keep_snapshot(spec.key, halvings, begun.model.state_dict())
             pace.step(step, progress.total_steps, loss=progress.losses["total"], lr=progress.lr)
-            if stop or time.monotonic() - saved > params.resources.checkpoint_seconds:
+            enough = until and step >= steps_after(progress.total_steps, until)
+            if stop or enough or time.monotonic() - saved > params.resources.checkpoint_seconds:
                 log.checkpoint({"training": progress.state(), "times": times}, step)
                 saved = time.monotonic()
             stop.raise_if_set()
+            if enough:
+                break
     return step, clock.read()
 
 
@@ -266,6 +282,15 @@ def train_with_bars(params: Params, spec: TrainSpec) -> Path:
         train_with_bars(params, spec.parent)
     with progress_bar(f"{spec.kind} {spec.key}") as update:
         return train_run(params, spec, report=lambda r: update(r["step"], r["total"], f"loss {r['loss']:.3f}"))
+
+
+def steps_of_whole(folder: Path, spec: TrainSpec) -> int:
+    """The steps of a training from its start to its end, which it may not have reached yet."""
+    from effvis.training.loop import total_steps
+
+    with (folder / "history.jsonl").open() as history:
+        first = json.loads(history.readline())
+    return total_steps(spec.train, round(first["step"] / first["epoch"]))
 
 
 def final_loss(folder: Path) -> float:

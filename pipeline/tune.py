@@ -1,0 +1,183 @@
+"""Searches hyperparameters: trials are rows with other parameters, trained in the run store side by side and stopped early
+where they are worse than others.
+
+The same command again goes on with what was interrupted, and with a larger --trials adds trials. Ends with
+results/search/<name>/: trials.csv, best.yaml (a row for a table) and index.html.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effvis.errors import UserError
+from pipeline.cli import parser
+
+if TYPE_CHECKING:
+    from pipeline.config import Params, Row
+    from pipeline.search import Search
+    from pipeline.search_space import Base, SpaceFile
+
+
+def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> list[Row]:
+    """The trials that there are, and those that will be proposed as far as that is known, as rows of a table."""
+    from pipeline.search import Trial
+    from pipeline.search_space import draw
+    from pipeline.table_file import Row
+
+    parameters = [trial.parameters for trial in search.trials]
+    if space.search != "optuna":
+        parameters += [draw(space, number, 0) for number in range(len(parameters), trials)]
+    rows = []
+    for number, values in enumerate(parameters):
+        label = Trial(number, values, [], []).label()
+        rows.append(Row(f"search.{search.name}", label, {}, {}, {}, None, base.trial(params, values, search.seeds)))
+    return rows
+
+
+def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> None:
+    """What --dry-run prints."""
+    from pipeline.ablate import estimate_text
+    from pipeline.estimate import durations
+    from pipeline.plan import plan_rows
+
+    states = {trial.number: trial.state for trial in search.trials}
+    stopping = f"stopped at {space.rungs} rungs, one of {space.reduction} goes on" if space.stops else "none is stopped early"
+    print(f"search {search.name}: {trials} trials of {base.name}, {search.seeds} seed{'s' * (search.seeds > 1)} each; "
+          f"{space.search} ({stopping})")
+    rows = rows_of(params, space, base, search, trials)
+    plan = plan_rows(params, rows)
+    for number, row in enumerate(rows):
+        known = all(spec.key not in plan.missing for spec in row.evaluations)
+        state = states.get(number, "found done" if known else "to be run")
+        print(f"{row.name}: {state}  {' '.join(spec.train.key for spec in row.evaluations)}")
+    if trials > len(rows):
+        print(f"{trials - len(rows)} more, proposed as results come in")
+    if plan.missing:
+        print(estimate_text(params, plan, durations(params, plan)) + ", if every trial above were trained to its end")
+
+
+def write_results(params: Params, search: Search, base: Base) -> list[Path]:
+    """Writes what is made of a search; returns the files."""
+    from pipeline.search import best_row, folder_of, trials_csv
+    from pipeline.search_page import page
+    from pipeline.store import write_atomically
+
+    folder = folder_of(params, search.name)
+    contents = {"trials.csv": trials_csv(search), "index.html": page(search, base)}
+    if search.best() is not None:
+        contents["best.yaml"] = best_row(search, base)
+    for name, content in contents.items():
+        write_atomically(folder / name, content.encode())
+    return [folder / name for name in contents]
+
+
+@contextlib.contextmanager
+def alone(params: Params, name: str) -> Iterator[None]:
+    """Only one process works on a search, as only one writes its search.json.
+
+    Raises:
+        UserError: another one does.
+    """
+    from filelock import FileLock, Timeout
+
+    from pipeline.search import work_folder
+
+    folder = work_folder(params, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(folder, "lock", "another process works on this search", "Wait for it, or give --name") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run_search(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> list[Path]:
+    """Brings the search to this number of trials, shown on stderr, and writes its results; returns their files.
+
+    Nothing missing: no Ray, no wait.
+    """
+    from pipeline.search import ENDED
+
+    if len(search.trials) >= trials and all(trial.state in ENDED for trial in search.trials):
+        return write_results(params, search, base)
+    from pipeline.board import Board
+    from pipeline.track import Tracker
+    from pipeline.trials import Plan, run_trials
+
+    with Tracker(params):
+        with Board() as board:
+            run_trials(Plan(params, base, space, search.seeds, search.name), search, trials=trials, on_change=board.update)
+        return write_results(params, search, base)
+
+
+def tell_end(params: Params, search: Search, files: list[Path], wanted: int) -> int:
+    """Prints the best row and says on stderr what failed; returns the exit code."""
+    from pipeline.search import folder_of, log_of
+
+    for trial in search.trials:
+        if trial.state in ("failed", "diverged"):
+            log = log_of(params, search.name, trial)
+            print(f"{trial.state}: {trial.label()}: {trial.message}\n  log: {log}", file=sys.stderr)
+    if len(search.trials) < wanted:
+        print(f"The space holds no more than {len(search.trials)} trials", file=sys.stderr)
+    if search.best() is not None:
+        print((folder_of(params, search.name) / "best.yaml").read_text(encoding="utf-8"))
+    else:
+        print("No trial was trained to its end", file=sys.stderr)
+    for file in files:
+        print(file)
+    return int(search.best() is None or any(trial.state == "failed" for trial in search.trials))
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser(__doc__, "pipeline.tune")
+    arguments.add_argument("--space", type=Path, required=True, metavar="FILE", help="what is tried, e.g. "
+                           "experiments/search/lr.yaml")
+    arguments.add_argument("--trials", type=int, default=12, metavar="N", help="in all, with those there are (default: 12)")
+    arguments.add_argument("--seeds", type=int, default=1, metavar="N", help="a trial counts as its mean over N seeds "
+                           "(default: 1)")
+    arguments.add_argument("--row", metavar="TABLE:NAME", help="the row that trials differ from, in place of the file's")
+    arguments.add_argument("--name", metavar="NAME", help="of the search and its folder (default: the file's)")
+    arguments.add_argument("--dry-run", action="store_true", help="show trials and how long they will take; run nothing")
+    options = arguments.parse_args(argv)
+    name = options.name or options.space.stem
+    if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+        raise UserError("command line", f"--name {name}", "is no name of a folder", "Use letters, digits, - and _ alone")
+    for option in ("trials", "seeds"):
+        if getattr(options, option) < 1:
+            raise UserError("command line", f"--{option}", "must be 1 or more", "Give another number")
+
+    from pipeline.config import load_params
+    from pipeline.prepare import prepare
+    from pipeline.search import new_search, open_search
+    from pipeline.search_space import check_space, find_base, load_space
+
+    params = load_params(options.params, options.set)
+    if params.resources.workers_per_run > 1:
+        raise UserError(options.params, "resources.workers_per_run", "trials of a search have one worker each",
+                        "Set it to 1 (-S resources.workers_per_run=1), and resources.slots to the trials side by side")
+    space = load_space(options.space, row=options.row)
+    base = find_base(params, options.space, space)
+    prepare(params, [space.row.partition(":")[0]] if space.row else [])
+    check_space(params, options.space, space, base)
+    new = new_search(params, name, space, base, options.seeds)
+    if options.dry_run:
+        show_plan(params, space, base, open_search(params, new), options.trials)
+        return 0
+    with alone(params, name):
+        search = open_search(params, new)
+        return tell_end(params, search, run_search(params, space, base, search, options.trials), options.trials)
+
+
+if __name__ == "__main__":
+    from pipeline.cli import run
+
+    run(main)
