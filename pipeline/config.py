@@ -68,6 +68,8 @@ def with_values(params: Params, values: Mapping[str, Any], *, where: object, pre
     Raises:
         UserError: a key is unknown or nothing that a run is made of, or its value is wrong.
     """
+    if not values:
+        return params
     merged = params.model_dump()
     for dotted, value in values.items():
         if dotted in DERIVED:
@@ -162,19 +164,15 @@ def find_row(params: Params, row: str | None) -> RowSettings:
     Raises:
         UserError: no such row, or it is not run.
     """
-    return params.headline if row is None else _find_in_table(params, row)[1]
+    return params.headline if row is None else find_in_table(params, row)[1]
 
 
-def find_row_file(params: Params, row: str) -> RowFile:
-    """``<table>:<row's name>`` as it is written.
+def find_in_table(params: Params, row: str) -> tuple[RowFile, RowSettings]:
+    """``<table>:<row's name>`` as it is written, and what it sets.
 
     Raises:
         UserError: no such row, or it is not run.
     """
-    return _find_in_table(params, row)[0]
-
-
-def _find_in_table(params: Params, row: str) -> tuple[RowFile, RowSettings]:
     table, _, name = row.partition(":")
     file, all_settings = _read_table(params, table)
     runnable = {found.name: (found, settings)

@@ -40,18 +40,15 @@ class Contents:
 
 def page(params: Params, contents: Contents) -> str:
     """The HTML; the same for the same contents."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from pipeline.charts import learning_curves
+    from pipeline.html import render
     from pipeline.pictures import data_uri
     from pipeline.tables import FIRST, OTHERS, SERVER_CAPTION
 
-    environment = Environment(
-        loader=PackageLoader("pipeline", "pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True)
-    environment.filters |= {"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured}
     curves = [table for table in contents.tables if any(row.get("curve") for row in table["rows"])]
-    return environment.get_template("report.html").render(
+    return render(
+        "report.html",
+        filters={"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured},
         params=params, contents=contents, metrics=(FIRST, *OTHERS), server_caption=SERVER_CAPTION, commits=_commits(contents),
         tables=[_table(contents, table) for table in contents.tables], ledger=contents.ledger and _ledger(contents.ledger),
         curves=[(table, data_uri("image/svg+xml", learning_curves(table))) for table in curves])

@@ -11,15 +11,11 @@ if TYPE_CHECKING:
 
 def page(search: Search, base: Base) -> str:
     """The HTML; the same for the same search."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from pipeline.charts import parallel_coordinates, trial_curves, values_over_time
+    from pipeline.html import render
     from pipeline.pictures import data_uri
     from pipeline.search import after, best_row, text
 
-    environment = Environment(loader=PackageLoader("pipeline", "pages"), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"text": text, "after": after, "percent": lambda value: f"{100 * value:.1f}"}
     drawings = [
         ("Parameters and what they were worth", "A line is a trial, from value to value; the brighter, the better. Stopped "
          "trials are dashed and stand with what they were worth when they were stopped.", parallel_coordinates(search)),
@@ -29,7 +25,8 @@ def page(search: Search, base: Base) -> str:
          "between attempts. The line is the best trial so far that was trained to its end.", values_over_time(search)),
     ] if any(trial.reports for trial in search.trials) else []
     best = search.best()
-    return environment.get_template("search.html").render(
+    return render(
+        "search.html", filters={"text": text, "after": after, "percent": lambda value: f"{100 * value:.1f}"},
         search=search, names=list(search.space["space"]), best=best, row=best_row(search, base) if best else "",
         counts=_counts(search),
         drawings=[(title, note, data_uri("image/svg+xml", drawing)) for title, note, drawing in drawings])

@@ -150,12 +150,12 @@ def find_base(params: Params, file: Path, space: SpaceFile) -> Base:
     Raises:
         UserError: there is no such row, or it is not run.
     """
-    from pipeline.config import find_row, find_row_file
+    from pipeline.config import find_in_table
 
     if space.row is None:
         return Base("the headline run", params.headline, params.headline.model_dump(exclude_unset=True), {})
     try:
-        settings, written = find_row(params, space.row), find_row_file(params, space.row)
+        written, settings = find_in_table(params, space.row)
     except UserError as error:
         raise UserError(file, "row", f"{space.row}: {error.problem}", error.remedy) from None
     return Base(space.row, settings, written.set, written.columns)

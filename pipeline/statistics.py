@@ -62,16 +62,13 @@ def correspondence(params: Params, longest: int) -> list[dict[str, Any]]:
 
 def page(params: Params, splits: Mapping[str, DatasetIndex]) -> str:
     """The HTML; the same for the same data set and parameters."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from pipeline.charts import video_lengths
+    from pipeline.html import render
     from pipeline.pictures import data_uri
 
     found = {split: statistics(index) for split, index in splits.items()}
-    environment = Environment(loader=PackageLoader("pipeline", "pages"), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("statistics.html").render(
-        params=params, splits=found, digests={split: index.digest for split, index in splits.items()},
+    return render(
+        "statistics.html", params=params, splits=found, digests={split: index.digest for split, index in splits.items()},
         rows=list(zip(*(entry["categories"] for entry in found.values()), strict=True)),
         clips=correspondence(params, found["train"]["longest"]),
         lengths=data_uri("image/svg+xml", video_lengths({split: entry["lengths"] for split, entry in found.items()})))

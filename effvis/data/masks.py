@@ -50,8 +50,13 @@ def bbox_xyxy(rle: RLE) -> np.ndarray:
 
 def areas(rles: Sequence[RLE]) -> np.ndarray:
     """(N,) float32 numbers of pixels."""
+    return pixel_counts(rles).astype(np.float32)
+
+
+def pixel_counts(rles: Sequence[RLE]) -> np.ndarray:
+    """(N,) int64 numbers of pixels."""
     parts = [coco.area(list(rles[first : first + AREAS_AT_ONCE])) for first in range(0, len(rles), AREAS_AT_ONCE)]
-    return np.concatenate([np.zeros(0, np.float32), *parts], dtype=np.float32)
+    return np.concatenate([np.zeros(0, np.int64), *parts], dtype=np.int64)
 
 
 def boxes_xyxy(rles: Sequence[RLE]) -> np.ndarray:

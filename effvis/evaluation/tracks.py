@@ -15,15 +15,14 @@ from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
+
+from effvis.data.masks import pixel_counts
 
 # Room on the line for each frame; runs in an RLE are 32-bit, so no mask that can be read is longer.
 FRAME_ROOM = 2**32
 # COCO's compressed counts: 6 bits in each character from '0' on, of which 5 carry the number and one says "more follows".
 FIRST_CHARACTER, LAST_CHARACTER, CONTINUED = 48, 111, 80
 LONGEST_NUMBER = 7
-# pycocotools 2.0.11 counts the masks that it measures in 8 bits when NumPy is 2.
-MEASURED_AT_ONCE = 255
 NO_RUN = np.zeros(1, np.int64)
 COMPRESSED = re.compile(r"(?:[P-o]*[0-O])+")
 
@@ -150,9 +149,7 @@ def mask_areas(tracks: Sequence[Segmentations]) -> list[np.ndarray]:
     """
     check_masks(tracks)
     places = _places(tracks)
-    masks = [tracks[n][frame] for n, frame in places]
-    areas = [coco_mask.area(masks[start : start + MEASURED_AT_ONCE]) for start in range(0, len(masks), MEASURED_AT_ONCE)]
-    areas = np.concatenate([np.empty(0, np.int64), *areas], dtype=np.int64)
+    areas = pixel_counts([tracks[n][frame] for n, frame in places])
     return np.split(areas, np.searchsorted([n for n, _ in places], np.arange(1, len(tracks))))
 
 
