@@ -16,6 +16,7 @@ Prints a line for each kind of disturbance; the exit code is 1 where something d
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import shutil
@@ -48,7 +49,7 @@ OVERRIDES = [word for override in SMALL for word in ("-S", override)]
 # Who is killed, and how many grids work on the same store.
 KINDS: dict[str, tuple[tuple[str, ...], int]] = {
     "workers": (("worker",), 1), "drivers": (("driver",), 1), "both": (("worker", "driver"), 2)}
-LONGEST_QUIET_SECONDS = 25.0  # starting Ray takes up to half of it
+LONGEST_QUIET_SECONDS = 10.0  # a third of what the grid takes undisturbed
 
 
 @dataclass
@@ -103,18 +104,19 @@ def disturbed_round(folder: Path, kinds: tuple[str, ...], grids: int, rng: rando
                 succeeded[i] = driver.returncode == 0
             if not succeeded[i] and (driver is None or driver.poll() is not None):
                 running[i] = grid(folder)
-        pause = rng.uniform(0, LONGEST_QUIET_SECONDS)
-        deadline = time.monotonic() + (pause if kills < most else 1.0)
-        while time.monotonic() < deadline and any(driver.poll() is None for driver in running):
+        deadline = time.monotonic() + (rng.uniform(0, LONGEST_QUIET_SECONDS) if kills < most else 1.0)
+        alive: list[psutil.Process] = []
+        while any(driver.poll() is None for driver in running) and (time.monotonic() < deadline or kills < most and not alive):
             time.sleep(0.1)
+            alive = [victim for driver in running if driver.poll() is None for victim in victims(driver, kinds)]
         for key, content in done_files(folder).items():
             if finished.setdefault(key, content) != content:
                 tally.wrong.append(f"{key} was trained again after it was done")
                 finished[key] = content
-        alive = [victim for driver in running if driver.poll() is None for victim in victims(driver, kinds)]
         if alive and kills < most:
-            psutil.Process.send_signal(rng.choice(alive), signal.SIGKILL)
-            kills += 1
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                rng.choice(alive).send_signal(signal.SIGKILL)
+                kills += 1
     if not kills:
         raise RuntimeError(f"a whole grid ran, and there was never a {' or '.join(kinds)} to kill")
     tally.kills, tally.rounds = tally.kills + kills, tally.rounds + 1
