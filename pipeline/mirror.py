@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,15 +213,20 @@ class Mirror:
         return max([*known, *(step.number for step in steps)])
 
     def _bring_summary(self, run: Run, record: Record) -> None:
-        """At step 0, where MLflow's pages draw bars; of what is logged there again they show the newest."""
+        """At step 0, where MLflow's pages draw bars; of what is logged there again they show the newest.
+
+        Their times follow from what the server has, not from now: what two machines bring at once is then the same, and the
+        server keeps one.
+        """
         from mlflow.entities import Metric
 
-        now = time.time_ns() // 10**6
-        metrics = [
-            Metric(name, value, now, 0)
-            for name, value in record.summary.items()
-            if run.data.metrics.get(name) != value
-        ]
+        metrics, there = [], run.data.metrics
+        for name, value in record.summary.items():
+            if there.get(name) != value:
+                history = self._client.get_metric_history(run.info.run_id, name) if name in there else []
+                newest = max(history, key=lambda metric: metric.timestamp, default=None)
+                if newest is None or newest.value != value:
+                    metrics.append(Metric(name, value, newest.timestamp + 1 if newest else run.info.start_time, 0))
         self._client.log_batch(run.info.run_id, metrics=metrics)
 
     def _bring_files(self, run: Run, files: Mapping[str, list[Any]], sent: Mapping[str, list[Any]]) -> None:

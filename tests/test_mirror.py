@@ -165,6 +165,24 @@ def test_a_summary_may_change_and_is_sent_when_it_does(mlflow_server, tmp_path):
     assert steps_of(mlflow_server, run, "AP") == [0, 0], "the server was asked, and had it"
 
 
+def test_two_machines_that_bring_a_summary_at_once_leave_each_value_once(mlflow_server, tmp_path):
+    """The other's arrives after this one has looked what is there, and before it sends its own."""
+    mirrors = [Mirror(mlflow_server, "at-once", tmp_path / machine) for machine in ("one", "other")]
+
+    def both(ap: float) -> None:
+        summary = {"summary": {"AP": ap}, "version": str(ap)}
+        other = Record("train0", "training", {}, started=1, **summary)
+        assert mirrors[0].bring(Record("train0", "training", {}, started=1, steps=lambda: (mirrors[1].bring(other), ())[1],
+                                       **summary))
+
+    both(0.5)
+    (run,) = runs(mlflow_server, "at-once")["train0"]
+    assert steps_of(mlflow_server, run, "AP") == [0]
+    both(0.4)
+    (run,) = runs(mlflow_server, "at-once")["train0"]
+    assert (run.data.metrics["AP"], steps_of(mlflow_server, run, "AP")) == (0.4, [0, 0])
+
+
 def test_only_files_that_changed_are_copied_again(mlflow_server, tmp_path):
     from mlflow.tracking import MlflowClient
 
