@@ -214,9 +214,8 @@ def _evaluation(
         status="FINISHED",
         parent=folder.name,
         params={"inference": report["inference"], "train_key": folder.name},
-        steps=lambda: (Step(0, when, _numbers(report)),),
         version=str(when),
-        summary={f"server.{name}": value for name, value in server.items() if value >= 0},
+        summary=_numbers(report) | {f"server.{name}": value for name, value in server.items() if value >= 0},
         artifacts={
             "": (file, file.with_name("per_category.csv")),
             "server": server_scores.file_of(params, file.parent.name),
