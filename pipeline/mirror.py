@@ -235,9 +235,9 @@ class Mirror:
                 self._client.log_artifact(run.info.run_id, path, version[0] or None)
 
     def _bring_status(self, run: Run, record: Record) -> None:
-        """A run that was killed and goes on is RUNNING again."""
+        """A run that was killed and goes on is RUNNING again. None ends before it began, though the clock was set back."""
         if record.ended is not None:
-            self._client.set_terminated(run.info.run_id, record.status, record.ended)
+            self._client.set_terminated(run.info.run_id, record.status, max(record.ended, run.info.start_time))
         elif run.info.status != record.status:
             self._client.update_run(run.info.run_id, record.status)
 
