@@ -38,12 +38,18 @@ def git_state(folder: Path) -> dict[str, object]:
 
 
 def host() -> dict[str, object]:
-    """Name, processor count, system and Python of this machine."""
+    """Name, processor count, system and Python of this machine, and the vector instructions that PyTorch uses on it.
+
+    The same run gives the same bits where these are the same: others round in another order.
+    """
+    from torch.backends.cpu import get_cpu_capability
+
     return {
         "name": platform.node(),
         "cpus": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "vector_instructions": get_cpu_capability(),
     }
 
 
