@@ -107,7 +107,7 @@ def load_table(params: Params, name: str) -> Table:
         shares = range(1, params.resources.snapshots + 1) if table.curves else ()
         curve = tuple(replace(spec, halvings=halvings) for spec in evaluations for halvings in shares)
         rows.append(Row(name, row.name, columns, row.set, row.published, row.not_run, evaluations, curve))
-    return Table(name, table.title, table.caption, tuple(rows))
+    return Table(name, table.title, table.caption, tuple(rows), table.convergence)
 
 
 def datasets_of(params: Params, tables: Iterable[str]) -> list[Params]:

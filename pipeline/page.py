@@ -43,7 +43,7 @@ def page(params: Params, contents: Contents) -> str:
     from pipeline.charts import learning_curves
     from pipeline.html import render
     from pipeline.pictures import data_uri
-    from pipeline.tables import FIRST, OTHERS, SERVER_CAPTION
+    from pipeline.tables import FIRST, OTHERS, SERVER_CAPTION, convergence_text
 
     curves = [table for table in contents.tables if any(row.get("curve") for row in table["rows"])]
     return render(
@@ -51,7 +51,7 @@ def page(params: Params, contents: Contents) -> str:
         filters={"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured},
         params=params, contents=contents, metrics=(FIRST, *OTHERS), server_caption=SERVER_CAPTION, commits=_commits(contents),
         tables=[_table(contents, table) for table in contents.tables], ledger=contents.ledger and _ledger(contents.ledger),
-        curves=[(table, data_uri("image/svg+xml", learning_curves(table))) for table in curves])
+        curves=[(table, data_uri("image/svg+xml", learning_curves(table)), convergence_text(table)) for table in curves])
 
 
 def _table(contents: Contents, table: Mapping[str, Any]) -> dict[str, Any]:

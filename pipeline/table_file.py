@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from effvis.config import Config
+from pipeline.convergence import Compared
 from pipeline.specs import EvalSpec
 
 
@@ -24,11 +25,14 @@ class RowFile(Config):
 
 
 class TableFile(Config):
-    """A table as it is written; with ``curves``, its rows are also evaluated on the way through their training."""
+    """A table as it is written; with ``curves``, its rows are also evaluated on the way through their training, and
+    ``convergence`` says which two of them are compared in that.
+    """
 
     title: str
     caption: str = ""
     curves: bool = False
+    convergence: Compared | None = None
     rows: tuple[RowFile, ...] = Field(min_length=1)
 
     @field_validator("rows")
@@ -41,6 +45,17 @@ class TableFile(Config):
             if row.columns.keys() != rows[0].columns.keys():
                 raise ValueError(f"{row.name!r} has other columns than {rows[0].name!r}")
         return rows
+
+    @model_validator(mode="after")
+    def _compared_rows_have_curves(self) -> TableFile:
+        if self.convergence is not None:
+            if not self.curves:
+                raise ValueError("convergence is read off learning curves: set curves: true")
+            names = {row.name for row in self.rows}
+            for name in (self.convergence.slower, self.convergence.faster):
+                if name not in names:
+                    raise ValueError(f"convergence: there is no row {name!r}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -72,3 +87,4 @@ class Table:
     title: str
     caption: str
     rows: tuple[Row, ...]
+    convergence: Compared | None = None

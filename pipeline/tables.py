@@ -27,16 +27,22 @@ def summary(params: Params, table: Table) -> dict[str, Any]:
         ``mean``, ``std`` over the seeds (None for one seed) and ``n``, in percent; empty where nothing was measured),
         ``runs`` and ``evaluations`` (keys), and ``not_run`` (why, or None). A table with learning curves has ``curve`` in
         its rows: AP (as in ``measured``) by ``videos_seen``, the end of the training last. A row whose results a
-        competition's server scored has its numbers in ``server``, as in ``measured``.
+        competition's server scored has its numbers in ``server``, as in ``measured``. A table that compares how two rows
+        converge has ``convergence`` (``pipeline.convergence``).
     """
+    from pipeline.convergence import convergence
+
     datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]
+    rows = [_row(params, row) for row in table.rows]
+    found = convergence(table.convergence, rows) if table.convergence else None
     return {
         "table": table.name,
         "title": table.title,
         "caption": table.caption,
         "dataset": ", ".join(dict.fromkeys(datasets)) or params.dataset_name,
         "profile": params.profile,
-        "rows": [_row(params, row) for row in table.rows],
+        **({"convergence": found} if found else {}),
+        "rows": rows,
     }
 
 
@@ -114,8 +120,16 @@ def markdown(table: dict[str, Any]) -> str:
         seeds = str(len(row["evaluations"])) if measured else ""
         texts = [_escape(text) for text in (row["name"], *row["columns"].values())]
         lines.append(_line([*texts, *first, _difference(published, measured), *others, seeds]))
-    parts = [f"## {table['title']}", table["caption"], "\n".join(lines), *_not_run_notes(table), _server_markdown(table)]
+    parts = [f"## {table['title']}", table["caption"], "\n".join(lines), *_not_run_notes(table), convergence_text(table),
+             _server_markdown(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def convergence_text(table: dict[str, Any]) -> str:
+    """A paragraph on how the rows converge, or nothing."""
+    from pipeline.convergence import text
+
+    return text(table["convergence"]) if "convergence" in table else ""
 
 
 def _server_markdown(table: dict[str, Any]) -> str:

@@ -35,7 +35,8 @@ def steps_done(folder: Path) -> int:
 
 
 def test_a_clock_that_is_set_changes_nothing_but_the_times_that_are_noted(tiny_project, shifted_clock):
-    folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": STEPS // 3}, resources={"checkpoint_seconds": 1})
+    folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": STEPS // 3},
+                          resources={"checkpoint_seconds": 1})
     calm = folder.with_name("calm")
     shutil.copytree(folder, calm)
     offset = folder / "offset"
