@@ -1,0 +1,88 @@
+"""A trained network made ready for fast inference: ``optimised(model, input_size)``.
+
+What it computes is the same but for rounding (tests/test_optimise.py); what each step brings is in docs/speed.md.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from effvis.inference import pooling_first
+from effvis.model.efficientvis import PIXELS_AT_ONCE, EfficientVIS
+from effvis.model.resnet import FrozenBatchNorm2d
+from effvis.model.vistr import VisTR
+
+Precision = Literal["fp32", "bf16"]
+
+
+def optimised(
+    model: EfficientVIS | VisTR, input_size: tuple[int, int], *, precision: Precision = "fp32", pool_first: bool | None = None
+) -> EfficientVIS | VisTR:
+    """A network for inference that computes what ``model`` does; it shares the parameters that it can.
+
+    The model itself stays as it is; when it is dropped, so is what inference does not need of it.
+
+    Args:
+        model: on the device where it is to run.
+        input_size: (height, width) of the frames to come. Others are computed as well, if not as fast.
+        precision: bf16 lets autocast compute what it finds safe in half precision. Results are then near, not the same.
+        pool_first: EfficientVIS pools before the last convolution (pooling_first.py); None: on processors, where it pays.
+    """
+    fast = _sharing_copy(model).eval().requires_grad_(False)
+    _fold_normalisation(fast)
+    for module in fast.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight = nn.Parameter(module.weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+    if isinstance(fast, VisTR):
+        fast.body = _FramesInParts(fast.body)
+    else:
+        # Only the last interaction's masks are looked at.
+        fast.mask_heads = nn.ModuleList([*(nn.Identity() for _ in fast.mask_heads[1:]), fast.mask_heads[-1]])
+        if pool_first is None:
+            pool_first = model.query_NTC.device.type == "cpu" and pooling_first.pays(fast, input_size)
+        if pool_first:
+            fast = pooling_first.PoolingFirst(fast).eval()
+    if precision == "bf16":
+        for name in ("features", "forward", "mask_logits"):
+            if hasattr(fast, name):
+                half = torch.autocast(model.query_NTC.device.type, torch.bfloat16)
+                setattr(fast, name, half(getattr(fast, name)))
+    return fast
+
+
+def _sharing_copy(model: EfficientVIS | VisTR) -> EfficientVIS | VisTR:
+    """Modules of its own, with the same parameters and buffers."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def _fold_normalisation(module: nn.Module) -> None:
+    """Puts each frozen BatchNorm into the convolution before it, and nothing into its place."""
+    children = list(module.named_children())
+    for (_, before), (name, norm) in zip(children, children[1:], strict=False):
+        if isinstance(before, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d):
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            before.weight = nn.Parameter(before.weight * scale.view(-1, 1, 1, 1), requires_grad=False)
+            before.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+            setattr(module, name, nn.Identity())
+    for _, child in children:
+        _fold_normalisation(child)
+
+
+class _FramesInParts(nn.Module):
+    """A body that a few frames go through at a time, in channels_last: what it holds inside stays in bounds."""
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body
+
+    def forward(self, frames_FCHW: Tensor) -> Sequence[Tensor]:
+        height, width = frames_FCHW.shape[-2:]
+        parts = [self.body(part.contiguous(memory_format=torch.channels_last))
+                 for part in frames_FCHW.split(max(1, PIXELS_AT_ONCE // (height * width)))]
+        return [torch.cat(levels) for levels in zip(*parts, strict=True)]
