@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from effvis.inference import pooling_first
-from effvis.model.efficientvis import PIXELS_AT_ONCE, EfficientVIS
+from effvis.inference.pooling_first import PoolingFirst, pooling_first_pays
+from effvis.model.efficientvis import PIXELS_AT_ONCE, BaseFeatures, EfficientVIS
 from effvis.model.resnet import FrozenBatchNorm2d
 from effvis.model.vistr import VisTR
 
@@ -23,30 +23,31 @@ Precision = Literal["fp32", "bf16"]
 def optimised(
     model: EfficientVIS | VisTR, input_size: tuple[int, int], *, precision: Precision = "fp32", pool_first: bool | None = None
 ) -> EfficientVIS | VisTR:
-    """A network for inference that computes what ``model`` does; it shares the parameters that it can.
+    """A network for inference that computes what ``model`` does, and shares its parameters where they stay as they are.
 
-    The model itself stays as it is; when it is dropped, so is what inference does not need of it.
+    The model is left as it is. Once it is dropped, what inference does not need of it takes no memory.
 
     Args:
         model: on the device where it is to run.
         input_size: (height, width) of the frames to come. Others are computed as well, if not as fast.
-        precision: bf16 lets autocast compute what it finds safe in half precision. Results are then near, not the same.
+        precision: bf16 lets autocast compute in half precision what it holds safe. Results are then near, not the same.
         pool_first: EfficientVIS pools before the last convolution (pooling_first.py); None: on processors, where it pays.
     """
+    on_processor = model.query_NTC.device.type == "cpu"
     fast = _sharing_copy(model).eval().requires_grad_(False)
     _fold_normalisation(fast)
-    for module in fast.modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight = nn.Parameter(module.weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
-    if isinstance(fast, VisTR):
-        fast.body = _FramesInParts(fast.body)
-    else:
+    _put_channels_last(fast)
+    if isinstance(fast, EfficientVIS):
         # Only the last interaction's masks are looked at.
         fast.mask_heads = nn.ModuleList([*(nn.Identity() for _ in fast.mask_heads[1:]), fast.mask_heads[-1]])
         if pool_first is None:
-            pool_first = model.query_NTC.device.type == "cpu" and pooling_first.pays(fast, input_size)
+            pool_first = on_processor and pooling_first_pays(fast, input_size)
         if pool_first:
-            fast = pooling_first.PoolingFirst(fast).eval()
+            fast = PoolingFirst(fast)
+        elif not on_processor:
+            fast.__class__ = WholeClips
+    elif on_processor:
+        fast.body = _FramesInParts(fast.body)
     if precision == "bf16":
         for name in ("features", "forward", "mask_logits"):
             if hasattr(fast, name):
@@ -55,10 +56,17 @@ def optimised(
     return fast
 
 
+class WholeClips(EfficientVIS):
+    """All frames go through the backbone at once: what suits a processor's caches keeps a GPU waiting."""
+
+    def features(self, frames_BTCHW: Tensor) -> BaseFeatures:
+        clips, frames, _, height, width = frames_BTCHW.shape
+        return BaseFeatures(self._levels(frames_BTCHW.flatten(0, 1)), clips, frames, height, width)
+
+
 def _sharing_copy(model: EfficientVIS | VisTR) -> EfficientVIS | VisTR:
     """Modules of its own, with the same parameters and buffers."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 def _fold_normalisation(module: nn.Module) -> None:
@@ -72,6 +80,12 @@ def _fold_normalisation(module: nn.Module) -> None:
             setattr(module, name, nn.Identity())
     for _, child in children:
         _fold_normalisation(child)
+
+
+def _put_channels_last(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight = nn.Parameter(module.weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
 
 
 class _FramesInParts(nn.Module):

@@ -37,6 +37,7 @@ class PoolingFirst(EfficientVIS):
         self.interactions, self.mask_heads = model.interactions, model.mask_heads
         self.register_buffer("pixel_mean", model.pixel_mean, persistent=False)
         self.register_buffer("pixel_std", model.pixel_std, persistent=False)
+        self.train(model.training)
 
     def _crop(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
         clips, queries, frames = boxes_BNT4.shape[:3]
@@ -45,7 +46,7 @@ class PoolingFirst(EfficientVIS):
         return pooled.view(clips, frames, queries, size * size, -1).transpose(1, 2)
 
 
-def pays(model: EfficientVIS, input_size: tuple[int, int]) -> bool:
+def pooling_first_pays(model: EfficientVIS, input_size: tuple[int, int]) -> bool:
     """Whether the clip's proposals, and the masks of all tracklets, have fewer bins than its pyramid has cells."""
     height, width = input_size
     cells = sum(-(-height // stride) * -(-width // stride) for stride in model.backbone.strides)
@@ -80,7 +81,7 @@ def convolved_regions(
             # Samples beyond the frame count as zero, and have no part of the bias either.
             share = rows.sum(dim=-1)[:, :, None] * columns.sum(dim=-1)[:, None, :]
             taps = _pool_under_taps(feature, (rois // boxes).tolist(), rows.to(feature.dtype), columns.to(feature.dtype))
-            pooled[rois] = F.linear(taps, kernel) + convolution.bias * share[..., None]
+            pooled[rois] = (F.linear(taps, kernel) + convolution.bias * share[..., None]).to(pooled.dtype)
     return pooled.view(frames, boxes, size, size, -1)
 
 
