@@ -49,11 +49,16 @@ def optimised(
     elif on_processor:
         fast.body = _FramesInParts(fast.body)
     if precision == "bf16":
-        for name in ("features", "forward", "mask_logits"):
-            if hasattr(fast, name):
-                half = torch.autocast(model.query_NTC.device.type, torch.bfloat16)
-                setattr(fast, name, half(getattr(fast, name)))
+        in_half_precision(fast)
     return fast
+
+
+def in_half_precision(model: nn.Module) -> None:
+    """From now on autocast computes in bf16 what it holds safe in the network; what comes after it is left alone."""
+    device = next(model.parameters()).device.type
+    for name in ("features", "forward", "mask_logits"):
+        if hasattr(model, name):
+            setattr(model, name, torch.autocast(device, torch.bfloat16)(getattr(model, name)))
 
 
 class WholeClips(EfficientVIS):
