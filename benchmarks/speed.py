@@ -37,20 +37,22 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from effvis.config import InferenceConfig, ModelConfig
 from effvis.data.clips import read_frame
 from effvis.inference import clip, vistr_clip
-from effvis.inference.optimise import in_half_precision, optimised
+from effvis.inference.optimise import PIXELS_AT_ONCE, in_half_precision, optimised
 from effvis.model.build import build_model
-from effvis.model.efficientvis import PIXELS_AT_ONCE, EfficientVIS
+from effvis.model.efficientvis import EfficientVIS
 from effvis.model.vistr import VisTR
 from effvis.vistr_config import VisTRConfig
 
 CASES = ("efficientvis fast", "efficientvis", "vistr fast", "vistr", "resnet50")
 STAGES = ("decode", "model", "post")
 CLASSES = 40  # YouTube-VIS
+# What PyTorch's counter does not know.
+UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
 # (slower, faster) pairs whose quotients are printed: by which stages, and what the quotient says.
 RATIOS = (
     ("vistr", "efficientvis fast", ("model",), "EfficientVIS fast against VisTR, FPS, model only"),
@@ -104,7 +106,7 @@ class Stopwatch:
         def timed(*args):
             began = self.now()
             if self.counts:
-                with FlopCounterMode(display=False) as counter:
+                with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
                     found = method(*args)
                 self.operations += counter.get_total_flops()
             else:
@@ -135,7 +137,7 @@ def video_pass(model: EfficientVIS | VisTR, watch: Stopwatch, files: list[Path],
 def floor_pass(model: EfficientVIS, watch: Stopwatch, frames: int, size: tuple[int, int], device: str) -> dict[str, float]:
     """The optimised backbone's body alone on as many frames, as many at a time as EfficientVIS has them."""
     pixels = torch.randn(frames, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
-    at_once = max(1, PIXELS_AT_ONCE // (size[0] * size[1])) if device == "cpu" else frames
+    at_once = max(1, PIXELS_AT_ONCE[device.partition(":")[0]] // (size[0] * size[1]))
     watch.seconds = 0.0
     for part in pixels.split(at_once):
         model(part)

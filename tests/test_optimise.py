@@ -10,8 +10,8 @@ from test_vistr_runs import tiny_vistr
 
 from effvis.config import InferenceConfig
 from effvis.data.dataset import Category
-from effvis.inference.optimise import WholeClips, optimised
-from effvis.inference.pooling_first import PoolingFirst, convolved_regions, pooling_first_pays
+from effvis.inference.optimise import PIXELS_AT_ONCE, optimised
+from effvis.inference.pooling_first import ForInference, PoolingFirst, convolved_regions, pooling_first_pays
 from effvis.inference.video import Predictor
 from effvis.model.efficientvis import EfficientVIS
 from effvis.model.resnet import FrozenBatchNorm2d, ResNet
@@ -98,11 +98,12 @@ def test_so_are_those_of_vistr():
     assert_near(outputs(optimised(model, (75, 101)), frames()), outputs(model, frames()), 1e-4)
 
 
-def test_so_are_those_of_whole_clips_as_a_gpu_takes_them():
-    model = resnet_model("resnet18")
-    fast = optimised(model, (75, 101), pool_first=False)
-    fast.__class__ = WholeClips
-    assert_near(outputs(fast, frames()), outputs(model, frames()), 1e-4)
+@pytest.mark.parametrize("make", [lambda: resnet_model("resnet18"), resnet_vistr], ids=["efficientvis", "vistr"])
+@pytest.mark.parametrize("pixels", [1, 2 * 75 * 101], ids=["one frame", "two frames"])
+def test_so_are_those_of_frames_in_parts(monkeypatch, make, pixels):
+    monkeypatch.setitem(PIXELS_AT_ONCE, "cpu", pixels)
+    model = make()
+    assert_near(outputs(optimised(model, (75, 101)), frames()), outputs(model, frames()), 1e-4)
 
 
 @pytest.mark.parametrize("make", [lambda: resnet_model("resnet18"), resnet_vistr], ids=["efficientvis", "vistr"])
@@ -135,7 +136,7 @@ def test_it_is_pooled_first_where_frames_are_large():
     model = EfficientVIS(config)
     assert pooling_first_pays(model, (300, 540)) and not pooling_first_pays(model, (64, 96))
     assert isinstance(optimised(model, (300, 540)), PoolingFirst)
-    assert type(optimised(model, (64, 96))) is EfficientVIS
+    assert type(optimised(model, (64, 96))) is ForInference
 
 
 @pytest.mark.parametrize("model", [tiny_model(3, num_classes=5), tiny_vistr(3)], ids=["efficientvis", "vistr"])

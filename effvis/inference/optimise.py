@@ -12,12 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from effvis.inference.pooling_first import PoolingFirst, pooling_first_pays
-from effvis.model.efficientvis import PIXELS_AT_ONCE, BaseFeatures, EfficientVIS
+from effvis.inference.pooling_first import ForInference, PoolingFirst, pooling_first_pays
+from effvis.model.efficientvis import EfficientVIS
 from effvis.model.resnet import FrozenBatchNorm2d
 from effvis.model.vistr import VisTR
 
 Precision = Literal["fp32", "bf16"]
+# Frames that go through the backbone together. A processor's caches hold what comes of three of 300x540; a GPU would wait.
+PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
 
 
 def optimised(
@@ -34,6 +36,7 @@ def optimised(
         pool_first: EfficientVIS pools before the last convolution (pooling_first.py); None: on processors, where it pays.
     """
     on_processor = model.query_NTC.device.type == "cpu"
+    pixels_at_once = PIXELS_AT_ONCE["cpu" if on_processor else "cuda"]
     fast = _sharing_copy(model).eval().requires_grad_(False)
     _fold_normalisation(fast)
     _put_channels_last(fast)
@@ -42,12 +45,9 @@ def optimised(
         fast.mask_heads = nn.ModuleList([*(nn.Identity() for _ in fast.mask_heads[1:]), fast.mask_heads[-1]])
         if pool_first is None:
             pool_first = on_processor and pooling_first_pays(fast, input_size)
-        if pool_first:
-            fast = PoolingFirst(fast)
-        elif not on_processor:
-            fast.__class__ = WholeClips
-    elif on_processor:
-        fast.body = _FramesInParts(fast.body)
+        fast = (PoolingFirst if pool_first else ForInference)(fast, pixels_at_once)
+    else:
+        fast.body = _FramesInParts(fast.body, pixels_at_once)
     if precision == "bf16":
         in_half_precision(fast)
     return fast
@@ -59,14 +59,6 @@ def in_half_precision(model: nn.Module) -> None:
     for name in ("features", "forward", "mask_logits"):
         if hasattr(model, name):
             setattr(model, name, torch.autocast(device, torch.bfloat16)(getattr(model, name)))
-
-
-class WholeClips(EfficientVIS):
-    """All frames go through the backbone at once: what suits a processor's caches keeps a GPU waiting."""
-
-    def features(self, frames_BTCHW: Tensor) -> BaseFeatures:
-        clips, frames, _, height, width = frames_BTCHW.shape
-        return BaseFeatures(self._levels(frames_BTCHW.flatten(0, 1)), clips, frames, height, width)
 
 
 def _sharing_copy(model: EfficientVIS | VisTR) -> EfficientVIS | VisTR:
@@ -96,12 +88,12 @@ def _put_channels_last(model: nn.Module) -> None:
 class _FramesInParts(nn.Module):
     """A body that a few frames go through at a time, in channels_last: what it holds inside stays in bounds."""
 
-    def __init__(self, body: nn.Module):
+    def __init__(self, body: nn.Module, pixels_at_once: int):
         super().__init__()
-        self.body = body
+        self.body, self.pixels_at_once = body, pixels_at_once
 
     def forward(self, frames_FCHW: Tensor) -> Sequence[Tensor]:
         height, width = frames_FCHW.shape[-2:]
         parts = [self.body(part.contiguous(memory_format=torch.channels_last))
-                 for part in frames_FCHW.split(max(1, PIXELS_AT_ONCE // (height * width)))]
+                 for part in frames_FCHW.split(max(1, self.pixels_at_once // (height * width)))]
         return [torch.cat(levels) for levels in zip(*parts, strict=True)]

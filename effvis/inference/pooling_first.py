@@ -1,4 +1,4 @@
-"""EfficientVIS whose last convolution of the pyramid is computed only where a proposal looks.
+"""EfficientVIS for inference, and such that the last convolution of its pyramid is computed only where a proposal looks.
 
 Each level of the pyramid ends in a 3x3 convolution, and RoIAlign then averages a few of its values per bin. Both are linear,
 so that they can change places: the values under the nine taps of the kernel are averaged first, and the kernel is applied
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvis.model.backbone import TinyBackbone
-from effvis.model.efficientvis import BaseFeatures, EfficientVIS
+from effvis.model.efficientvis import BaseFeatures, EfficientVIS, _joined
 from effvis.model.roi_align import pooling_weights
 
 SAMPLING_RATIO, CANONICAL_SIZE, CANONICAL_LEVEL = 2, 224.0, 4  # of effvis.model.roi_align.multilevel_roi_align
@@ -23,21 +23,36 @@ SAMPLING_RATIO, CANONICAL_SIZE, CANONICAL_LEVEL = 2, 224.0, 4  # of effvis.model
 BINS_AT_ONCE = 1568
 
 
-class PoolingFirst(EfficientVIS):
-    """The same results as the network that it is made of, whose parameters it shares. For inference on processors.
+class ForInference(EfficientVIS):
+    """Made of the parts of another network.
 
-    Its base features are those before the last convolution.
+    Args:
+        pixels_at_once: of so many frames together the backbone takes those that fit, and one at least.
     """
 
-    def __init__(self, model: EfficientVIS):
+    def __init__(self, model: EfficientVIS, pixels_at_once: int):
         nn.Module.__init__(self)
-        self.config = model.config
-        self.backbone, self.convolutions = model.backbone, _detach_last_convolutions(model.backbone)
+        self.config, self.pixels_at_once = model.config, pixels_at_once
+        self.backbone = model.backbone
         self.query_NTC, self.proposal_NT4 = model.query_NTC, model.proposal_NT4
         self.interactions, self.mask_heads = model.interactions, model.mask_heads
         self.register_buffer("pixel_mean", model.pixel_mean, persistent=False)
         self.register_buffer("pixel_std", model.pixel_std, persistent=False)
         self.train(model.training)
+
+    def features(self, frames_BTCHW: Tensor) -> BaseFeatures:
+        clips, frames, _, height, width = frames_BTCHW.shape
+        parts = frames_BTCHW.flatten(0, 1).split(max(1, self.pixels_at_once // (height * width)))
+        pyramid = self._levels(parts[0]) if len(parts) == 1 else _joined(map(self._levels, parts), clips * frames)
+        return BaseFeatures(pyramid, clips, frames, height, width)
+
+
+class PoolingFirst(ForInference):
+    """Its base features are those before the last convolution of each level."""
+
+    def __init__(self, model: EfficientVIS, pixels_at_once: int):
+        super().__init__(model, pixels_at_once)
+        self.convolutions = _detach_last_convolutions(self.backbone)
 
     def _crop(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
         clips, queries, frames = boxes_BNT4.shape[:3]
