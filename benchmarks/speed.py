@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from effvis.config import InferenceConfig, ModelConfig
 from effvis.data.clips import read_frame
@@ -51,8 +51,9 @@ from effvis.vistr_config import VisTRConfig
 CASES = ("efficientvis fast", "efficientvis", "vistr fast", "vistr", "resnet50")
 STAGES = ("decode", "model", "post")
 CLASSES = 40  # YouTube-VIS
-# What PyTorch's counter does not know.
-UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
+# What PyTorch's counter does not know; it gives the shapes of tensors in their place.
+UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+             lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
 # (slower, faster) pairs whose quotients are printed: by which stages, and what the quotient says.
 RATIOS = (
     ("vistr", "efficientvis fast", ("model",), "EfficientVIS fast against VisTR, FPS, model only"),
