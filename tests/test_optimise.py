@@ -5,13 +5,22 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import yaml
 from builders import tiny_config, tiny_model
+from conftest import CHECKOUT
+from safetensors.torch import load_file
+from test_model_file import put
 from test_vistr_runs import tiny_vistr
 
-from effvis.config import InferenceConfig
+import effvis
+from effvis.config import InferenceConfig, ModelConfig
 from effvis.data.dataset import Category
+from effvis.data.shapes import ShapesConfig
+from effvis.data.shapes import write as write_shapes
+from effvis.data.youtube_vis import read_split
 from effvis.inference.optimise import PIXELS_AT_ONCE, optimised
 from effvis.inference.pooling_first import ForInference, PoolingFirst, convolved_regions, pooling_first_pays
+from effvis.inference.predictor import predict_split
 from effvis.inference.video import Predictor
 from effvis.model.efficientvis import EfficientVIS
 from effvis.model.resnet import FrozenBatchNorm2d, ResNet
@@ -154,6 +163,37 @@ def test_a_video_has_the_same_tracklets(model):
         assert all((one.mask(frame) != other.mask(frame)).mean() < 0.01 for frame in one.rles)
 
 
+def test_a_trained_network_finds_the_same(tmp_path):
+    profile = yaml.safe_load((CHECKOUT / "experiments" / "profiles" / "laptop.yaml").read_text())
+    model = EfficientVIS(ModelConfig(**profile["model"], num_classes=5, clip_length=6))
+    model.load_initial(load_file(CHECKOUT / "effvis" / "pretrained" / "laptop_cl.safetensors"))
+    write_shapes(ShapesConfig(train_videos=1, val_videos=4, height=64, width=96), tmp_path, workers=1)
+    index, inference = read_split(tmp_path / "val"), InferenceConfig(**profile["inference"])
+    networks = [model, optimised(model, (64, 96), pool_first=True)]
+    plain, fast = (predict_split(network, index, inference, input_size=(64, 96)).results for network in networks)
+    assert max(result["score"] for result in plain) > 0.5, "it is trained"
+    for one, other in zip(plain, fast, strict=True):
+        assert (one["video_id"], one["category_id"]) == (other["video_id"], other["category_id"])
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+    pairs = [pair for one, other in zip(plain, fast, strict=True)
+             for pair in zip(one["segmentations"], other["segmentations"], strict=True)]
+    assert sum(a != b for a, b in pairs) <= len(pairs) // 100
+
+
+@pytest.mark.parametrize("make", [lambda: resnet_model("resnet18"), lambda: tiny_vistr(3)], ids=["efficientvis", "vistr"])
+def test_a_model_folder_is_loaded_fast(tmp_path, make):
+    folder = put(tmp_path / "model", make())
+    video = np.random.default_rng(0).integers(0, 255, (4, 64, 96, 3), dtype=np.uint8)
+    networks = effvis.load(folder), effvis.load(folder, fast=True)
+    assert type(networks[0].model) in (EfficientVIS, VisTR)
+    if isinstance(networks[0].model, EfficientVIS):
+        assert isinstance(networks[1].model, ForInference)
+    plain, fast = (network.track(video, minimum_score=0.0).tracklets for network in networks)
+    assert [one.category for one in plain] == [one.category for one in fast]
+    assert [one.score for one in plain] == pytest.approx([one.score for one in fast], abs=1e-5)
+
+
+@pytest.mark.slow
 def test_the_paper_s_interactions_compile_as_one_graph():
     """A graph break would keep CUDA graphs from what lies beyond it."""
     model = optimised(resnet_model("resnet18"), (75, 101), pool_first=False)
