@@ -141,7 +141,7 @@ def test_without_a_trained_run_the_weights_that_come_with_the_project_are_taken(
     results = run_predict(video, tmp_path, "--params", CHECKOUT / "params.yaml", *elsewhere, "--no-overlay")
     assert "comes with the project" in capsys.readouterr().err
     fast = run_predict(video, tmp_path / "fast", "--params", CHECKOUT / "params.yaml", *elsewhere, "--no-overlay", "--fast")
-    assert [one["score"] for one in fast] == pytest.approx([one["score"] for one in results], abs=1e-5)
+    assert [one["score"] for one in fast] == pytest.approx([one["score"] for one in results], abs=1e-3)
     model = tmp_path / "model"
     assert export.main(["--params", str(CHECKOUT / "params.yaml"), *elsewhere, "--out", str(model)]) == 0
     provenance = yaml.safe_load((model / "config.yaml").read_text())["provenance"]
