@@ -52,13 +52,16 @@ ModelFile = EfficientVISFile | VisTRFile
 KINDS: dict[str, type[EfficientVISFile] | type[VisTRFile]] = {"efficientvis": EfficientVISFile, "vistr": VisTRFile}
 
 
-def load(folder: str | Path, *, device: str = "cpu") -> Predictor:
+def load(folder: str | Path, *, device: str = "cpu", fast: bool = False) -> Predictor:
     """The model of a folder that ``python -m pipeline.export`` wrote.
+
+    Args:
+        fast: the same network with fewer operations, whose results are those of evaluation but for rounding.
 
     Raises:
         UserError: the folder, its config.yaml or its weights are not what they should be, or there is no such device.
     """
-    return predictor(read(Path(folder)), Path(folder) / WEIGHTS, device=device)
+    return predictor(read(Path(folder)), Path(folder) / WEIGHTS, device=device, fast=fast)
 
 
 def read(folder: Path) -> ModelFile:
@@ -97,8 +100,8 @@ def describe(values: Any, *, where: object) -> ModelFile:
     return found
 
 
-def predictor(description: ModelFile, weights: Path, *, device: str = "cpu") -> Predictor:
-    """The network that is described, with its weights.
+def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fast: bool = False) -> Predictor:
+    """The network that is described, with its weights; ``fast`` as for ``load``.
 
     Raises:
         UserError: the weights are not those that are described, or there is no such device.
@@ -112,6 +115,10 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu") -> 
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError("device", str(device), f"cannot be used: {reason}", "Give cpu, or a device of this machine") from None
+    if fast:
+        from effvis.inference.optimise import optimised
+
+        model = optimised(model, description.input_size)
     return Predictor(model, input_size=description.input_size, inference=description.inference, categories=description.labels)
 
 

@@ -114,6 +114,8 @@ def main(argv: list[str] | None = None) -> int:
                            "frames has (default: 6)")
     arguments.add_argument("--scale", type=int, help="enlargement of the overlay (default: what makes small videos legible)")
     arguments.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: cpu)")
+    arguments.add_argument("--fast", action="store_true", help="the same network with fewer operations; its results are those "
+                           "of evaluation but for rounding")
     arguments.add_argument("--no-overlay", action="store_true", help="write no video")
     args = arguments.parse_args(argv)
     _check(args)
@@ -127,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     footage = open_video(args.video, folder_fps=args.folder_fps).thinned(args.fps)
     found = find_model(args)
     print(f"model: {found.text}; it knows {', '.join(label.name for label in found.description.labels)}", file=sys.stderr)
-    network = predictor(found.description, found.weights, device=args.device)
+    network = predictor(found.description, found.weights, device=args.device, fast=args.fast)
     with progress_bar("tracking") as told:
         tracked = network.track(_counted(footage, told), minimum_score=args.score)
     _say(tracked, footage)

@@ -138,8 +138,10 @@ def test_linking_by_hand_takes_the_threshold_that_was_best(tiny_project, tmp_pat
 
 def test_without_a_trained_run_the_weights_that_come_with_the_project_are_taken(video, tmp_path, capsys):
     elsewhere = ["-S", f"runs_dir={tmp_path / 'runs'}", "-S", f"data_dir={tmp_path / 'data'}"]
-    run_predict(video, tmp_path, "--params", CHECKOUT / "params.yaml", *elsewhere, "--no-overlay")
+    results = run_predict(video, tmp_path, "--params", CHECKOUT / "params.yaml", *elsewhere, "--no-overlay")
     assert "comes with the project" in capsys.readouterr().err
+    fast = run_predict(video, tmp_path / "fast", "--params", CHECKOUT / "params.yaml", *elsewhere, "--no-overlay", "--fast")
+    assert [one["score"] for one in fast] == pytest.approx([one["score"] for one in results], abs=1e-3)
     model = tmp_path / "model"
     assert export.main(["--params", str(CHECKOUT / "params.yaml"), *elsewhere, "--out", str(model)]) == 0
     provenance = yaml.safe_load((model / "config.yaml").read_text())["provenance"]

@@ -1,0 +1,408 @@
+"""Frames per second of EfficientVIS, VisTR and their backbone alone, from JPEGs to run-length masks.
+
+    python -m benchmarks.speed
+    python -m benchmarks.speed --frames 9 18 36 --size 300x540 360x640 --out speed.json
+    python -m benchmarks.speed --device cuda --precision bf16 --size 360x640 --rounds 20
+    python -m benchmarks.speed --model FOLDER --data data/shapes-vis/val
+
+A round is one clip through every case, each of which is a process of its own: they take turns, and the rest wait. `model` is
+from frames to the mask logits of all N tracklets in all T frames, `post` makes masks of the video's size and their run
+lengths of these, `decode` reads and resizes the JPEGs. Every mask counts as present, and weights are random, so that this is
+the most that a clip can cost. "fast" is effvis.inference.optimise; resnet50 is its backbone alone, without a pyramid: the
+floor. Ratios are medians over rounds; the first round, which warms up, counts operations and no time.
+
+With --model and --data, nothing is timed: a model folder (python -m pipeline.export) is evaluated on a split by the plain and
+by the fast network, and both APs are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from effvis.config import InferenceConfig, ModelConfig
+from effvis.data.clips import read_frame
+from effvis.inference import clip, vistr_clip
+from effvis.inference.optimise import PIXELS_AT_ONCE, in_half_precision, optimised
+from effvis.model.build import build_model
+from effvis.model.efficientvis import EfficientVIS
+from effvis.model.vistr import VisTR
+from effvis.vistr_config import VisTRConfig
+
+CASES = ("efficientvis fast", "efficientvis", "vistr fast", "vistr", "resnet50")
+STAGES = ("decode", "model", "post")
+CLASSES = 40  # YouTube-VIS
+# What PyTorch's counter does not know; it gives the shapes of tensors in their place.
+UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+             lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
+# (slower, faster) pairs whose quotients are printed: by which stages, and what the quotient says.
+RATIOS = (
+    ("vistr", "efficientvis fast", ("model",), "EfficientVIS fast against VisTR, FPS, model only"),
+    ("vistr", "efficientvis fast", STAGES, "EfficientVIS fast against VisTR, FPS, end to end"),
+    ("vistr", "efficientvis", ("model",), "EfficientVIS plain against VisTR, FPS, model only"),
+    ("vistr fast", "efficientvis fast", ("model",), "EfficientVIS fast against VisTR fast, FPS, model only"),
+    ("efficientvis", "efficientvis fast", ("model",), "EfficientVIS fast against plain, FPS, model only"),
+    ("efficientvis fast", "resnet50", ("model",), "time of EfficientVIS fast over that of its backbone alone, model only"),
+)
+QUICK_MODEL = dict(backbone="resnet18", hidden_dim=16, queries=3, iterations=2, attention_heads=2, ffn_dim=32, dynamic_dim=4)
+QUICK_VISTR = dict(backbone="resnet18", hidden_dim=96, queries=3, encoder_layers=1, decoder_layers=1, attention_heads=2,
+                   ffn_dim=32)
+
+
+def build(case: str, frames: int, size: tuple[int, int], args: argparse.Namespace) -> nn.Module:
+    """The network of a case, with random weights, on its device."""
+    torch.manual_seed(0)
+    shape = {"num_classes": CLASSES, "clip_length": frames}
+    if case.startswith("vistr"):
+        config = VisTRConfig(**(QUICK_VISTR if args.quick else {}), **shape)
+    else:
+        config = ModelConfig(**(QUICK_MODEL if args.quick else {"backbone": "resnet50"}), **shape)
+    model = build_model(config).eval().requires_grad_(False).to(args.device)
+    if case.endswith("fast") or case == "resnet50":
+        model = optimised(model, size, precision=args.precision)
+    elif args.precision == "bf16":
+        in_half_precision(model)
+    if args.compile:
+        for name in ("features", "forward", "mask_logits"):
+            if hasattr(model, name):
+                setattr(model, name, torch.compile(getattr(model, name), mode=args.compile))
+    return model
+
+
+class Stopwatch:
+    """Seconds spent in a network's methods, with the device's work done; in a first pass, operations instead."""
+
+    def __init__(self, model: nn.Module, device: str):
+        self.seconds, self.operations, self.counts = 0.0, 0, True
+        self._device = device
+        for name in ("features", "forward", "mask_logits"):
+            if hasattr(model, name):
+                setattr(model, name, self._timed(getattr(model, name)))
+
+    def now(self) -> float:
+        if self._device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _timed(self, method: Callable) -> Callable:
+        def timed(*args):
+            began = self.now()
+            if self.counts:
+                with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
+                    found = method(*args)
+                self.operations += counter.get_total_flops()
+            else:
+                found = method(*args)
+            self.seconds += self.now() - began
+            return found
+
+        return timed
+
+
+def video_pass(model: EfficientVIS | VisTR, watch: Stopwatch, files: list[Path], size: tuple[int, int]) -> dict[str, float]:
+    """One clip from JPEGs to run lengths: seconds of each stage."""
+    with Image.open(files[0]) as first:
+        video_size = first.size[::-1]
+    predict = vistr_clip.predict_clip if isinstance(model, VisTR) else clip.predict_alone
+    watch.seconds = 0.0
+    began = watch.now()
+    pixels = torch.from_numpy(np.stack([read_frame(file, size) for file in files])).permute(0, 3, 1, 2)
+    decoded = watch.now()
+    found = predict(model, pixels, video_size, InferenceConfig(presence_threshold=0.0))
+    ended = watch.now()
+    if not found.present_NT.all():
+        raise SystemExit("a tracklet is absent: the case did not do all its work")
+    return {"decode": decoded - began, "model": watch.seconds, "post": ended - decoded - watch.seconds}
+
+
+@torch.inference_mode()
+def floor_pass(model: EfficientVIS, watch: Stopwatch, frames: int, size: tuple[int, int], device: str) -> dict[str, float]:
+    """The optimised backbone's body alone on as many frames, as many at a time as EfficientVIS has them."""
+    pixels = torch.randn(frames, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
+    at_once = max(1, PIXELS_AT_ONCE[device.partition(":")[0]] // (size[0] * size[1]))
+    watch.seconds = 0.0
+    for part in pixels.split(at_once):
+        model(part)
+    return {"model": watch.seconds}
+
+
+def work(case: str, frames: int, size: tuple[int, int], folder: Path, args: argparse.Namespace) -> None:
+    """Takes one clip for each line of standard input, and answers with its seconds."""
+    torch.set_num_threads(args.threads)
+    files = sorted(folder.iterdir())[:frames]
+    model = build(case, frames, size, args)
+    if case == "resnet50":
+        model = model.backbone.body
+        if args.precision == "bf16":
+            in_half_precision(model)
+    gc.collect()
+    watch = Stopwatch(model, args.device)
+    for _ in sys.stdin:
+        if case == "resnet50":
+            seconds = floor_pass(model, watch, frames, size, args.device)
+        else:
+            seconds = video_pass(model, watch, files, size)
+        watch.counts = False
+        answer = {"seconds": seconds, "operations": watch.operations, "peak_bytes": peak_bytes(args.device)}
+        print(json.dumps(answer), flush=True)
+
+
+def peak_bytes(device: str) -> int:
+    """Of the process so far, in the device's memory."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_operations(args: argparse.Namespace) -> dict[str, float]:
+    """Operations a second of one large matrix product and one 3x3 convolution of the backbone's kind, each the best of five."""
+    kind = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    side = 256 if args.quick else 2048 if args.device == "cpu" else 8192
+    frames, height, width = (1, 19, 34) if args.quick else (4, 75, 135)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=args.device, dtype=kind)
+
+    a, b = noise(2, side, side)
+    feature, kernel = (x.contiguous(memory_format=torch.channels_last)
+                       for x in (noise(frames, 256, height, width), noise(256, 256, 3, 3)))
+    tried = {"matmul": (lambda: a @ b, 2 * side**3),
+             "conv3x3": (lambda: nn.functional.conv2d(feature, kernel, padding=1), 2 * 9 * 256**2 * frames * height * width)}
+    return {name: operations / best_seconds(call, args.device, 5) for name, (call, operations) in tried.items()}
+
+
+def best_seconds(call: Callable[[], Any], device: str, times: int) -> float:
+    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    seconds = []
+    for _ in range(times + 1):
+        synchronize()
+        began = time.perf_counter()
+        call()
+        synchronize()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])  # the first one warms up
+
+
+class Worker:
+    """A process that takes clips through one case."""
+
+    def __init__(self, case: str, frames: int, size: tuple[int, int], folder: Path, argv: list[str]):
+        root = Path(__file__).resolve().parents[1]
+        command = [sys.executable, "-m", "benchmarks.speed", *argv]
+        command += ["--work", case, str(frames), f"{size[0]}x{size[1]}", str(folder)]
+        environment = os.environ | {"PYTHONPATH": str(root)}
+        self._process = subprocess.Popen(command, text=True, cwd=root, env=environment, stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE)
+        self.case, self.clips = case, []
+
+    def take(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            print("clip", file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self.case} ended with exit code {self._process.wait()}")
+        self.clips.append(json.loads(answer))
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+
+    def seconds(self, stages: tuple[str, ...]) -> list[float]:
+        return [sum(one["seconds"].get(stage, 0.0) for stage in stages) for one in self.clips[1:]]
+
+
+def measure(frames: int, size: tuple[int, int], folder: Path, argv: list[str], args: argparse.Namespace) -> dict[str, Any]:
+    """All cases of one clip length and input size, clip by clip in turns."""
+    peaks: list[dict[str, float]] = []
+    with contextlib.ExitStack() as stack:
+        workers = [Worker(case, frames, size, folder, argv) for case in args.case]
+        for worker in workers:
+            stack.callback(worker.close)
+        for turn in range(args.rounds + 1):
+            peaks.append(peak_operations(args))
+            for worker in workers:
+                worker.take()
+                print(f"T={frames} {size[0]}x{size[1]}, round {turn}: {worker.case} "
+                      f"{sum(worker.clips[-1]['seconds'].values()):.2f} s", file=sys.stderr, flush=True)
+    # What the machine can do at best, not what it could while another program had it.
+    peak = {name: max(one[name] for one in peaks) for name in peaks[0]}
+    return {"frames": frames, "size": size, "gflops_peak": {name: value / 1e9 for name, value in peak.items()},
+            "cases": {worker.case: _case(worker, frames, max(peak.values())) for worker in workers},
+            "ratios": dict(_ratios({worker.case: worker for worker in workers}))}
+
+
+def _case(worker: Worker, frames: int, peak: float) -> dict[str, Any]:
+    taken = {stage: statistics.median(worker.seconds((stage,))) for stage in worker.clips[-1]["seconds"]}
+    operations = worker.clips[0]["operations"]
+    model, all_stages = worker.seconds(("model",)), worker.seconds(STAGES)
+    found = {"seconds": taken, "rounds": [one["seconds"] for one in worker.clips[1:]],
+             "fps_model": frames / statistics.median(model), "gflop": operations / 1e9,
+             "share_of_peak": operations / statistics.median(model) / peak, "peak_gb": worker.clips[-1]["peak_bytes"] / 1e9}
+    if len(taken) > 1:
+        found["fps_model_post"] = frames / statistics.median(worker.seconds(("model", "post")))
+        found["fps_end_to_end"] = frames / statistics.median(all_stages)
+    return found
+
+
+def _ratios(workers: dict[str, Worker]) -> Iterator[tuple[str, float]]:
+    for slower, faster, stages, name in RATIOS:
+        if slower in workers and faster in workers:
+            pairs = zip(workers[slower].seconds(stages), workers[faster].seconds(stages), strict=True)
+            yield name, statistics.median(a / b for a, b in pairs)
+
+
+def draw_frames(folder: Path, frames: int, height: int, width: int) -> None:
+    """JPEGs of blotches, 8 pixels wide."""
+    rng = np.random.default_rng(0)
+    for frame in range(frames):
+        blotches = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+        Image.fromarray(blotches).resize((width, height), Image.Resampling.BILINEAR).save(folder / f"{frame:05d}.jpg")
+
+
+def table(found: dict[str, Any]) -> str:
+    """One measurement as markdown."""
+    peaks = ", ".join(f"{name} {value:.1f}" for name, value in found["gflops_peak"].items())
+    lines = [f"T={found['frames']}, {found['size'][0]}x{found['size'][1]}; peak GFLOP/s: {peaks}", "",
+             "| case | model, s | FPS, model | + post | end to end | GFLOP | % of peak | peak GB |",
+             "| --- | --: | --: | --: | --: | --: | --: | --: |"]
+    for name, case in found["cases"].items():
+        further = [f"{case[key]:.2f}" if key in case else "" for key in ("fps_model_post", "fps_end_to_end")]
+        lines.append(f"| {name} | {case['seconds']['model']:.2f} | {case['fps_model']:.2f} | {further[0]} | {further[1]} | "
+                     f"{case['gflop']:.0f} | {100 * case['share_of_peak']:.0f} | {case['peak_gb']:.2f} |")
+    return "\n".join([*lines, "", *(f"{name}: {ratio:.2f}" for name, ratio in found["ratios"].items())])
+
+
+def compare_pooling(args: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of RoIAlign on 36 maps with ten boxes each, here and in torchvision."""
+    from torchvision.ops import roi_align as theirs
+
+    from effvis.model.roi_align import roi_align as ours
+
+    feature = torch.randn(36, 256, 45, 80, device=args.device).contiguous(memory_format=torch.channels_last)
+    corner = torch.rand(36, 10, 2, device=args.device) * torch.tensor([400.0, 200.0], device=args.device)
+    boxes = [one for one in torch.cat((corner, corner + 150), dim=-1)]
+    return {name: 1000 * best_seconds(lambda call=call: call(feature, boxes, 7, 1 / 8, 2, True), args.device, 10)
+            for name, call in (("ours", ours), ("torchvision", theirs))}
+
+
+def compare_ap(args: argparse.Namespace) -> dict[str, Any]:
+    """AP of a model folder on a split, by the plain network and by the fast ones, and how far their results are apart."""
+    from effvis import model_file
+    from effvis.data.youtube_vis import read_split
+    from effvis.evaluation.video_ap import evaluate, keep_frames
+    from effvis.inference.predictor import predict_split, predict_sweep
+
+    description = model_file.read(args.model)
+    plain = model_file.predictor(description, args.model / model_file.WEIGHTS, device=args.device).model
+    index = read_split(args.data)
+    truth = json.loads((args.data / "instances.json").read_text(encoding="utf-8"))
+    size = description.input_size
+    networks = {"plain": plain, "fast": optimised(plain, size, precision=args.precision)}
+    if isinstance(plain, EfficientVIS):
+        networks["fast, pooled first"] = optimised(plain, size, precision=args.precision, pool_first=True)
+    found: dict[str, Any] = {}
+    expected = None
+    for name, model in networks.items():
+        if isinstance(model, VisTR) or description.inference.linking == "hand-craft":
+            predict = vistr_clip.predict_clip if isinstance(model, VisTR) else clip.predict_alone
+            swept = predict_sweep(model, index, description.inference, predict=predict, input_size=size)
+            predictions = swept[description.inference.handcraft.thresholds[0]]
+        else:
+            predictions = predict_split(model, index, description.inference, input_size=size)
+        score = evaluate(keep_frames(truth, predictions.kept), predictions.results, allow_empty=True)
+        expected = predictions.results if expected is None else expected
+        found[name] = {"AP": score.metrics["AP"], "results": len(predictions.results), **apart(predictions.results, expected)}
+    return found
+
+
+def apart(results: list[dict], expected: list[dict]) -> dict[str, float]:
+    """How many masks differ at all, of how many, and by how much scores do, result by result in their order."""
+    pairs = list(zip(results, expected, strict=False))
+    masks = [pair for one, other in pairs for pair in zip(one["segmentations"], other["segmentations"], strict=True)
+             if pair != (None, None)]
+    return {"masks": len(masks), "masks_differ": sum(a != b for a, b in masks),
+            "scores_differ_by": max((abs(a["score"] - b["score"]) for a, b in pairs), default=0.0)}
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="(default: all)")
+    parser.add_argument("--frames", nargs="+", type=int, default=[36], help="T (default: 36)")
+    parser.add_argument("--size", nargs="+", type=_size, default=[(300, 540)], metavar="HxW",
+                        help="of the input (default: 300x540)")
+    parser.add_argument("--video-size", type=_size, default=(720, 1280), metavar="HxW",
+                        help="of the JPEGs (default: 720x1280)")
+    parser.add_argument("--rounds", type=int, default=3, help="clips of each case after the first (default: 3)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: as many as there are processors)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(default: fp32)")
+    parser.add_argument("--compile", choices=("default", "reduce-overhead", "max-autotune"),
+                        help="torch.compile in this mode; reduce-overhead and max-autotune use CUDA graphs (default: none)")
+    parser.add_argument("--roi-align", action="store_true", help="time RoIAlign against torchvision's instead")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="a model to evaluate in both paths instead")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="the split for --model")
+    parser.add_argument("--quick", action="store_true", help="small networks, to see that all of it runs")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="all numbers as JSON")
+    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if (args.model is None) != (args.data is None):
+        parser.error("--model and --data belong together")
+    if args.work:
+        case, frames, size, folder = args.work
+        work(case, int(frames), _size(size), Path(folder), args)
+        return 0
+
+    torch.set_num_threads(args.threads)
+    found: dict[str, Any]
+    if args.model:
+        found = compare_ap(args)
+        for name, path in found.items():
+            print(f"{name}: AP {100 * path['AP']:.4f}, {path['results']} results; of {path['masks']} masks "
+                  f"{path['masks_differ']} differ, scores by at most {path['scores_differ_by']:.1e}")
+    elif args.roi_align:
+        found = compare_pooling(args)
+        print(", ".join(f"{name} {milliseconds:.3f} ms" for name, milliseconds in found.items()))
+    else:
+        device = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or platform.machine()
+        found = {"device": device, "threads": args.threads, "torch": torch.__version__, "precision": args.precision,
+                 "compile": args.compile, "clips": []}
+        with tempfile.TemporaryDirectory() as folder:
+            draw_frames(Path(folder), max(args.frames), *args.video_size)
+            for size in args.size:
+                for frames in args.frames:
+                    found["clips"].append(measure(frames, size, Path(folder), argv, args))
+                    print(table(found["clips"][-1]), end="\n\n", flush=True)
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,60 @@
+"""benchmarks.speed runs through, and its JSON says what its table says."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_model_file import put
+from test_optimise import resnet_model
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def speed(*arguments):
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    return subprocess.run([sys.executable, "-m", "benchmarks.speed", "--threads", "1", *map(str, arguments)], cwd=CHECKOUT,
+                          env=environment, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.slow
+def test_clips_are_taken_in_turns_and_written_down(tmp_path):
+    cases = ("efficientvis fast", "vistr", "resnet50")
+    said = speed("--quick", "--case", *cases, "--frames", "2", "--size", "64x96", "--video-size", "96x128", "--rounds", "2",
+                 "--out", tmp_path / "speed.json")
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert found["precision"] == "fp32" and found["threads"] == 1
+    (clip,) = found["clips"]
+    assert clip["frames"] == 2 and clip["size"] == [64, 96] and min(clip["gflops_peak"].values()) > 0
+    assert tuple(clip["cases"]) == cases
+    for name, case in clip["cases"].items():
+        assert f"| {name} |" in said
+        assert len(case["rounds"]) == 2 and case["gflop"] > 0 and case["peak_gb"] > 0
+        assert case["fps_model"] == pytest.approx(2 / case["seconds"]["model"])
+        if name != "resnet50":
+            assert case["fps_model"] > case["fps_model_post"] > case["fps_end_to_end"]
+    ratio = clip["ratios"]["EfficientVIS fast against VisTR, FPS, model only"]
+    rounds = [clip["cases"][name]["rounds"] for name in ("vistr", "efficientvis fast")]
+    assert ratio == pytest.approx(sum(a["model"] / b["model"] for a, b in zip(*rounds, strict=True)) / 2)
+
+
+@pytest.mark.slow
+def test_both_paths_of_a_model_are_scored(tmp_path, drawn_index):
+    folder = put(tmp_path / "model", resnet_model("tiny", num_classes=5))
+    speed("--model", folder, "--data", drawn_index.images.parent, "--out", tmp_path / "ap.json")
+    found = json.loads((tmp_path / "ap.json").read_text())
+    assert list(found) == ["plain", "fast", "fast, pooled first"]
+    for path in found.values():
+        assert path["AP"] == pytest.approx(found["plain"]["AP"], abs=1e-4)
+        assert path["results"] > 0 and path["masks"] > 0 and path["scores_differ_by"] < 1e-4
+
+
+def test_differences_are_counted():
+    speed = importlib.import_module("benchmarks.speed")
+    mask, other = {"size": [2, 2], "counts": "04"}, {"size": [2, 2], "counts": "13"}
+    one = [{"score": 0.5, "segmentations": [mask, None, mask]}]
+    two = [{"score": 0.25, "segmentations": [other, None, mask]}]
+    assert speed.apart(one, two) == {"masks": 2, "masks_differ": 1, "scores_differ_by": 0.25}
