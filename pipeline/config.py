@@ -53,6 +53,11 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
     except UserError as error:
         where = next((name for name, values in layers if _mentions(values, error.key)), path)
         raise UserError(where, error.key, error.problem, error.remedy) from None
+    for name in ("data_dir", "runs_dir", "results_dir"):
+        if "://" in str(merged.get(name, "")):
+            where = next(where for where, values in layers if name in values)
+            raise UserError(where, name, f"{merged[name]} is an address, not a folder", "Name a folder, on a cluster one that all "
+                            "nodes mount: an object store has no file locks (docs/cluster.md)")
     folders = {name: path.parent / getattr(params, name) for name in ("data_dir", "runs_dir", "results_dir")}
     params = params.model_copy(update=folders)
     params._root = path.parent

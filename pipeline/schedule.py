@@ -17,10 +17,15 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from effvis.errors import UserError
+from pipeline import cluster
 from pipeline.disk import explained
+from pipeline.machine import side_by_side
+
+if TYPE_CHECKING:
+    from pipeline.settings import ResourceSettings
 
 Kind = Literal["pretrain", "train", "evaluate"]
 Report = Callable[[Mapping[str, Any]], None]
@@ -77,9 +82,10 @@ class Status:
 def run_pool(
     jobs: Iterable[Job],
     *,
-    slots: int,
+    slots: int | Callable[[list[dict[str, Any]]], int],
     threads: int,
     gpus: int = 0,
+    memory: int = 0,
     workers: int = 1,
     progress_folder: Path,
     on_change: Callable[[list[Status]], None] = lambda statuses: None,
@@ -88,17 +94,19 @@ def run_pool(
     """Runs all jobs and returns where each ended, in the order given. No job, no Ray.
 
     Args:
-        slots: jobs side by side.
+        slots: jobs side by side; on a cluster, whose nodes come and go, it may be a function of ``ray.nodes()``.
         threads: processors that each worker of a job takes.
         gpus: that each worker takes.
+        memory: that each worker takes, in bytes, for Ray to choose the node by; 0: not counted.
         workers: of each job. One is the job itself; more are started by the job, which then takes nothing for itself: jobs
             that held what their workers wait for would wait for ever.
-        progress_folder: for the jobs' latest reports, ``<key>.json``; shared by grids that run at the same time.
+        progress_folder: for the jobs' latest reports, ``<key>.json``; in the run store, shared by grids that run at the same
+            time.
         on_change: called with all statuses about twice a second, in this thread.
         on_done: called with each job that ended well, in this thread, before jobs that need it start.
 
     Raises:
-        UserError: two jobs have one key, or jobs need each other in a circle.
+        UserError: two jobs have one key, or jobs need each other in a circle; as ``ray_running``.
     """
     jobs = list(jobs)
     statuses = {job.key: Status(job, progress_file=progress_folder / f"{job.key}.json") for job in jobs}
@@ -108,13 +116,15 @@ def run_pool(
         return []
     _check_no_circle(statuses)
     progress_folder.mkdir(parents=True, exist_ok=True)
-    with ray_running(slots * workers * threads) as ray:
-        own = {"num_cpus": threads, "num_gpus": gpus} if workers == 1 else {"num_cpus": 0}
+    fixed = slots if isinstance(slots, int) else None
+    with ray_running((fixed or 0) * workers * threads, progress_folder.parent) as ray:
+        own = {"num_cpus": threads, "num_gpus": gpus, "memory": memory or None} if workers == 1 else {"num_cpus": 0}
         start = ray.remote(execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
         running: dict[Any, Status] = {}
         while True:
             _skip_what_cannot_run(statuses)
-            for status in _ready(statuses)[: slots - len(running)]:
+            free = (fixed or slots(ray.nodes())) - len(running)  # below 0 where a node has gone
+            for status in _ready(statuses)[: max(0, free)]:
                 status.state, status.started = "running", time.monotonic()
                 running[start.remote(status.job, status.progress_file)] = status
             on_change(list(statuses.values()))
@@ -176,6 +186,7 @@ def _outcome(ray, reference, job: Job) -> str:
 def execute(job: Job, progress_file: Path) -> str:
     """Runs in a Ray worker: the job with its output in its log. Returns "" or one line on what went wrong."""
     try:
+        cluster.check_here()  # before anything is written: it would be where nobody looks
         with explained(job.log):  # on a full disk, what the job says has no place either
             return _logged(job, progress_file)
     except UserError as error:
@@ -231,9 +242,29 @@ def _append(file: Path, text: str) -> None:
             log.write(text)
 
 
+def slots_now(resources: ResourceSettings, runs_dir: Path) -> int:
+    """Runs side by side: what is set, or what this machine holds, or the nodes that a cluster has now.
+
+    Raises:
+        UserError: as ``ray_running``.
+    """
+    if resources.slots is not None or cluster.address() is None:
+        return side_by_side(resources)
+    with ray_running(0, runs_dir) as ray:
+        return cluster.holds(resources, ray.nodes())
+
+
 @contextlib.contextmanager
-def ray_running(processors: int) -> Iterator[Any]:
-    """Ray as it runs in this process, else started for this alone, or the cluster that ``RAY_ADDRESS`` names. Takes 5-6 s."""
+def ray_running(processors: int, runs_dir: Path) -> Iterator[Any]:
+    """Ray as it runs in this process, else started for this alone, or the cluster that ``RAY_ADDRESS`` names. Takes 5-6 s.
+
+    Args:
+        processors: of a Ray that is started here.
+        runs_dir: the run store, which all nodes of a cluster have to see.
+
+    Raises:
+        UserError: there is no such cluster, or one of its nodes does not see the run store or has other code.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # no warning on machines without a GPU
     import ray
@@ -241,11 +272,14 @@ def ray_running(processors: int) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    address = os.environ.get("RAY_ADDRESS")
-    own = {} if address else {"num_cpus": processors, "object_store_memory": _OBJECT_STORE_BYTES}
+    address = cluster.address()
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    ray.init(address=address or "local", **quiet, **own)  # "local": never join somebody else's that happens to run here
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    with cluster.marked(runs_dir) if address else contextlib.nullcontext() as environment:
+        try:
+            if address:
+                cluster.join(ray, address, runtime_env=environment, **quiet)
+            else:  # "local": never join somebody else's that happens to run here
+                ray.init(address="local", num_cpus=processors, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+            yield ray
+        finally:
+            ray.shutdown()
