@@ -63,7 +63,7 @@ def marked(runs_dir: Path) -> Iterator[dict[str, Any]]:
     """The ``runtime_env`` of a job on the cluster: with it, ``check_here`` knows in its processes what to find."""
     from filelock import FileLock
 
-    file = Path(runs_dir).resolve() / ".cluster" / f"{uuid.uuid4().hex}.lock"
+    file = Path(os.path.abspath(runs_dir)) / ".cluster" / f"{uuid.uuid4().hex}.lock"
     with explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(file)
@@ -130,10 +130,11 @@ def join(ray: Any, address: str, **options: Any) -> None:
 def _check_nodes(ray: Any) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    look = ray.remote(check_here).options(num_cpus=0, max_retries=0)
-    asked = {
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(): node
-        for node in ray.nodes() if node["Alive"]}
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[ray.remote(check_here).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()] = node
     _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_SECONDS)
     for reference, node in asked.items():
         name = node["NodeManagerHostname"]
