@@ -23,6 +23,9 @@ from pipeline.table_file import Row, RowFile, Table, TableFile
 if TYPE_CHECKING:
     from pipeline.settings import ModelSettings, VisTRModelSettings
 
+# A table of a thousand rows takes seconds without the C library; both are safe.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ()) -> Params:
     """Reads the parameters: the profile, over it the file, over that ``key=value`` overrides with dotted keys.
@@ -315,7 +318,7 @@ def read_mapping(path: Path, remedy: str) -> dict[str, Any]:
         UserError: it cannot be read, with this remedy, or is something else.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(path, "(file)", f"cannot be read: {error.strerror}", remedy) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

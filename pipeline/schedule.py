@@ -8,12 +8,14 @@ that), so a job that is run twice, by Ray after a worker died or by a second gri
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import logging
 import os
 import platform
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,17 +122,19 @@ def run_pool(
     with ray_running((fixed or 0) * workers * threads, progress_folder.parent) as ray:
         own = {"num_cpus": threads, "num_gpus": gpus, "memory": memory or None} if workers == 1 else {"num_cpus": 0}
         start = ray.remote(execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
-        running: dict[Any, Status] = {}
+        queue, running, told = _Queue(statuses), {}, float("-inf")
         while True:
-            _skip_what_cannot_run(statuses)
             free = (fixed or slots(ray.nodes())) - len(running)  # below 0 where a node has gone
-            for status in _ready(statuses)[: max(0, free)]:
+            for status in queue.take(free):
                 status.state, status.started = "running", time.monotonic()
                 running[start.remote(status.job, status.progress_file)] = status
-            on_change(list(statuses.values()))
+            if not running or time.monotonic() - told >= _POLL_SECONDS:
+                on_change(list(statuses.values()))
+                told = time.monotonic()
             if not running:
                 break
-            finished, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
+            ray.wait(list(running), timeout=_POLL_SECONDS)
+            finished, _ = ray.wait(list(running), num_returns=len(running), timeout=0)  # all that ended meanwhile
             for reference in finished:
                 status = running.pop(reference)
                 status.message = _outcome(ray, reference, status.job)
@@ -138,6 +142,7 @@ def run_pool(
                 status.seconds = time.monotonic() - status.started
                 if status.state == "done":
                     on_done(status.job)
+                queue.settle(status)
     return list(statuses.values())
 
 
@@ -150,27 +155,43 @@ def _check_no_circle(statuses: Mapping[str, Status]) -> None:
         unsettled -= free
 
 
-def _skip_what_cannot_run(statuses: Mapping[str, Status]) -> None:
-    changed = True
-    while changed:  # a skipped job may itself be needed
-        changed = False
-        for status in statuses.values():
-            if status.state != "waiting":
-                continue
-            lost = [key for key in status.job.needs if key in statuses and statuses[key].state in ("failed", "skipped")]
-            if lost:
-                status.state, status.message, changed = "skipped", f"needs {statuses[lost[0]].job.label}", True
+class _Queue:
+    """What can start now, the job to start first first; and, of what cannot yet, how much it still needs."""
 
+    def __init__(self, statuses: Mapping[str, Status]):
+        self._statuses = statuses
+        self._place = {key: place for place, key in enumerate(statuses)}  # among equals, the order given
+        self._missing = {key: statuses.keys() & set(status.job.needs) for key, status in statuses.items()}
+        self._needed_by: dict[str, list[str]] = defaultdict(list)
+        for key, needs in self._missing.items():
+            for need in needs:
+                self._needed_by[need].append(key)
+        self._ready: list[tuple[int, float, int, str]] = []
+        for key, needs in self._missing.items():
+            if not needs:
+                self._make_ready(key)
 
-def _ready(statuses: Mapping[str, Status]) -> list[Status]:
-    """Jobs that can start now, the one to start first first."""
-    ready = [
-        status
-        for status in statuses.values()
-        if status.state == "waiting"
-        and all(statuses[key].state == "done" for key in status.job.needs if key in statuses)
-    ]
-    return sorted(ready, key=lambda status: (_ORDER[status.job.kind], -status.job.cost))
+    def take(self, most: int) -> Iterator[Status]:
+        """The next jobs, at most so many."""
+        while self._ready and most > 0:
+            most -= 1
+            yield self._statuses[heapq.heappop(self._ready)[-1]]
+
+    def settle(self, status: Status) -> None:
+        """A job has ended: what needs it can start, or is skipped with all that needs that."""
+        for key in self._needed_by[status.job.key]:
+            waiting = self._statuses[key]
+            if status.state == "done":
+                self._missing[key].remove(status.job.key)
+                if not self._missing[key] and waiting.state == "waiting":
+                    self._make_ready(key)
+            elif waiting.state == "waiting":
+                waiting.state, waiting.message = "skipped", f"needs {status.job.label}"
+                self.settle(waiting)
+
+    def _make_ready(self, key: str) -> None:
+        job = self._statuses[key].job
+        heapq.heappush(self._ready, (_ORDER[job.kind], -job.cost, self._place[key], key))
 
 
 def _outcome(ray, reference, job: Job) -> str:
