@@ -159,7 +159,7 @@ def board_seconds(todo: list[Job], devices: int) -> float:
 
     statuses = [Status(job, "running" if number < devices else "waiting") for number, job in enumerate(todo)]
     began = time.monotonic()
-    Console(file=io.StringIO(), force_terminal=True, width=160, height=50).print(_table(statuses))
+    Console(file=io.StringIO(), force_terminal=True, width=160, height=50).print(_table(statuses, most=50))
     return time.monotonic() - began
 
 
