@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from conftest import CHECKOUT, free_port
 
 from effvis.errors import UserError
@@ -157,3 +160,64 @@ def test_runs_side_by_side_are_what_each_node_has_room_for():
     assert cluster.holds(ResourceSettings(memory_gib=32), three) == 4
     assert cluster.holds(ResourceSettings(gpus_per_worker=1), three) == 2
     assert cluster.holds(ResourceSettings(threads=16), three) == 1, "it may grow"
+
+
+EXAMPLES = CHECKOUT / "docs" / "examples" / "cluster"
+
+
+def commands_of(text):
+    """All ``ray start`` and ``python -m pipeline.…`` of a text, as words, continued lines as one."""
+    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
+    found = [re.search(r"ray start .*|python -m pipeline\..*", line) for line in lines]
+    return [shlex.split(match[0].split(" &")[0].replace('"${@:2}"', "")) for match in found if match]
+
+
+def assert_has_options(words):
+    """The command's own help has every option that is given."""
+    if words[:2] == ["ray", "start"]:
+        from ray.scripts.scripts import start
+
+        known = {option for parameter in start.params for option in parameter.opts}
+    else:
+        module = words[2]
+        known = set(re.findall(r"--?[a-zA-Z][a-z-]*", subprocess.run([sys.executable, "-m", module, "--help"], cwd=CHECKOUT,
+                                                                     capture_output=True, text=True, check=True).stdout))
+    given = {word.partition("=")[0] for word in words if word.startswith("-")} - {"-m"}
+    assert given <= known, given - known
+
+
+def test_the_cluster_launcher_takes_the_example():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((EXAMPLES / "ray-up.yaml").read_text())
+    starts = commands_of("\n".join(config["head_start_ray_commands"] + config["worker_start_ray_commands"]))
+    assert len(starts) == 2
+    for words in starts:
+        assert_has_options(words)
+    validate_config(prepare_config(config))
+
+
+def test_the_slurm_script_is_one_and_has_the_options_that_there_are():
+    file = EXAMPLES / "grid.sbatch"
+    subprocess.run(["bash", "-n", file], check=True)
+    text = file.read_text()
+    index, start, grid = commands_of(text)
+    given = re.findall(r'^ *start "[^"]*" (.*)', text, re.MULTILINE)
+    assert len(given) == 2
+    for words in (index, grid, *(start + shlex.split(options) for options in given)):
+        assert_has_options(words)
+
+
+def test_the_kuberay_job_mounts_what_it_has_and_runs_a_command_that_there_is():
+    job = yaml.safe_load((EXAMPLES / "kuberay.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    (command,) = commands_of(job["spec"]["entrypoint"])
+    assert_has_options(command)
+    cluster_spec = job["spec"]["rayClusterSpec"]
+    folder = re.search(r"--chdir=(\S+)", job["spec"]["entrypoint"])[1]
+    for group in (cluster_spec["headGroupSpec"], *cluster_spec["workerGroupSpecs"]):
+        assert_has_options(["ray", "start", *(f"--{name}={value}" for name, value in group["rayStartParams"].items())])
+        pod = group["template"]["spec"]
+        (container,), (volume,) = pod["containers"], pod["volumes"]
+        (mount,) = container["volumeMounts"]
+        assert mount["name"] == volume["name"] and folder.startswith(mount["mountPath"] + "/")
