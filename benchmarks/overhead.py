@@ -62,7 +62,7 @@ def cost_of_a_run(folder: Path, workers: int, overrides: list[str]) -> tuple[flo
     spec = headline_spec(params).train
     threads = params.resources.threads
     job = Job(spec.key, "train", f"{workers} workers", partial(train_run, params, spec), runs / "log.txt")
-    with ray_running(workers * threads):
+    with ray_running(workers * threads, runs):
         began = time.monotonic()
         (ended,) = run_pool([job], slots=1, threads=threads, gpus=params.resources.gpus_per_worker, workers=workers,
                             progress_folder=runs / ".progress")

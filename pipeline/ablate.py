@@ -11,6 +11,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def run_missing(params: Params, plan: Plan) -> list[Status]:
     """Runs what a plan misses, shown on stderr; returns how each job ended. Nothing missing: no Ray, no wait."""
-    from pipeline import cells
+    from pipeline import cells, cluster
     from pipeline.board import Board
     from pipeline.machine import side_by_side
     from pipeline.plan import jobs
@@ -37,12 +38,14 @@ def run_missing(params: Params, plan: Plan) -> list[Status]:
         return []
     evaluations = {spec.key: spec for spec in plan.evaluations}
     resources = params.resources
+    alone = resources.slots is not None or cluster.address() is None
     with Board() as board:
         return run_pool(
             todo,
-            slots=side_by_side(resources),
+            slots=side_by_side(resources) if alone else partial(cluster.holds, resources),
             threads=resources.threads,
             gpus=resources.gpus_per_worker,
+            memory=cluster.memory(resources),
             workers=resources.workers_per_run,
             progress_folder=params.runs_dir / ".progress",
             on_change=board.update,
@@ -129,12 +132,12 @@ def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
 def estimate_text(params: Params, plan: Plan, expected: Mapping[str, Duration]) -> str:
     """The time until nothing is missing, and what it stands on."""
     from pipeline.estimate import elapsed
-    from pipeline.machine import side_by_side
     from pipeline.plan import jobs
+    from pipeline.schedule import slots_now
 
     if not expected:
         return "estimated time: unknown, there are no past runs"
-    slots = side_by_side(params.resources)
+    slots = slots_now(params.resources, params.runs_dir)
     seconds = {key: expected[key].seconds if key in expected else 0.0 for key in plan.missing}
     counts = Counter(duration.basis for duration in expected.values())
     stands_on = [f"{counts['same']} runs as their configuration took before"] if counts["same"] else []

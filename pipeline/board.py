@@ -28,6 +28,7 @@ class Board:
 
         console = Console(stderr=True)
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._latest: list[Status] = []
         self._told: dict[str, tuple[str, float]] = {}  # key: the state last told, and when
 
     def __enter__(self) -> Board:
@@ -37,11 +38,14 @@ class Board:
 
     def __exit__(self, *exception) -> None:
         if self._live:
+            self._live.update(_table(self._latest))  # what stays on the terminal is the whole
             self._live.stop()
 
     def update(self, statuses: list[Status]) -> None:
+        self._latest = statuses
         if self._live:
-            self._live.update(_table(statuses), refresh=True)
+            # Jobs that would be cut off anyway take milliseconds each to lay out.
+            self._live.update(_table(statuses, most=self._live.console.height), refresh=True)
         else:
             self._tell_news(statuses)
 
@@ -67,7 +71,8 @@ def _line(status: Status) -> str:
     return "  ".join(parts)
 
 
-def _table(statuses: list[Status]) -> Group:
+def _table(statuses: list[Status], most: int | None = None) -> Group:
+    """Of the jobs, or of the first so many in the order that counts; failures have a line each below it."""
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -76,7 +81,8 @@ def _table(statuses: list[Status]) -> Group:
     caption = ", ".join(f"{counts[state]} {state}" for state in _STYLES if counts[state])
     table = Table("", "run", "key", "state", "device", "step", "loss", "left", caption=caption)
     failures = []
-    for status in sorted(statuses, key=lambda status: list(_STYLES).index(status.state)):
+    order = {state: place for place, state in enumerate(_STYLES)}
+    for status in sorted(statuses, key=lambda status: order[status.state])[:most]:
         seconds = seconds_text(status.seconds) if status.state in ("done", "failed") else ""
         device, step, loss, left = _columns(status)
         state = f"[{_STYLES[status.state]}]{status.state}[/]"

@@ -23,6 +23,9 @@ from pipeline.table_file import Row, RowFile, Table, TableFile
 if TYPE_CHECKING:
     from pipeline.settings import ModelSettings, VisTRModelSettings
 
+# A table of a thousand rows takes seconds without the C library; both are safe.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ()) -> Params:
     """Reads the parameters: the profile, over it the file, over that ``key=value`` overrides with dotted keys.
@@ -53,6 +56,11 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
     except UserError as error:
         where = next((name for name, values in layers if _mentions(values, error.key)), path)
         raise UserError(where, error.key, error.problem, error.remedy) from None
+    for name in ("data_dir", "runs_dir", "results_dir"):
+        if "://" in str(merged.get(name, "")):
+            where = next(where for where, values in layers if name in values)
+            raise UserError(where, name, f"{merged[name]} is an address, not a folder", "Name a folder, on a cluster one that "
+                            "all nodes mount: an object store has no file locks (docs/cluster.md)")
     folders = {name: path.parent / getattr(params, name) for name in ("data_dir", "runs_dir", "results_dir")}
     params = params.model_copy(update=folders)
     params._root = path.parent
@@ -310,7 +318,7 @@ def read_mapping(path: Path, remedy: str) -> dict[str, Any]:
         UserError: it cannot be read, with this remedy, or is something else.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(path, "(file)", f"cannot be read: {error.strerror}", remedy) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import heapq
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,10 +44,16 @@ class _Past:
     seconds: float
     inference: Mapping[str, Any] | None = None
 
+    @cached_property
+    def pixels(self) -> float:
+        return pixels_seen(self.training)
+
 
 def durations(params: Params, plan: Plan) -> dict[str, Duration]:
     """By key, for what the plan misses; what no past run tells anything about is left out."""
-    trainings, evaluations = _past_runs(params)
+    if not plan.missing:
+        return {}
+    trainings, evaluations = map(_Pasts, _past_runs(params))
     found = {spec.key: _training(trainings, spec) for spec in plan.trainings if spec.key in plan.missing}
     found |= {spec.key: _evaluation(evaluations, spec) for spec in plan.evaluations if spec.key in plan.missing}
     return {key: duration for key, duration in found.items() if duration is not None}
@@ -59,55 +67,88 @@ def pixels_seen(training: Mapping[str, Any]) -> float:
 
 def elapsed(jobs: Iterable[Job], seconds: Mapping[str, float], slots: int) -> float:
     """Seconds until all jobs are done, ``slots`` side by side, those that take longest first."""
-    jobs = list(jobs)
-    waiting = sorted(jobs, key=lambda job: -seconds[job.key])
-    unfinished = {job.key for job in jobs}
+    jobs = {job.key: job for job in jobs}
+    missing = {key: jobs.keys() & set(job.needs) for key, job in jobs.items()}
+    needed_by: dict[str, list[str]] = defaultdict(list)
+    for key, needs in missing.items():
+        for need in needs:
+            needed_by[need].append(key)
+    place = {key: number for number, key in enumerate(jobs)}
+    ready = [(-seconds[key], place[key], key) for key, needs in missing.items() if not needs]
+    heapq.heapify(ready)
     running: list[tuple[float, str]] = []
     now = 0.0
-    while unfinished:
-        for job in [job for job in waiting if not unfinished.intersection(job.needs)][: slots - len(running)]:
-            waiting.remove(job)
-            heapq.heappush(running, (now + seconds[job.key], job.key))
-        now, key = heapq.heappop(running)
-        unfinished.remove(key)
+    for _ in jobs:
+        while ready and len(running) < slots:
+            key = heapq.heappop(ready)[-1]
+            heapq.heappush(running, (now + seconds[key], key))
+        now, ended = heapq.heappop(running)
+        for key in needed_by[ended]:
+            missing[key].remove(ended)
+            if not missing[key]:
+                heapq.heappush(ready, (-seconds[key], place[key], key))
     return now
 
 
-def _training(past: list[_Past], spec: TrainSpec) -> Duration | None:
+class _Pasts:
+    """Past runs by what they have in common with one that is to come: a grid of a thousand rows asks for each.
+
+    Attributes:
+        same: seconds of the runs of one configuration and inference.
+        similar: the runs of one kind (of a training), or of one way of linking (of an evaluation).
+        all: of them.
+    """
+
+    def __init__(self, runs: list[_Past]):
+        self.all = runs
+        self.same: dict[Any, list[float]] = defaultdict(list)
+        self.similar: dict[Any, list[_Past]] = defaultdict(list)
+        for run in runs:
+            self.same[_configuration(run.training, run.inference)].append(run.seconds)
+            self.similar[_kind(run.training) if run.inference is None else run.inference["linking"]].append(run)
+
+
+def _training(past: _Pasts, spec: TrainSpec) -> Duration | None:
     wanted = spec.describe()
-    same = [run.seconds for run in past if _configuration(run.training) == _configuration(wanted)]
-    if same:
+    if same := past.same.get(_configuration(wanted)):
         return Duration(mean(same), "same")
-    similar = [run for run in past if _kind(run.training) == _kind(wanted)] or past
+    similar = past.similar.get(_kind(wanted), past.all)
     if not similar:
         return None
-    distances = [abs(math.log(pixels_seen(run.training) / pixels_seen(wanted))) for run in similar]
-    nearest = [run for run, distance in zip(similar, distances, strict=True) if distance == min(distances)]
-    pace = mean(run.seconds / pixels_seen(run.training) for run in nearest)
+    by_pixels: dict[float, list[float]] = defaultdict(list)
+    for run in similar:
+        by_pixels[run.pixels].append(run.seconds)
+    distances = {pixels: abs(math.log(pixels / pixels_seen(wanted))) for pixels in by_pixels}
+    nearest = [pixels for pixels, distance in distances.items() if distance == min(distances.values())]
+    pace = mean(seconds / pixels for pixels in nearest for seconds in by_pixels[pixels])
     return Duration(pace * pixels_seen(wanted), "similar")
 
 
-def _evaluation(past: list[_Past], spec: EvalSpec) -> Duration | None:
-    wanted, inference = spec.train.describe(), spec.inference.model_dump(mode="json")
-    same = [run.seconds for run in past
-            if run.inference == inference and _configuration(run.training) == _configuration(wanted)]
-    if same:
+def _evaluation(past: _Pasts, spec: EvalSpec) -> Duration | None:
+    inference = spec.inference.model_dump(mode="json")
+    if same := past.same.get(_configuration(spec.train.describe(), inference)):
         return Duration(mean(same), "same")
     # An evaluation sees every validation video once, whatever the training did; how clips are linked decides its time.
-    similar = [run for run in past if run.inference["linking"] == inference["linking"]] or past
+    similar = past.similar.get(inference["linking"], past.all)
     return Duration(mean(run.seconds for run in similar), "similar") if similar else None
 
 
-def _configuration(training: Mapping[str, Any]) -> tuple[Any, ...]:
+def _configuration(training: Mapping[str, Any], inference: Mapping[str, Any] | None = None) -> Any:
     """What decides how long a training takes: all but its seed, its start and the version of the code."""
-    return tuple(training[name] for name in ("kind", "model", "train", "input_size", "dataset_digest"))
+    return _hashable([*(training[name] for name in ("kind", "model", "train", "input_size", "dataset_digest")), inference])
 
 
-def _kind(training: Mapping[str, Any]) -> tuple[Any, ...]:
+def _kind(training: Mapping[str, Any]) -> Any:
     """What trainings of similar pace have in common. Another method's network has other settings."""
     model, correspondence = training["model"], training["train"].get("correspondence")
-    return (training["kind"], model["backbone"], sorted(model), correspondence, training["input_size"],
-            training["dataset_digest"])
+    return _hashable([training["kind"], model["backbone"], sorted(model), correspondence, training["input_size"],
+                      training["dataset_digest"]])
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return frozenset((name, _hashable(one)) for name, one in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _past_runs(params: Params) -> tuple[list[_Past], list[_Past]]:

@@ -13,14 +13,14 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 from pipeline import download
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from effvis.data.dataset import DatasetIndex
     from effvis.data.index import ClipIndex
     from effvis.data.problems import Problems
@@ -247,7 +247,8 @@ def _facts(params: Params, splits: dict[str, DatasetIndex]) -> dict:
 def _read_facts(params: Params) -> dict:
     file = params.index_folder / FACTS
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        stat = file.stat()
+        facts = _parsed(file, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
     except OSError:
         raise UserError(file, "(file)", f"{params.dataset_name} is not indexed", _remedy(params)) from None
     except ValueError:
@@ -255,6 +256,12 @@ def _read_facts(params: Params) -> dict:
     if facts["source"] != download.describe(params):
         raise UserError(file, "source", "this index is of another data set than the parameters say", _remedy(params))
     return facts
+
+
+@cache
+def _parsed(file: Path, version: tuple[int, ...]) -> dict:
+    """Once per version of the file: it lists all videos, and every row of a grid asks for it."""
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _remedy(params: Params) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Param, Run, RunTag
     from mlflow.tracking import MlflowClient
 
 _SETTINGS = {
@@ -109,6 +109,7 @@ class Mirror:
         self._state = state
         state.mkdir(parents=True, exist_ok=True)
         self._experiment = self._find_experiment(experiment, artifacts)
+        self._run_ids: dict[str, str] = {}  # by key, as far as they were met
 
     def bring(self, record: Record) -> bool:
         """Makes the server's run equal to the record; returns whether there was anything to bring."""
@@ -116,10 +117,11 @@ class Mirror:
         if not record.is_news(state, files):
             return False
         run, known = self._open(record, state)
+        self._run_ids[record.key] = run.info.run_id
         self._save(record.key, {"run_id": run.info.run_id})  # without facts: unsure from here on
-        self._bring_facts(run, record)
-        sent = self._bring_steps(run, record.steps(), state["step"] if known else None)
-        self._bring_summary(run, record)
+        tags, params = self._facts(run, record)
+        metrics, sent = self._new_steps(run, record.steps(), state["step"] if known else None)
+        self._client.log_batch(run.info.run_id, metrics=metrics + self._summary(run, record), params=params, tags=tags)
         self._bring_files(run, files, state["files"] if known else {})
         self._bring_status(run, record)
         self._save(record.key, {
@@ -177,24 +179,30 @@ class Mirror:
             self._client.delete_run(run.info.run_id)
         return found[0] if found else None
 
-    def _bring_facts(self, run: Run, record: Record) -> None:
+    def _facts(self, run: Run, record: Record) -> tuple[list[RunTag], list[Param]]:
         """Tags that differ, the parent and parameters that lack. Whose child a run became it stays."""
         from mlflow.entities import Param, RunTag
 
         there = run.data.tags
         wanted = {**record.default_tags, **there, **record.tags}
         tags = [RunTag(name, value) for name, value in wanted.items() if there.get(name) != value]
-        if record.parent and "mlflow.parentRunId" not in there and (parent := self._find(record.parent)):
-            tags.append(RunTag("mlflow.parentRunId", parent.info.run_id))
+        if record.parent and "mlflow.parentRunId" not in there and (parent := self._run_id(record.parent)):
+            tags.append(RunTag("mlflow.parentRunId", parent))
         params = [
             Param(name, str(value)[:_PARAM_LENGTH])
             for name, value in flat(record.params).items()
             if name not in run.data.params
         ]
-        self._client.log_batch(run.info.run_id, params=params, tags=tags)
+        return tags, params
 
-    def _bring_steps(self, run: Run, steps: Sequence[Step], sent: int | None) -> int:
-        """Sends the steps after ``sent`` (None: asks the server which it has); returns the last that is there now.
+    def _run_id(self, key: str) -> str | None:
+        """Of a run that others are below; asked for once."""
+        if key not in self._run_ids and (run := self._find(key)):
+            self._run_ids[key] = run.info.run_id
+        return self._run_ids.get(key)
+
+    def _new_steps(self, run: Run, steps: Sequence[Step], sent: int | None) -> tuple[list[Metric], int]:
+        """The steps after ``sent`` (None: asks the server which it has), and the last that is there when they are.
 
         A training that resumed from a checkpoint comes again to steps that were sent before: they are the same.
         """
@@ -208,11 +216,10 @@ class Mirror:
             for name, value in step.metrics.items()
             if math.isfinite(value) and step.number not in there.get(name, ())
         ]
-        self._client.log_batch(run.info.run_id, metrics=metrics)
         known = [-1 if sent is None else sent, *(max(numbers) for numbers in there.values() if numbers)]
-        return max([*known, *(step.number for step in steps)])
+        return metrics, max([*known, *(step.number for step in steps)])
 
-    def _bring_summary(self, run: Run, record: Record) -> None:
+    def _summary(self, run: Run, record: Record) -> list[Metric]:
         """At step 0, where MLflow's pages draw bars; of what is logged there again they show the newest.
 
         Their times follow from what the server has, not from now: what two machines bring at once is then the same, and the
@@ -227,12 +234,16 @@ class Mirror:
                 newest = max(history, key=lambda metric: metric.timestamp, default=None)
                 if newest is None or newest.value != value:
                     metrics.append(Metric(name, value, newest.timestamp + 1 if newest else run.info.start_time, 0))
-        self._client.log_batch(run.info.run_id, metrics=metrics)
+        return metrics
 
     def _bring_files(self, run: Run, files: Mapping[str, list[Any]], sent: Mapping[str, list[Any]]) -> None:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        # Not by the client, which asks the server anew where they go.
+        there = get_artifact_repository(run.info.artifact_uri, tracking_uri=self._client.tracking_uri)
         for path, version in files.items():
             if sent.get(path) != version:  # copying a file again replaces it
-                self._client.log_artifact(run.info.run_id, path, version[0] or None)
+                there.log_artifact(path, version[0] or None)
 
     def _bring_status(self, run: Run, record: Record) -> None:
         """A run that was killed and goes on is RUNNING again. None ends before it began, though the clock was set back."""

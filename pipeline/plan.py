@@ -93,6 +93,7 @@ def jobs(params: Params, plan: Plan) -> list[Job]:
     from pipeline.estimate import durations, pixels_seen
     from pipeline.evaluate import evaluate_run
     from pipeline.schedule import Job
+    from pipeline.specs import TrainSpec
     from pipeline.store import RunStore
     from pipeline.train import train_run
 
@@ -103,7 +104,7 @@ def jobs(params: Params, plan: Plan) -> list[Job]:
         if spec.key not in plan.missing:
             continue
         label = plan.labels[spec.key]
-        if spec in plan.trainings:
+        if isinstance(spec, TrainSpec):
             log = store.folder(spec.key) / "log.txt"
             needs = (spec.parent.key,) if spec.parent else ()
             cost = expected[spec.key].seconds if spec.key in expected else pixels_seen(spec.describe())

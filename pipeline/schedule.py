@@ -8,19 +8,26 @@ that), so a job that is run twice, by Ray after a worker died or by a second gri
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import logging
 import os
 import platform
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from effvis.errors import UserError
+from pipeline import cluster
 from pipeline.disk import explained
+from pipeline.machine import side_by_side
+
+if TYPE_CHECKING:
+    from pipeline.settings import ResourceSettings
 
 Kind = Literal["pretrain", "train", "evaluate"]
 Report = Callable[[Mapping[str, Any]], None]
@@ -77,9 +84,10 @@ class Status:
 def run_pool(
     jobs: Iterable[Job],
     *,
-    slots: int,
+    slots: int | Callable[[list[dict[str, Any]]], int],
     threads: int,
     gpus: int = 0,
+    memory: int = 0,
     workers: int = 1,
     progress_folder: Path,
     on_change: Callable[[list[Status]], None] = lambda statuses: None,
@@ -88,17 +96,19 @@ def run_pool(
     """Runs all jobs and returns where each ended, in the order given. No job, no Ray.
 
     Args:
-        slots: jobs side by side.
+        slots: jobs side by side; on a cluster, whose nodes come and go, it may be a function of ``ray.nodes()``.
         threads: processors that each worker of a job takes.
         gpus: that each worker takes.
+        memory: that each worker takes, in bytes, for Ray to choose the node by; 0: not counted.
         workers: of each job. One is the job itself; more are started by the job, which then takes nothing for itself: jobs
             that held what their workers wait for would wait for ever.
-        progress_folder: for the jobs' latest reports, ``<key>.json``; shared by grids that run at the same time.
+        progress_folder: for the jobs' latest reports, ``<key>.json``; in the run store, shared by grids that run at the same
+            time.
         on_change: called with all statuses about twice a second, in this thread.
         on_done: called with each job that ended well, in this thread, before jobs that need it start.
 
     Raises:
-        UserError: two jobs have one key, or jobs need each other in a circle.
+        UserError: two jobs have one key, or jobs need each other in a circle; as ``ray_running``.
     """
     jobs = list(jobs)
     statuses = {job.key: Status(job, progress_file=progress_folder / f"{job.key}.json") for job in jobs}
@@ -108,19 +118,23 @@ def run_pool(
         return []
     _check_no_circle(statuses)
     progress_folder.mkdir(parents=True, exist_ok=True)
-    with ray_running(slots * workers * threads) as ray:
-        own = {"num_cpus": threads, "num_gpus": gpus} if workers == 1 else {"num_cpus": 0}
+    fixed = slots if isinstance(slots, int) else None
+    with ray_running((fixed or 0) * workers * threads, progress_folder.parent) as ray:
+        own = {"num_cpus": threads, "num_gpus": gpus, "memory": memory or None} if workers == 1 else {"num_cpus": 0}
         start = ray.remote(execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
-        running: dict[Any, Status] = {}
+        queue, running, told = _Queue(statuses), {}, float("-inf")
         while True:
-            _skip_what_cannot_run(statuses)
-            for status in _ready(statuses)[: slots - len(running)]:
+            free = (fixed or slots(ray.nodes())) - len(running)  # below 0 where a node has gone
+            for status in queue.take(free):
                 status.state, status.started = "running", time.monotonic()
                 running[start.remote(status.job, status.progress_file)] = status
-            on_change(list(statuses.values()))
+            if not running or time.monotonic() - told >= _POLL_SECONDS:
+                on_change(list(statuses.values()))
+                told = time.monotonic()
             if not running:
                 break
-            finished, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
+            ray.wait(list(running), timeout=_POLL_SECONDS)
+            finished, _ = ray.wait(list(running), num_returns=len(running), timeout=0)  # all that ended meanwhile
             for reference in finished:
                 status = running.pop(reference)
                 status.message = _outcome(ray, reference, status.job)
@@ -128,6 +142,7 @@ def run_pool(
                 status.seconds = time.monotonic() - status.started
                 if status.state == "done":
                     on_done(status.job)
+                queue.settle(status)
     return list(statuses.values())
 
 
@@ -140,27 +155,43 @@ def _check_no_circle(statuses: Mapping[str, Status]) -> None:
         unsettled -= free
 
 
-def _skip_what_cannot_run(statuses: Mapping[str, Status]) -> None:
-    changed = True
-    while changed:  # a skipped job may itself be needed
-        changed = False
-        for status in statuses.values():
-            if status.state != "waiting":
-                continue
-            lost = [key for key in status.job.needs if key in statuses and statuses[key].state in ("failed", "skipped")]
-            if lost:
-                status.state, status.message, changed = "skipped", f"needs {statuses[lost[0]].job.label}", True
+class _Queue:
+    """What can start now, the job to start first first; and, of what cannot yet, how much it still needs."""
 
+    def __init__(self, statuses: Mapping[str, Status]):
+        self._statuses = statuses
+        self._place = {key: place for place, key in enumerate(statuses)}  # among equals, the order given
+        self._missing = {key: statuses.keys() & set(status.job.needs) for key, status in statuses.items()}
+        self._needed_by: dict[str, list[str]] = defaultdict(list)
+        for key, needs in self._missing.items():
+            for need in needs:
+                self._needed_by[need].append(key)
+        self._ready: list[tuple[int, float, int, str]] = []
+        for key, needs in self._missing.items():
+            if not needs:
+                self._make_ready(key)
 
-def _ready(statuses: Mapping[str, Status]) -> list[Status]:
-    """Jobs that can start now, the one to start first first."""
-    ready = [
-        status
-        for status in statuses.values()
-        if status.state == "waiting"
-        and all(statuses[key].state == "done" for key in status.job.needs if key in statuses)
-    ]
-    return sorted(ready, key=lambda status: (_ORDER[status.job.kind], -status.job.cost))
+    def take(self, most: int) -> Iterator[Status]:
+        """The next jobs, at most so many."""
+        while self._ready and most > 0:
+            most -= 1
+            yield self._statuses[heapq.heappop(self._ready)[-1]]
+
+    def settle(self, status: Status) -> None:
+        """A job has ended: what needs it can start, or is skipped with all that needs that."""
+        for key in self._needed_by[status.job.key]:
+            waiting = self._statuses[key]
+            if status.state == "done":
+                self._missing[key].remove(status.job.key)
+                if not self._missing[key] and waiting.state == "waiting":
+                    self._make_ready(key)
+            elif waiting.state == "waiting":
+                waiting.state, waiting.message = "skipped", f"needs {status.job.label}"
+                self.settle(waiting)
+
+    def _make_ready(self, key: str) -> None:
+        job = self._statuses[key].job
+        heapq.heappush(self._ready, (_ORDER[job.kind], -job.cost, self._place[key], key))
 
 
 def _outcome(ray, reference, job: Job) -> str:
@@ -176,6 +207,7 @@ def _outcome(ray, reference, job: Job) -> str:
 def execute(job: Job, progress_file: Path) -> str:
     """Runs in a Ray worker: the job with its output in its log. Returns "" or one line on what went wrong."""
     try:
+        cluster.check_here()  # before anything is written: it would be where nobody looks
         with explained(job.log):  # on a full disk, what the job says has no place either
             return _logged(job, progress_file)
     except UserError as error:
@@ -231,9 +263,29 @@ def _append(file: Path, text: str) -> None:
             log.write(text)
 
 
+def slots_now(resources: ResourceSettings, runs_dir: Path) -> int:
+    """Runs side by side: what is set, or what this machine holds, or the nodes that a cluster has now.
+
+    Raises:
+        UserError: as ``ray_running``.
+    """
+    if resources.slots is not None or cluster.address() is None:
+        return side_by_side(resources)
+    with ray_running(0, runs_dir) as ray:
+        return cluster.holds(resources, ray.nodes())
+
+
 @contextlib.contextmanager
-def ray_running(processors: int) -> Iterator[Any]:
-    """Ray as it runs in this process, else started for this alone, or the cluster that ``RAY_ADDRESS`` names. Takes 5-6 s."""
+def ray_running(processors: int, runs_dir: Path) -> Iterator[Any]:
+    """Ray as it runs in this process, else started for this alone, or the cluster that ``RAY_ADDRESS`` names. Takes 5-6 s.
+
+    Args:
+        processors: of a Ray that is started here.
+        runs_dir: the run store, which all nodes of a cluster have to see.
+
+    Raises:
+        UserError: there is no such cluster, or one of its nodes does not see the run store or has other code.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # no warning on machines without a GPU
     import ray
@@ -241,11 +293,14 @@ def ray_running(processors: int) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    address = os.environ.get("RAY_ADDRESS")
-    own = {} if address else {"num_cpus": processors, "object_store_memory": _OBJECT_STORE_BYTES}
+    address = cluster.address()
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    ray.init(address=address or "local", **quiet, **own)  # "local": never join somebody else's that happens to run here
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    with cluster.marked(runs_dir) if address else contextlib.nullcontext() as environment:
+        try:
+            if address:
+                cluster.join(ray, address, runtime_env=environment, **quiet)
+            else:  # "local": never join somebody else's that happens to run here
+                ray.init(address="local", num_cpus=processors, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+            yield ray
+        finally:
+            ray.shutdown()

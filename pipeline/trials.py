@@ -24,7 +24,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
 from effvis.errors import UserError
-from pipeline.schedule import WORKER_DEATHS_ALLOWED, Job, Status, execute, ray_running
+from pipeline import cluster
+from pipeline.schedule import WORKER_DEATHS_ALLOWED, Job, Status, execute, ray_running, slots_now
 from pipeline.search import ENDED, Search, Trial, log_of, new_trial, work_folder, write_search
 from pipeline.search_space import Base, SpaceFile, draw
 
@@ -79,16 +80,18 @@ def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[
         os.environ.setdefault(name, value)
     proposals = _Proposals(plan, search, trials)
     scheduler = _scheduler(plan.space, search)
-    resources, slots = plan.params.resources, side_by_side(plan.params.resources)
+    resources, runs_dir = plan.params.resources, plan.params.runs_dir
+    memory = cluster.memory(resources)
     storage = work_folder(plan.params, plan.name) / "ray"
     shutil.rmtree(storage, ignore_errors=True)
-    (plan.params.runs_dir / ".progress").mkdir(parents=True, exist_ok=True)
-    with ray_running(slots * resources.threads):
+    (runs_dir / ".progress").mkdir(parents=True, exist_ok=True)
+    with ray_running(side_by_side(resources) * resources.threads, runs_dir):
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_run_trial, plan=plan),
-                                {"cpu": resources.threads, "gpu": resources.gpus_per_worker}),
+                                {"cpu": resources.threads, "gpu": resources.gpus_per_worker,
+                                 **({"memory": memory} if memory else {})}),
             tune_config=tune.TuneConfig(search_alg=proposals, scheduler=scheduler, num_samples=proposals.open,
-                                        max_concurrent_trials=slots, reuse_actors=True),
+                                        max_concurrent_trials=slots_now(resources, runs_dir), reuse_actors=True),
             run_config=tune.RunConfig(name="trials", storage_path=str(storage), verbose=0,
                                       callbacks=[_Watch(proposals, on_change)],
                                       failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED)),

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effvis.errors import UserError
+from pipeline import cluster
 from pipeline.schedule import WORKER_DEATHS_ALLOWED, ray_running, read_progress, write_progress
 
 if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
     from effvis.inference.predictor import Predictions
     from pipeline.config import Params
+    from pipeline.settings import ResourceSettings
     from pipeline.specs import EvalSpec, TrainSpec
 
 Report = Callable[[dict[str, Any]], None]
@@ -49,7 +51,8 @@ def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> 
     mistake = storage / f"{spec.key}.mistake.json"
     storage.mkdir(parents=True, exist_ok=True)
     mistake.unlink(missing_ok=True)
-    with ray_running(resources.workers_per_run * resources.threads), _progress_files(params, spec.key, 1) as files:
+    with (ray_running(resources.workers_per_run * resources.threads, params.runs_dir),
+          _progress_files(params, spec.key, 1) as files):
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -57,7 +60,7 @@ def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> 
             _train_function(params, spec, files[0], mistake),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers_per_run, use_gpu=resources.gpus_per_worker > 0,
-                resources_per_worker={"CPU": resources.threads, "GPU": resources.gpus_per_worker}),
+                resources_per_worker=_of_a_worker(resources)),
             torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
             run_config=RunConfig(name=spec.key, storage_path=str(storage),
                                  failure_config=FailureConfig(max_failures=WORKER_DEATHS_ALLOWED)))
@@ -69,6 +72,11 @@ def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> 
     shutil.rmtree(storage / spec.key, ignore_errors=True)
 
 
+def _of_a_worker(resources: ResourceSettings) -> dict[str, float]:
+    wanted = {"CPU": resources.threads, "GPU": resources.gpus_per_worker, "memory": cluster.memory(resources)}
+    return {name: amount for name, amount in wanted.items() if amount}
+
+
 def _train_function(params: Params, spec: TrainSpec, progress_file: Path, mistake: Path) -> Callable[[], None]:
     """What each worker runs; a closure, because Ray Train sends it to them as it is."""
     def function() -> None:
@@ -76,6 +84,7 @@ def _train_function(params: Params, spec: TrainSpec, progress_file: Path, mistak
         from pipeline.store import RunStore
         from pipeline.train import work
 
+        cluster.check_here()
         if mistake.exists():  # found by an earlier attempt, and no other attempt would mend it
             return
         first = workers()[0] == 0
@@ -130,10 +139,11 @@ def predict_on_workers(
 
     resources = params.resources
     places = [part.tolist() for part in np.array_split(range(len(index.videos)), resources.workers_per_run) if len(part)]
-    with (ray_running(resources.workers_per_run * resources.threads) as ray,
+    with (ray_running(resources.workers_per_run * resources.threads, params.runs_dir) as ray,
           _progress_files(params, spec.key, len(places)) as files):
         task = ray.remote(_predict_part).options(
-            num_cpus=resources.threads, num_gpus=resources.gpus_per_worker, max_retries=WORKER_DEATHS_ALLOWED)
+            num_cpus=resources.threads, num_gpus=resources.gpus_per_worker, memory=cluster.memory(resources) or None,
+            max_retries=WORKER_DEATHS_ALLOWED)
         references = [task.remote(params, spec, select(index, part), file) for part, file in zip(places, files, strict=True)]
         pending = references
         while pending:
@@ -156,6 +166,7 @@ def _predict_part(
 ) -> tuple[dict[float | None, Predictions], float]:
     from pipeline.evaluate import predict_here
 
+    cluster.check_here()
     return predict_here(params, spec, index, partial(write_progress, progress_file))
 
 

@@ -127,7 +127,7 @@ def test_ray_takes_no_work_from_strangers(tmp_path):
     """Ray listens at every interface; who does not know the token of this start of it is sent away."""
     from pipeline.schedule import ray_running
 
-    with ray_running(1) as ray:
+    with ray_running(1, tmp_path / "runs") as ray:
         command = [sys.executable, "-c", STRANGER, ray.get_runtime_context().gcs_address]
         known = os.environ | {"PYTHONPATH": str(CHECKOUT)}
         unknown = {name: value for name, value in known.items() if not name.startswith("RAY_")} | {"HOME": str(tmp_path)}

@@ -1,0 +1,260 @@
+"""What a grid of many rows costs by itself: planning, scheduling, MLflow. Nothing is trained.
+
+    python -m benchmarks.grid_scale
+    python -m benchmarks.grid_scale --rows 100 1000 --devices 64 --seconds 1
+
+For each number of rows, in a project of its own: a table of so many rows, each a training and an evaluation, is planned
+with the real planner and run by the real scheduler on a Ray that believes to have so many processors, with an MLflow server
+in a process of its own. Only what a job does is a stub: it sleeps, then leaves the files of a run in the store.
+
+- planning: from params.yaml and the table to the jobs; with an empty store, and again when all is done;
+- board: drawing the table of all jobs on a terminal once;
+- a job of 1 ms: what the frame takes for a job at most, without MLflow: the whole time over the number of jobs;
+- jobs of --seconds, with MLflow: overhead is what the pool takes beyond the same jobs on so many devices without anything
+  around them, in percent of that. Trainings of the laptop profile take a minute and more;
+- MLflow: how long after the last job the server had everything, what a run took to bring, and the jobs' mean length from
+  which on so many devices the sync keeps up.
+
+The processes of all devices are started before anything is timed: 64 of them on a few processors take a minute by
+themselves, which a grid of real devices does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from benchmarks.overhead import ROOT, run
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+    from pipeline.schedule import Job
+    from pipeline.specs import EvalSpec, TrainSpec
+
+TABLE = "tablescale"
+STEPS = 20  # lines of each history: a snapshot of what a real one has when it is brought
+SHAPES = ["shapes.train_videos=6", "shapes.val_videos=3", "shapes.frames=8"]
+OVERRIDES = [*SHAPES, f"tables=[{TABLE}]", "seeds=1", "pretrain.source=none"]
+
+
+def project(folder: Path, rows: int) -> None:
+    """A project with tiny data and one table, whose rows differ in their learning rate."""
+    shutil.copytree(ROOT / "experiments", folder / "experiments")
+    shutil.copy(ROOT / "params.yaml", folder)
+    table = {"title": "Many rows", "rows": [
+        {"name": f"row {number}", "set": {"T": 9, "params": {"train.lr": round(1e-4 + 1e-8 * number, 12)}}}
+        for number in range(rows)]}
+    (folder / "experiments" / f"{TABLE}.yaml").write_text(yaml.safe_dump(table))
+    for stage in ("download", "index"):
+        run(folder, [f"pipeline.{stage}", *(word for text in OVERRIDES for word in ("-S", text))])
+
+
+def plan(folder: Path) -> tuple[Params, list[Job], dict[str, TrainSpec | EvalSpec], float]:
+    """Parameters, jobs, specs by key, and the seconds from the files to them."""
+    from pipeline.config import load_params, load_table
+    from pipeline.plan import jobs, plan_rows
+
+    began = time.monotonic()
+    params = load_params(folder / "params.yaml", OVERRIDES)
+    planned = plan_rows(params, load_table(params, TABLE).rows)
+    todo = jobs(params, planned)
+    taken = time.monotonic() - began
+    return params, todo, {spec.key: spec for spec in (*planned.trainings, *planned.evaluations)}, taken
+
+
+def stub(params: Params, spec: TrainSpec | EvalSpec, seconds: float, *, report: Callable[[Mapping[str, Any]], None]) -> None:
+    """Sleeps, and leaves what a training or an evaluation leaves. Imports no PyTorch, of which there would be one a device."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    from effvis.evaluation.average_precision import METRICS
+    from pipeline.keys import file_sha256
+    from pipeline.store import RunLog, RunStore, write_atomically
+
+    store = RunStore(params.runs_dir)
+    report({"step": 1, "total": 2})
+    time.sleep(seconds)
+    if hasattr(spec, "halvings"):
+        with store.lock(f"{spec.train.key}-{spec.key}"):
+            store.write_evaluation(spec.train.key, spec.key, [], {
+                "evaluation": spec.key, "metrics": dict.fromkeys(METRICS, 0.25), "per_category": {}, "seconds": seconds,
+                "frames_per_second": 9.0, "videos_seen": 4, "inference": spec.inference.model_dump(mode="json")})
+        return
+    with store.lock(spec.key):
+        store.begin(spec.key, spec.describe())
+        log = RunLog(store.folder(spec.key))
+        log.resume()
+        for step in range(1, STEPS + 1):
+            log.append({"step": step, "time": time.time(), "lr": 1e-4, "loss": 1 / step, "loss_focal": 0.1, "loss_dice": 0.2})
+        log.close()
+        write_atomically(store.weights_file(spec.key), save({"w": np.ones(3, np.float32)}))
+        done = {"key": spec.key, "sha256": file_sha256(store.weights_file(spec.key)), "seconds": seconds}
+        write_atomically(store.folder(spec.key) / "done.json", json.dumps(done).encode())
+
+
+def hold(seconds: float, *, report: Callable[[Mapping[str, Any]], None]) -> None:
+    """Keeps a device until all have a process with the modules of a job."""
+    import safetensors.numpy
+
+    import pipeline.settings
+    import pipeline.specs
+
+    time.sleep(seconds)
+    assert safetensors.numpy and pipeline.settings and pipeline.specs
+
+
+def warm_up(folder: Path, devices: int) -> None:
+    """Holds every device at once, for longer the longer the processes take to start."""
+    from pipeline.schedule import Job, run_pool
+
+    for seconds in (20.0, 1.0):
+        todo = [Job(f"hold-{number}", "train", "warm-up", partial(hold, seconds), folder / "warm-up.txt")
+                for number in range(devices)]
+        run_pool(todo, slots=devices, threads=1, progress_folder=folder / ".progress")
+
+
+def pool(params: Params, todo: list[Job], specs: Mapping[str, TrainSpec | EvalSpec], seconds: float, devices: int) -> float:
+    """Seconds that the pool takes for the jobs as stubs, with the board of a terminal and cells as in a grid."""
+    from pipeline import cells
+    from pipeline.board import Board
+    from pipeline.schedule import run_pool
+
+    stubs = [replace(job, work=partial(stub, params, specs[job.key], seconds)) for job in todo]
+    began = time.monotonic()
+    with contextlib.redirect_stderr(io.StringIO()), Board() as board:
+        ended = run_pool(
+            stubs, slots=devices, threads=1, progress_folder=params.runs_dir / ".progress", on_change=board.update,
+            on_done=lambda job: job.kind == "evaluate" and cells.write(params, specs[job.key]))
+    taken = time.monotonic() - began
+    wrong = [status for status in ended if status.state != "done"]
+    if wrong:
+        raise RuntimeError(f"{len(wrong)} jobs did not end well: {wrong[0].job.label}: {wrong[0].message}")
+    return taken
+
+
+def board_seconds(todo: list[Job], devices: int) -> float:
+    """Of drawing all jobs once, as many running as there are devices."""
+    from rich.console import Console
+
+    from pipeline.board import _table
+    from pipeline.schedule import Status
+
+    statuses = [Status(job, "running" if number < devices else "waiting") for number, job in enumerate(todo)]
+    began = time.monotonic()
+    Console(file=io.StringIO(), force_terminal=True, width=160, height=50).print(_table(statuses, most=50))
+    return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """As a team would run it, on SQLite."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "-w", "1", "--backend-store-uri",
+               "sqlite:///tracking.db"]
+    with (folder / "mlflow.txt").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{uri}/health", timeout=1)
+                break
+            if process.poll() is not None:
+                raise RuntimeError((folder / "mlflow.txt").read_text())
+            time.sleep(0.25)
+        yield uri
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def measure(folder: Path, rows: int, devices: int, seconds: float) -> dict[str, float]:
+    """One number of rows; see the top."""
+    from pipeline.estimate import elapsed
+    from pipeline.schedule import ray_running
+    from pipeline.track import Tracker, sync
+
+    project(folder, rows)
+    params, todo, specs, planning = plan(folder)
+    found = {"rows": rows, "planning": planning, "board": board_seconds(todo, devices)}
+    with ray_running(devices, params.runs_dir):
+        warm_up(folder, devices)
+        found["per_job"] = pool(params, todo, specs, 0.001, devices) / len(todo)
+        _, nothing, _, found["planning_done"] = plan(folder)
+        assert not nothing
+        for place in (params.runs_dir, params.results_dir):
+            shutil.rmtree(place)
+        with mlflow_server(folder) as uri:
+            os.environ["MLFLOW_TRACKING_URI"] = uri
+            try:
+                with Tracker(params, last=3600):
+                    taken = pool(params, todo, specs, seconds, devices)
+                    ended = time.monotonic()
+                found["lag"] = time.monotonic() - ended
+                alone = elapsed(todo, {job.key: seconds for job in todo}, devices)
+                found["alone"], found["overhead"] = alone, 100 * (taken - alone) / alone
+                found["bring"] = (taken + found["lag"]) / len(todo)
+                began = time.monotonic()
+                assert sync(params) == 0
+                found["idle_sync"] = time.monotonic() - began
+            finally:
+                del os.environ["MLFLOW_TRACKING_URI"]
+    return found
+
+
+LINES = {
+    "planning": "planning, nothing done, s", "planning_done": "planning, all done, s", "board": "board, drawn once, s",
+    "per_job": "a job of 1 ms, ms", "alone": "jobs of {seconds:g} s alone, s", "overhead": "overhead, %",
+    "lag": "MLflow complete after the last job, s", "bring": "a run brought to MLflow, ms",
+    "keeps": "sync keeps up with jobs of, s",
+    "idle_sync": "a sync without news, s",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.grid_scale", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[100, 300, 1000], help="default: 100 300 1000")
+    parser.add_argument("--devices", type=int, default=64, help="default: 64")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each job where overhead is measured (default: 1)")
+    args = parser.parse_args(argv)
+    columns = []
+    for rows in args.rows:
+        with tempfile.TemporaryDirectory() as temporary:
+            found = measure(Path(temporary) / "project", rows, args.devices, args.seconds)
+        found["keeps"] = found["bring"] * args.devices
+        found |= {name: 1000 * found[name] for name in ("per_job", "bring")}
+        columns.append(found)
+        print(f"{rows} rows: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items()), file=sys.stderr, flush=True)
+    print(f"{args.devices} devices" + "".join(f"{found['rows']:>10} rows" for found in columns) + "     growth")
+    for name, label in LINES.items():
+        values = [found[name] for found in columns]
+        growth = f"{values[-1] / values[0]:11.1f}" if values[0] > 0 else ""
+        print(f"{label.format(seconds=args.seconds):40}" + "".join(f"{value:15.3g}" for value in values) + growth)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
