@@ -37,6 +37,7 @@ Report = Callable[[Mapping[str, Any]], None]
 _ORDER: dict[Kind, int] = {"evaluate": 0, "pretrain": 1, "train": 2}
 _POLL_SECONDS = 0.5
 WORKER_DEATHS_ALLOWED = 2  # Ray starts a task again whose worker died; training resumes from its checkpoint
+_STARTS = 4  # attempts of half a minute each
 _OBJECT_STORE_BYTES = 100 * 2**20  # jobs exchange files, not objects; Ray's default takes 30 % of the memory
 
 
@@ -299,8 +300,29 @@ def ray_running(processors: int, runs_dir: Path) -> Iterator[Any]:
         try:
             if address:
                 cluster.join(ray, address, runtime_env=environment, **quiet)
-            else:  # "local": never join somebody else's that happens to run here
-                ray.init(address="local", num_cpus=processors, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+            else:
+                _start_ray(ray, num_cpus=processors, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
             yield ray
         finally:
+            ray.shutdown()
+
+
+def _start_ray(ray: Any, **options: Any) -> None:
+    """Starts Ray on this machine, never joining somebody else's that happens to run here ("local").
+
+    Ray gives its processes half a minute to appear, which a machine with other work may not have: then they get another.
+
+    Raises:
+        UserError: not even then.
+    """
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:  # of no class of its own
+            if "timed out during startup" not in str(error):
+                raise
+            if attempt == _STARTS:
+                raise UserError("ray", "start", f"Ray's processes did not appear in {_STARTS} attempts of 30 s",
+                                "Wait until the machine has less to do, and start again") from None
             ray.shutdown()

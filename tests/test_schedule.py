@@ -14,7 +14,7 @@ import pytest
 
 from effvis.errors import UserError
 from pipeline.board import Board
-from pipeline.schedule import Job, Status, run_pool
+from pipeline.schedule import Job, Status, _start_ray, run_pool
 
 JOBS = '''
 import json, os, signal, time
@@ -219,3 +219,28 @@ def test_a_job_that_does_not_say_how_long_is_reckoned_with(tmp_path, capsys):
     Board().update([running])
     assert capsys.readouterr().err == "[0/1] evaluate job k1 (k1)  running  20/80  1:30 left\n"
 
+
+
+class _BusyMachine:
+    """Ray on a machine where its processes are late ``delays`` times: nothing that a test can do makes the real one late."""
+
+    def __init__(self, delays, message="The current node timed out during startup. This could happen because …"):
+        self.delays, self.message, self.calls = delays, message, []
+
+    def init(self, **options):
+        self.calls.append(options)
+        if len(self.calls) <= self.delays:
+            raise Exception(self.message)
+
+    def shutdown(self):
+        self.calls.append("shutdown")
+
+
+def test_a_busy_machine_gets_more_time_to_start_ray():
+    busy = _BusyMachine(1)
+    _start_ray(busy, num_cpus=2)
+    assert busy.calls == [{"address": "local", "num_cpus": 2}, "shutdown", {"address": "local", "num_cpus": 2}]
+    with pytest.raises(UserError, match="did not appear"):
+        _start_ray(_BusyMachine(1000), num_cpus=2)
+    with pytest.raises(Exception, match="no such option"):
+        _start_ray(_BusyMachine(1, "no such option"), num_cpus=2)
