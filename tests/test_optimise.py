@@ -122,6 +122,10 @@ def test_half_precision_comes_near(make):
     assert_near(outputs(optimised(model, (75, 101), precision="bf16"), frames()), expected, 0.3)
     if isinstance(model, EfficientVIS):
         assert_near(outputs(optimised(model, (75, 101), precision="bf16", pool_first=True), frames()), expected, 0.3)
+    half = Predictor(optimised(model, (64, 96), precision="bf16"), input_size=(64, 96),
+                     inference=InferenceConfig(presence_threshold=0.0), categories=[Category(n, f"{n}") for n in range(3)])
+    video = np.random.default_rng(0).integers(0, 255, (4, 64, 96, 3), dtype=np.uint8)
+    assert len(half.track(video, minimum_score=0.0).tracklets) == 4
 
 
 def test_boxes_of_every_level_and_place_are_pooled_as_ever():

@@ -6,8 +6,8 @@ What it computes is the same but for rounding (tests/test_optimise.py); what eac
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,11 +54,20 @@ def optimised(
 
 
 def in_half_precision(model: nn.Module) -> None:
-    """From now on autocast computes in bf16 what it holds safe in the network; what comes after it is left alone."""
-    device = next(model.parameters()).device.type
+    """From now on autocast computes in bf16 what it holds safe in the network. What comes after it is left in fp32."""
     for name in ("features", "forward", "mask_logits"):
         if hasattr(model, name):
-            setattr(model, name, torch.autocast(device, torch.bfloat16)(getattr(model, name)))
+            setattr(model, name, _half(getattr(model, name), next(model.parameters()).device.type))
+
+
+def _half(method: Callable[..., Any], device: str) -> Callable[..., Any]:
+    computed = torch.autocast(device, torch.bfloat16)(method)
+
+    def half(*args: Any) -> Any:
+        found = computed(*args)
+        return found.float() if isinstance(found, Tensor) else found  # mask logits, which are pasted into frames
+
+    return half
 
 
 def _sharing_copy(model: EfficientVIS | VisTR) -> EfficientVIS | VisTR:
