@@ -68,17 +68,25 @@ class RunStore:
             lock.release()
 
     def locked(self) -> set[str]:
-        """What some process has locked, and so works on, now."""
+        """What some process has locked, and so works on, now; of a key or ``<key>-<evaluation key>`` that is not there yet."""
         from filelock import FileLock, Timeout
 
         found = set()
         for file in (self.root / ".locks").glob("*.lock"):
+            if self._is_there(file.stem):  # a grid has thousands of them, and trying a lock may ask another machine
+                continue
             try:
                 with FileLock(file).acquire(blocking=False):
                     pass
             except Timeout:
                 found.add(file.stem)
         return found
+
+    def _is_there(self, name: str) -> bool:
+        key, _, evaluation_key = name.partition("-")
+        if evaluation_key:
+            return (self.evaluation_folder(key, evaluation_key) / "metrics.json").is_file()
+        return (self.folder(key) / "done.json").is_file()
 
     def is_done(self, key: str) -> bool:
         """Whether the training of ``key`` is complete and its weights are those that were trained."""

@@ -1,6 +1,7 @@
 """A grid on several nodes: real raylets of one machine, one of them taken away in mid-run; and what a node must see."""
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -172,20 +173,20 @@ def commands_of(text):
     return [shlex.split(match[0].split(" &")[0].replace('"${@:2}"', "")) for match in found if match]
 
 
+@functools.cache
+def options_of(command):
+    """All that its help names."""
+    text = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"--?[a-zA-Z][a-z-]*", text))
+
+
 def assert_has_options(words):
-    """The command's own help has every option that is given."""
-    if words[:2] == ["ray", "start"]:
-        from ray.scripts.scripts import start
-
-        known = {option for parameter in start.params for option in parameter.opts}
-    else:
-        module = words[2]
-        known = set(re.findall(r"--?[a-zA-Z][a-z-]*", subprocess.run([sys.executable, "-m", module, "--help"], cwd=CHECKOUT,
-                                                                     capture_output=True, text=True, check=True).stdout))
+    command = (Path(sys.executable).with_name("ray"), "start") if words[0] == "ray" else (sys.executable, "-m", words[2])
     given = {word.partition("=")[0] for word in words if word.startswith("-")} - {"-m"}
-    assert given <= known, given - known
+    assert given <= options_of((*command, "--help")), given
 
 
+@pytest.mark.slow
 def test_the_cluster_launcher_takes_the_example():
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -197,6 +198,7 @@ def test_the_cluster_launcher_takes_the_example():
     validate_config(prepare_config(config))
 
 
+@pytest.mark.slow
 def test_the_slurm_script_is_one_and_has_the_options_that_there_are():
     file = EXAMPLES / "grid.sbatch"
     subprocess.run(["bash", "-n", file], check=True)
@@ -208,6 +210,7 @@ def test_the_slurm_script_is_one_and_has_the_options_that_there_are():
         assert_has_options(words)
 
 
+@pytest.mark.slow
 def test_the_kuberay_job_mounts_what_it_has_and_runs_a_command_that_there_is():
     job = yaml.safe_load((EXAMPLES / "kuberay.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
