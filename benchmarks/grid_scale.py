@@ -1,19 +1,24 @@
 """What a grid of many rows costs by itself: planning, scheduling, MLflow. Nothing is trained.
 
     python -m benchmarks.grid_scale
-    python -m benchmarks.grid_scale --rows 100 1000 --devices 64 --seconds 1
+    python -m benchmarks.grid_scale --rows 100 1000 --devices 64 --seconds 10
+    python -m benchmarks.grid_scale --dry
 
 For each number of rows, in a project of its own: a table of so many rows, each a training and an evaluation, is planned
 with the real planner and run by the real scheduler on a Ray that believes to have so many processors, with an MLflow server
 in a process of its own. Only what a job does is a stub: it sleeps, then leaves the files of a run in the store.
 
 - planning: from params.yaml and the table to the jobs; with an empty store, and again when all is done;
-- board: drawing the table of all jobs on a terminal once;
+- board: drawing the table of all jobs on a terminal of 50 lines once;
+- queue: deciding which job is next, all in all, without Ray;
 - a job of 1 ms: what the frame takes for a job at most, without MLflow: the whole time over the number of jobs;
 - jobs of --seconds, with MLflow: overhead is what the pool takes beyond the same jobs on so many devices without anything
   around them, in percent of that. Trainings of the laptop profile take a minute and more;
 - MLflow: how long after the last job the server had everything, what a run took to bring, and the jobs' mean length from
   which on so many devices the sync keeps up.
+
+The first three are processor time, after a first plan: imports and the digests of the code take a second or two once. With
+--dry they are all that is measured.
 
 The processes of all devices are started before anything is timed: 64 of them on a few processors take a minute by
 themselves, which a grid of real devices does not.
@@ -34,6 +39,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -72,11 +78,11 @@ def plan(folder: Path) -> tuple[Params, list[Job], dict[str, TrainSpec | EvalSpe
     from pipeline.config import load_params, load_table
     from pipeline.plan import jobs, plan_rows
 
-    began = time.monotonic()
+    began = time.process_time()
     params = load_params(folder / "params.yaml", OVERRIDES)
     planned = plan_rows(params, load_table(params, TABLE).rows)
     todo = jobs(params, planned)
-    taken = time.monotonic() - began
+    taken = time.process_time() - began
     return params, todo, {spec.key: spec for spec in (*planned.trainings, *planned.evaluations)}, taken
 
 
@@ -158,9 +164,24 @@ def board_seconds(todo: list[Job], devices: int) -> float:
     from pipeline.schedule import Status
 
     statuses = [Status(job, "running" if number < devices else "waiting") for number, job in enumerate(todo)]
-    began = time.monotonic()
+    began = time.process_time()
     Console(file=io.StringIO(), force_terminal=True, width=160, height=50).print(_table(statuses, most=50))
-    return time.monotonic() - began
+    return time.process_time() - began
+
+
+def queue_seconds(todo: list[Job], devices: int) -> float:
+    """Of choosing all jobs one after the other, on so many devices, of which the one that began first always ends first."""
+    from pipeline.schedule import Queue, Status
+
+    began = time.process_time()
+    queue, running = Queue({job.key: Status(job) for job in todo}), deque()
+    while True:
+        running.extend(queue.take(devices - len(running)))
+        if not running:
+            return time.process_time() - began
+        ended = running.popleft()
+        ended.state = "done"
+        queue.settle(ended)
 
 
 @contextlib.contextmanager
@@ -190,15 +211,18 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def measure(folder: Path, rows: int, devices: int, seconds: float) -> dict[str, float]:
+def measure(folder: Path, rows: int, devices: int, seconds: float, dry: bool) -> dict[str, float]:
     """One number of rows; see the top."""
     from pipeline.estimate import elapsed
     from pipeline.schedule import ray_running
     from pipeline.track import Tracker, sync
 
     project(folder, rows)
+    plan(folder)
     params, todo, specs, planning = plan(folder)
-    found = {"rows": rows, "planning": planning, "board": board_seconds(todo, devices)}
+    found = {"rows": rows, "planning": planning, "board": board_seconds(todo, devices), "queue": queue_seconds(todo, devices)}
+    if dry:
+        return found
     with ray_running(devices, params.runs_dir):
         warm_up(folder, devices)
         found["per_job"] = pool(params, todo, specs, 0.001, devices) / len(todo)
@@ -226,6 +250,7 @@ def measure(folder: Path, rows: int, devices: int, seconds: float) -> dict[str, 
 
 LINES = {
     "planning": "planning, nothing done, s", "planning_done": "planning, all done, s", "board": "board, drawn once, s",
+    "queue": "queue, all jobs, s",
     "per_job": "a job of 1 ms, ms", "alone": "jobs of {seconds:g} s alone, s", "overhead": "overhead, %",
     "lag": "MLflow complete after the last job, s", "bring": "a run brought to MLflow, ms",
     "keeps": "sync keeps up with jobs of, s",
@@ -238,18 +263,22 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[100, 300, 1000], help="default: 100 300 1000")
     parser.add_argument("--devices", type=int, default=64, help="default: 64")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each job where overhead is measured (default: 1)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each job where overhead is measured (default: 10)")
+    parser.add_argument("--dry", action="store_true", help="what needs neither Ray nor MLflow alone")
     args = parser.parse_args(argv)
     columns = []
     for rows in args.rows:
         with tempfile.TemporaryDirectory() as temporary:
-            found = measure(Path(temporary) / "project", rows, args.devices, args.seconds)
-        found["keeps"] = found["bring"] * args.devices
-        found |= {name: 1000 * found[name] for name in ("per_job", "bring")}
+            found = measure(Path(temporary) / "project", rows, args.devices, args.seconds, args.dry)
+        if not args.dry:
+            found["keeps"] = found["bring"] * args.devices
+            found |= {name: 1000 * found[name] for name in ("per_job", "bring")}
         columns.append(found)
         print(f"{rows} rows: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items()), file=sys.stderr, flush=True)
     print(f"{args.devices} devices" + "".join(f"{found['rows']:>10} rows" for found in columns) + "     growth")
     for name, label in LINES.items():
+        if name not in columns[0]:
+            continue
         values = [found[name] for found in columns]
         growth = f"{values[-1] / values[0]:11.1f}" if values[0] > 0 else ""
         print(f"{label.format(seconds=args.seconds):40}" + "".join(f"{value:15.3g}" for value in values) + growth)

@@ -123,7 +123,7 @@ def run_pool(
     with ray_running((fixed or 0) * workers * threads, progress_folder.parent) as ray:
         own = {"num_cpus": threads, "num_gpus": gpus, "memory": memory or None} if workers == 1 else {"num_cpus": 0}
         start = ray.remote(execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
-        queue, running, told = _Queue(statuses), {}, float("-inf")
+        queue, running, told = Queue(statuses), {}, float("-inf")
         while True:
             free = (fixed or slots(ray.nodes())) - len(running)  # below 0 where a node has gone
             for status in queue.take(free):
@@ -156,7 +156,7 @@ def _check_no_circle(statuses: Mapping[str, Status]) -> None:
         unsettled -= free
 
 
-class _Queue:
+class Queue:
     """What can start now, the job to start first first; and, of what cannot yet, how much it still needs."""
 
     def __init__(self, statuses: Mapping[str, Status]):
