@@ -228,8 +228,10 @@ def test_the_command_starts_its_own_workers_and_ctrl_c_ends_them(tiny_project):
     folder = tiny_project(pretrain={"source": "none"}, train={"epochs": 500}, resources={"workers_per_run": 2})
     params = load_params(folder / "params.yaml")
     history = RunStore(params.runs_dir).folder(headline_spec(params).train.key) / "history.jsonl"
+    # As from a terminal: where the tests themselves run in the background, Ctrl-C is ignored and children inherit that.
     process = subprocess.Popen([sys.executable, "-m", "pipeline.train"], cwd=folder, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONPATH": str(CHECKOUT)})
+                               env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     while process.poll() is None and not (history.exists() and history.stat().st_size):
         time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
