@@ -14,8 +14,8 @@ in a process of its own. Only what a job does is a stub: it sleeps, then leaves 
 - a job of 1 ms: what the frame takes for a job at most, without MLflow: the whole time over the number of jobs;
 - jobs of --seconds, with MLflow: overhead is what the pool takes beyond the same jobs on so many devices without anything
   around them, in percent of that. Trainings of the laptop profile take a minute and more;
-- MLflow: how long after the last job the server had everything, what a run took to bring, and the jobs' mean length from
-  which on so many devices the sync keeps up.
+- MLflow: how long after the last job the server had everything; the time from the first job to then over the number of
+  runs, which a run took at most; and the jobs' length from which on so many devices the sync keeps up.
 
 The first three are processor time, after a first plan: imports and the digests of the code take a second or two once. With
 --dry they are all that is measured.
@@ -252,7 +252,7 @@ LINES = {
     "planning": "planning, nothing done, s", "planning_done": "planning, all done, s", "board": "board, drawn once, s",
     "queue": "queue, all jobs, s",
     "per_job": "a job of 1 ms, ms", "alone": "jobs of {seconds:g} s alone, s", "overhead": "overhead, %",
-    "lag": "MLflow complete after the last job, s", "bring": "a run brought to MLflow, ms",
+    "lag": "MLflow complete after the last job, s", "bring": "a run brought to MLflow, at most, ms",
     "keeps": "sync keeps up with jobs of, s",
     "idle_sync": "a sync without news, s",
 }
