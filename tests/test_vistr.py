@@ -330,8 +330,10 @@ def test_overfits_one_clip_finds_its_instances_and_links_them():
     model = small_vistr(2)
     last_layers = list(model.sequence_masks.parameters())
     others = [p for name, p in model.named_parameters() if not name.startswith("sequence_masks.")]
-    # Few narrow layers make the mask: at the rate of the transformer they would need thousands of steps.
-    optimizer = torch.optim.AdamW([{"params": last_layers, "lr": 1e-2}, {"params": others, "lr": 1e-3}])
+    # Few narrow layers make the mask: at the rate of the transformer they would need thousands of steps. At higher rates
+    # both instances have one mask for long, and which step parts them hangs on how the processor rounds.
+    optimizer = torch.optim.AdamW([{"params": last_layers, "lr": 3e-3}, {"params": others, "lr": 3e-4}])
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [300])
     totals = []
     for _ in range(400):
         total = sum(clip_losses(model, frames, [targets], VisTRLossWeights()).values())
@@ -339,6 +341,7 @@ def test_overfits_one_clip_finds_its_instances_and_links_them():
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
         totals.append(total.item())
     assert totals[-1] < 0.1 * totals[0]
 
@@ -352,7 +355,7 @@ def test_overfits_one_clip_finds_its_instances_and_links_them():
         np.testing.assert_allclose(clip.boxes_NT4[n], 2 * targets.boxes_KT4[k], atol=8)
         for t in range(2):
             mask, true = coco_mask.decode(clip.rles[n][t]), _twice_as_large(targets.masks_KTHW[k, t]).numpy()
-            assert (mask & true).sum() / (mask | true).sum() > 0.5
+            assert (mask & true).sum() / (mask | true).sum() > 0.7
 
     # A video that shows the clip and then the same clip backwards: its second half starts where the first one ends.
     backwards = TrackletPredictions(
