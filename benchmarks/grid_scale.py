@@ -32,15 +32,11 @@ import io
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +45,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from benchmarks.overhead import ROOT, run
+from benchmarks.tracking import Server
 
 if TYPE_CHECKING:
     from pipeline.config import Params
@@ -184,33 +181,6 @@ def queue_seconds(todo: list[Job], devices: int) -> float:
         queue.settle(ended)
 
 
-@contextlib.contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """As a team would run it, on SQLite."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "-w", "1", "--backend-store-uri",
-               "sqlite:///tracking.db"]
-    with (folder / "mlflow.txt").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{uri}/health", timeout=1)
-                break
-            if process.poll() is not None:
-                raise RuntimeError((folder / "mlflow.txt").read_text())
-            time.sleep(0.25)
-        yield uri
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def measure(folder: Path, rows: int, devices: int, seconds: float, dry: bool) -> dict[str, float]:
     """One number of rows; see the top."""
     from pipeline.estimate import elapsed
@@ -230,21 +200,24 @@ def measure(folder: Path, rows: int, devices: int, seconds: float, dry: bool) ->
         assert not nothing
         for place in (params.runs_dir, params.results_dir):
             shutil.rmtree(place)
-        with mlflow_server(folder) as uri:
-            os.environ["MLFLOW_TRACKING_URI"] = uri
-            try:
-                with Tracker(params, last=3600):
-                    taken = pool(params, todo, specs, seconds, devices)
-                    ended = time.monotonic()
-                found["lag"] = time.monotonic() - ended
-                alone = elapsed(todo, {job.key: seconds for job in todo}, devices)
-                found["alone"], found["overhead"] = alone, 100 * (taken - alone) / alone
-                found["bring"] = (taken + found["lag"]) / len(todo)
-                began = time.monotonic()
-                assert sync(params) == 0
-                found["idle_sync"] = time.monotonic() - began
-            finally:
-                del os.environ["MLFLOW_TRACKING_URI"]
+        server = Server(folder / "server")
+        server.start()
+        os.environ["MLFLOW_TRACKING_URI"] = server.address
+        try:
+            server.wait()
+            with Tracker(params, last=3600):
+                taken = pool(params, todo, specs, seconds, devices)
+                ended = time.monotonic()
+            found["lag"] = time.monotonic() - ended
+            alone = elapsed(todo, {job.key: seconds for job in todo}, devices)
+            found["alone"], found["overhead"] = alone, 100 * (taken - alone) / alone
+            found["bring"] = (taken + found["lag"]) / len(todo)
+            began = time.monotonic()
+            assert sync(params) == 0
+            found["idle_sync"] = time.monotonic() - began
+        finally:
+            del os.environ["MLFLOW_TRACKING_URI"]
+            server.kill()
     return found
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import resource
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.speed import peak_bytes
 from effvis.config import LossWeights, ModelConfig
 from effvis.data.clips import ClipPairs
 from effvis.data.index import clip_index
@@ -77,12 +77,6 @@ class Step:
         return time.perf_counter()
 
 
-def peak_gib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def measure(split: Path, batch_size: int, args: argparse.Namespace) -> dict[str, object]:
     device = torch.device(args.device)
     index = read_split(split)
@@ -100,7 +94,7 @@ def measure(split: Path, batch_size: int, args: argparse.Namespace) -> dict[str,
     return {
         "batch_size": batch_size, "seconds": whole, "clips_per_second": batch_size / whole,
         "shares": {name: value / sum(medians) for name, value in zip(PARTS, medians, strict=True)},
-        "peak_gib": peak_gib(device), "hours": VIDEOS * EPOCHS * whole / batch_size / 3600,
+        "peak_gib": peak_bytes(args.device) / 2**30, "hours": VIDEOS * EPOCHS * whole / batch_size / 3600,
     }
 
 

@@ -60,13 +60,16 @@ class Server:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{self.address}/health", timeout=5)
                 return
+            if self.process.poll() is not None:
+                raise RuntimeError((self.folder / "log.txt").read_text())
             time.sleep(0.2)
 
     def signal(self, number: int) -> None:
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        self.signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
         self.process.wait()
 
 

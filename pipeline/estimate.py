@@ -67,27 +67,20 @@ def pixels_seen(training: Mapping[str, Any]) -> float:
 
 def elapsed(jobs: Iterable[Job], seconds: Mapping[str, float], slots: int) -> float:
     """Seconds until all jobs are done, ``slots`` side by side, those that take longest first."""
-    jobs = {job.key: job for job in jobs}
-    missing = {key: jobs.keys() & set(job.needs) for key, job in jobs.items()}
-    needed_by: dict[str, list[str]] = defaultdict(list)
-    for key, needs in missing.items():
-        for need in needs:
-            needed_by[need].append(key)
-    place = {key: number for number, key in enumerate(jobs)}
-    ready = [(-seconds[key], place[key], key) for key, needs in missing.items() if not needs]
-    heapq.heapify(ready)
+    from pipeline.schedule import Queue, Status
+
+    statuses = {job.key: Status(job) for job in jobs}
+    queue = Queue(statuses, rank=lambda job: -seconds[job.key])
     running: list[tuple[float, str]] = []
     now = 0.0
-    for _ in jobs:
-        while ready and len(running) < slots:
-            key = heapq.heappop(ready)[-1]
-            heapq.heappush(running, (now + seconds[key], key))
-        now, ended = heapq.heappop(running)
-        for key in needed_by[ended]:
-            missing[key].remove(ended)
-            if not missing[key]:
-                heapq.heappush(ready, (-seconds[key], place[key], key))
-    return now
+    while True:
+        for status in queue.take(slots - len(running)):
+            heapq.heappush(running, (now + seconds[status.job.key], status.job.key))
+        if not running:
+            return now
+        now, key = heapq.heappop(running)
+        statuses[key].state = "done"
+        queue.settle(statuses[key])
 
 
 class _Pasts:

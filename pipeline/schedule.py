@@ -157,17 +157,21 @@ def _check_no_circle(statuses: Mapping[str, Status]) -> None:
 
 
 class Queue:
-    """What can start now, the job to start first first; and, of what cannot yet, how much it still needs."""
+    """What can start now, the job to start first first; and, of what cannot yet, how much it still needs.
 
-    def __init__(self, statuses: Mapping[str, Status]):
-        self._statuses = statuses
-        self._place = {key: place for place, key in enumerate(statuses)}  # among equals, the order given
+    Args:
+        rank: the job of the smallest starts first; among equals, the order given.
+    """
+
+    def __init__(self, statuses: Mapping[str, Status], rank: Callable[[Job], Any] | None = None):
+        self._statuses, self._rank = statuses, rank or _rank
+        self._place = {key: place for place, key in enumerate(statuses)}
         self._missing = {key: statuses.keys() & set(status.job.needs) for key, status in statuses.items()}
         self._needed_by: dict[str, list[str]] = defaultdict(list)
         for key, needs in self._missing.items():
             for need in needs:
                 self._needed_by[need].append(key)
-        self._ready: list[tuple[int, float, int, str]] = []
+        self._ready: list[tuple[Any, int, str]] = []
         for key, needs in self._missing.items():
             if not needs:
                 self._make_ready(key)
@@ -191,8 +195,11 @@ class Queue:
                 self.settle(waiting)
 
     def _make_ready(self, key: str) -> None:
-        job = self._statuses[key].job
-        heapq.heappush(self._ready, (_ORDER[job.kind], -job.cost, self._place[key], key))
+        heapq.heappush(self._ready, (self._rank(self._statuses[key].job), self._place[key], key))
+
+
+def _rank(job: Job) -> tuple[int, float]:
+    return _ORDER[job.kind], -job.cost
 
 
 def _outcome(ray, reference, job: Job) -> str:
