@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from effvis.model.efficientvis import EfficientVIS
     from effvis.model.vistr import VisTR
     from pipeline.config import Params
+    from pipeline.progress import Report
     from pipeline.specs import EvalSpec, Method
-
-Report = Callable[[dict[str, Any]], None]
 
 
 def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import json
 import logging
 import os
 import platform
@@ -25,12 +24,12 @@ from effvis.errors import UserError
 from pipeline import cluster
 from pipeline.disk import explained
 from pipeline.machine import side_by_side
+from pipeline.progress import Stop, read_progress, write_progress
 
 if TYPE_CHECKING:
     from pipeline.settings import ResourceSettings
 
 Kind = Literal["pretrain", "train", "evaluate"]
-Report = Callable[[Mapping[str, Any]], None]
 
 # A finished training's evaluations come first: they are short, and a table cell that is there is worth more than a
 # training that is further along. Pretrainings are what everything else waits for.
@@ -49,8 +48,7 @@ class Job:
         key: unique among the jobs of a pool.
         kind: decides the order among jobs that are ready.
         label: what a person calls it, e.g. ``table1e: w/ CL, seed 0``.
-        work: called as ``work(report=report)`` in another process, so picklable; ``report`` takes a mapping with
-            ``step``, ``total``, ``loss``, ``eta`` (seconds), each optional.
+        work: called as ``work(report=report)`` in another process, so picklable; ``report`` as ``pipeline.progress.Report``.
         needs: keys of jobs that must be done before; those that are not in the pool count as done.
         cost: any unit; of the jobs of one kind the most costly starts first.
         log: file that receives what the job prints, and its traceback.
@@ -108,6 +106,8 @@ def run_pool(
         on_change: called with all statuses about twice a second, in this thread.
         on_done: called with each job that ended well, in this thread, before jobs that need it start.
 
+    Ctrl-C and SIGTERM, as exceptions in this thread, pass when the trainings that run have saved where they are.
+
     Raises:
         UserError: two jobs have one key, or jobs need each other in a circle; as ``ray_running``.
     """
@@ -120,15 +120,18 @@ def run_pool(
     _check_no_circle(statuses)
     progress_folder.mkdir(parents=True, exist_ok=True)
     fixed = slots if isinstance(slots, int) else None
-    with ray_running((fixed or 0) * workers * threads, progress_folder.parent) as ray:
+    running: dict[Any, Status] = {}
+    stop = Stop(progress_folder)
+    with (ray_running((fixed or 0) * workers * threads, progress_folder.parent) as ray,
+          stop.when_interrupted(lambda: [status.progress_file for status in running.values()])):
         own = {"num_cpus": threads, "num_gpus": gpus, "memory": memory or None} if workers == 1 else {"num_cpus": 0}
         start = ray.remote(execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
-        queue, running, told = Queue(statuses), {}, float("-inf")
+        queue, told = Queue(statuses), float("-inf")
         while True:
             free = (fixed or slots(ray.nodes())) - len(running)  # below 0 where a node has gone
             for status in queue.take(free):
                 status.state, status.started = "running", time.monotonic()
-                running[start.remote(status.job, status.progress_file)] = status
+                running[start.remote(status.job, status.progress_file, stop)] = status
             if not running or time.monotonic() - told >= _POLL_SECONDS:
                 on_change(list(statuses.values()))
                 told = time.monotonic()
@@ -212,27 +215,34 @@ def _outcome(ray, reference, job: Job) -> str:
         return message
 
 
-def execute(job: Job, progress_file: Path) -> str:
+def execute(job: Job, progress_file: Path, stop: Stop) -> str:
     """Runs in a Ray worker: the job with its output in its log. Returns "" or one line on what went wrong."""
     try:
         cluster.check_here()  # before anything is written: it would be where nobody looks
         with explained(job.log):  # on a full disk, what the job says has no place either
-            return _logged(job, progress_file)
+            return _logged(job, progress_file, stop)
     except UserError as error:
         return str(error)
 
 
-def _logged(job: Job, progress_file: Path) -> str:
+def _logged(job: Job, progress_file: Path, stop: Stop) -> str:
+    def report(progress: Mapping[str, Any]) -> bool:
+        write_progress(progress_file, where | progress)
+        return stop.asked()
+
     where = {"device": _device()}
     write_progress(progress_file, where)  # in place of an earlier attempt's
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            job.work(report=lambda progress: write_progress(progress_file, where | progress))
+            job.work(report=report)
             return ""
         except UserError as error:
             print(f"error: {error}")
             return str(error)
+        except KeyboardInterrupt:  # as asked; nobody hears the answer
+            print("interrupted")
+            return "interrupted"
         except Exception as error:  # whatever it is, the other jobs go on
             traceback.print_exc()
             return f"{type(error).__name__}: {error}".strip().splitlines()[0]
@@ -246,22 +256,6 @@ def _device() -> str:
 
     gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
     return f"{platform.node()} {'GPU ' + ', '.join(gpus) if gpus else 'CPU'}"
-
-
-def read_progress(progress_file: Path) -> dict[str, Any]:
-    """The latest report; empty before the first and after the end."""
-    try:
-        return json.loads(progress_file.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def write_progress(progress_file: Path, progress: Mapping[str, Any]) -> None:
-    """Puts a job's latest report where ``read_progress`` finds it, whole."""
-    temporary = progress_file.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):  # on a full disk the board shows less; a job is not stopped for that
-        temporary.write_text(json.dumps(dict(progress)))
-        os.replace(temporary, progress_file)
 
 
 def _append(file: Path, text: str) -> None:

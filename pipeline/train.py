@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from effvis.model.vistr import VisTR
     from effvis.training.targets import ClipPairBatch
     from pipeline.config import Params
+    from pipeline.progress import Report
     from pipeline.specs import TrainSpec
     from pipeline.store import RunStore
 
-Report = Callable[[dict[str, Any]], None]
 REPORT_SECONDS = 1.0
 LAST_STEPS = 50  # the final loss is a mean over so many
 
@@ -43,10 +43,11 @@ def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report
     Args:
         until: ends after 1/2**until of the training, with the weights of then kept as a snapshot. Unless it is 0, the run is
             not done: whoever asks for more of it goes on from there.
-        report: called about once a second with ``step``, ``total``, ``loss``, ``lr`` and ``eta`` (seconds).
+        report: called about once a second.
 
     Raises:
         Diverged: the loss is not finite.
+        KeyboardInterrupt: ``report`` said to stop; a checkpoint of the last step is kept.
         UserError: the dataset is not the one that the spec was made for.
     """
     from pipeline.store import RunStore
@@ -211,12 +212,14 @@ def _steps(
             for halvings in range(1, max(params.resources.snapshots, until) + 1):
                 if step == steps_after(progress.total_steps, halvings):
                     store.keep_snapshot(spec.key, halvings, begun.model.state_dict())
-            pace.step(step, progress.total_steps, loss=progress.losses["total"], lr=progress.lr)
+            asked = pace.step(step, progress.total_steps, loss=progress.losses["total"], lr=progress.lr)
             enough = until and step >= steps_after(progress.total_steps, until)
-            if stop or enough or time.monotonic() - saved > params.resources.checkpoint_seconds:
+            if stop or asked or enough or time.monotonic() - saved > params.resources.checkpoint_seconds:
                 log.checkpoint({"training": progress.state(), "times": times}, step)
                 saved = time.monotonic()
             stop.raise_if_set()
+            if asked:
+                raise KeyboardInterrupt
             if enough:
                 break
     return step, clock.read()
@@ -251,14 +254,16 @@ class _Pace:
         self._report, self._said = report, float("-inf")
         self._first: tuple[int, float] | None = None
 
-    def step(self, step: int, total: int, **facts: Any) -> None:
+    def step(self, step: int, total: int, **facts: Any) -> bool:
+        """Whether the training is asked to stop."""
         now = time.monotonic()
         self._first = self._first or (step, now)
         if self._report is None or (now - self._said < REPORT_SECONDS and step < total):
-            return
+            return False
         self._said = now
         done, elapsed = step - self._first[0], now - self._first[1]
-        self._report({"step": step, "total": total, **facts, "eta": elapsed / done * (total - step) if done else None})
+        eta = elapsed / done * (total - step) if done else None
+        return bool(self._report({"step": step, "total": total, **facts, "eta": eta}))
 
 
 def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from ray.tune.search import Searcher
 
 from effvis.errors import UserError
 from pipeline import cluster
+from pipeline.progress import Report, Stop
 from pipeline.schedule import WORKER_DEATHS_ALLOWED, Job, Status, execute, ray_running, slots_now
 from pipeline.search import ENDED, Search, Trial, log_of, new_trial, work_folder, write_search
 from pipeline.search_space import Base, SpaceFile, draw
@@ -84,10 +85,13 @@ def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[
     memory = cluster.memory(resources)
     storage = work_folder(plan.params, plan.name) / "ray"
     shutil.rmtree(storage, ignore_errors=True)
-    (runs_dir / ".progress").mkdir(parents=True, exist_ok=True)
-    with ray_running(side_by_side(resources) * resources.threads, runs_dir):
+    progress_folder = runs_dir / ".progress"
+    progress_folder.mkdir(parents=True, exist_ok=True)
+    stop = Stop(progress_folder)
+    with (ray_running(side_by_side(resources) * resources.threads, runs_dir),
+          stop.when_interrupted(lambda: [status.progress_file for status in proposals.statuses.values()])):
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_run_trial, plan=plan),
+            tune.with_resources(tune.with_parameters(_run_trial, plan=plan, stop=stop),
                                 {"cpu": resources.threads, "gpu": resources.gpus_per_worker,
                                  **({"memory": memory} if memory else {})}),
             tune_config=tune.TuneConfig(search_alg=proposals, scheduler=scheduler, num_samples=proposals.open,
@@ -252,17 +256,17 @@ def _distribution(one: Any) -> Any:
     return IntDistribution(*one.integer) if one.integer else FloatDistribution(*one.range, log=one.log_uniform is not None)
 
 
-def _run_trial(config: Mapping[str, Any], *, plan: Plan) -> None:
+def _run_trial(config: Mapping[str, Any], *, plan: Plan, stop: Stop) -> None:
     """Runs in a Tune actor: trains to each rung, evaluates there, reports; Tune ends it inside ``tune.report``."""
     specs = plan.base.trial(plan.params, config["parameters"], plan.seeds)
     trial = new_trial(config["number"], config["parameters"], specs)
     job = plan.job(trial, partial(_climb, plan, specs))
-    message = execute(job, plan.status(trial).progress_file)
+    message = execute(job, plan.status(trial).progress_file, stop)
     if message:
         tune.report({_VALUE: math.nan, _PART: 0, "failure": message, "diverged": False})
 
 
-def _climb(plan: Plan, specs: tuple[EvalSpec, ...], *, report: Callable[[Mapping[str, Any]], None]) -> None:
+def _climb(plan: Plan, specs: tuple[EvalSpec, ...], *, report: Report) -> None:
     from pipeline import cells
     from pipeline.train import Diverged
 
@@ -280,7 +284,7 @@ def _climb(plan: Plan, specs: tuple[EvalSpec, ...], *, report: Callable[[Mapping
             tune.report(_result(plan.space, halvings, mean(values)))
 
 
-def _worth(plan: Plan, spec: EvalSpec, report: Callable[[Mapping[str, Any]], None]) -> float | None:
+def _worth(plan: Plan, spec: EvalSpec, report: Report) -> float | None:
     """The metric of an evaluation, which is made if need be; None where a training that went on kept nothing to evaluate.
 
     Raises:

@@ -11,23 +11,24 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effvis.errors import UserError
 from pipeline import cluster
-from pipeline.schedule import WORKER_DEATHS_ALLOWED, ray_running, read_progress, write_progress
+from pipeline.progress import Stop, read_progress, write_progress
+from pipeline.schedule import WORKER_DEATHS_ALLOWED, ray_running
 
 if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
     from effvis.inference.predictor import Predictions
     from pipeline.config import Params
+    from pipeline.progress import Report
     from pipeline.settings import ResourceSettings
     from pipeline.specs import EvalSpec, TrainSpec
 
-Report = Callable[[dict[str, Any]], None]
 REPORT_SECONDS = 1.0
 _TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # also how long an end goes unnoticed; 2 s otherwise
@@ -42,7 +43,7 @@ def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> 
     A worker that dies is started again with all others, and they go on from the last checkpoint.
 
     Raises:
-        UserError: as ``pipeline.train.train_run``.
+        KeyboardInterrupt, UserError: as ``pipeline.train.train_run``.
     """
     for name, value in _TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -53,18 +54,20 @@ def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> 
     mistake.unlink(missing_ok=True)
     with (ray_running(resources.workers_per_run * resources.threads, params.runs_dir),
           _progress_files(params, spec.key, 1) as files):
+        stop = Stop(params.runs_dir / ".progress")
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
         trainer = TorchTrainer(
-            _train_function(params, spec, files[0], mistake),
+            _train_function(params, spec, files[0], mistake, stop),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers_per_run, use_gpu=resources.gpus_per_worker > 0,
                 resources_per_worker=_of_a_worker(resources)),
             torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
             run_config=RunConfig(name=spec.key, storage_path=str(storage),
                                  failure_config=FailureConfig(max_failures=WORKER_DEATHS_ALLOWED)))
-        _relayed(trainer.fit, files[0], report)
+        with stop.when_interrupted(lambda: files):
+            _relayed(trainer.fit, files[0], report)
     if mistake.exists():
         where, key, problem, remedy = json.loads(mistake.read_text())
         mistake.unlink()
@@ -77,12 +80,18 @@ def _of_a_worker(resources: ResourceSettings) -> dict[str, float]:
     return {name: amount for name, amount in wanted.items() if amount}
 
 
-def _train_function(params: Params, spec: TrainSpec, progress_file: Path, mistake: Path) -> Callable[[], None]:
+def _train_function(
+    params: Params, spec: TrainSpec, progress_file: Path, mistake: Path, stop: Stop
+) -> Callable[[], None]:
     """What each worker runs; a closure, because Ray Train sends it to them as it is."""
     def function() -> None:
         from effvis.training.parts import workers
         from pipeline.store import RunStore
         from pipeline.train import work
+
+        def report(progress: Mapping[str, Any]) -> bool:
+            write_progress(progress_file, progress)
+            return stop.asked()
 
         cluster.check_here()
         if mistake.exists():  # found by an earlier attempt, and no other attempt would mend it
@@ -92,10 +101,12 @@ def _train_function(params: Params, spec: TrainSpec, progress_file: Path, mistak
         alone = RunStore(params.runs_dir).lock(f"{spec.key}-workers") if first else contextlib.nullcontext()
         try:
             with alone:
-                work(params, spec, partial(write_progress, progress_file) if first else None)
+                work(params, spec, report if first else None)
         except UserError as error:
             mistake.write_text(json.dumps([error.where, error.key, error.problem, error.remedy]))
             raise
+        except KeyboardInterrupt:  # as asked; the driver, who waits for this, ends the other workers
+            progress_file.unlink()
 
     return function
 
@@ -104,6 +115,9 @@ def _relayed(run: Callable[[], object], progress_file: Path, report: Report | No
     """Runs in a thread, and passes on what the first worker reports.
 
     Not in this thread: Ray Train would take Ctrl-C for itself.
+
+    Raises:
+        KeyboardInterrupt: ``report`` said to stop.
     """
     future: concurrent.futures.Future[object] = concurrent.futures.Future()
 
@@ -121,7 +135,8 @@ def _relayed(run: Callable[[], object], progress_file: Path, report: Report | No
         progress = read_progress(progress_file)
         if report is not None and progress and progress != said:
             said = progress
-            report(progress)
+            if report(progress):
+                raise KeyboardInterrupt
     future.result()
 
 

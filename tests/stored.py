@@ -27,3 +27,13 @@ def evaluate(params, spec, ap=0.25):
     report = {"evaluation": spec.key, "metrics": metrics, "per_category": {"ring": {"AP": 0.5}}, "seconds": 2.0,
               "frames_per_second": 9.0, "videos_seen": 4, "inference": spec.inference.model_dump(mode="json")}
     RunStore(params.runs_dir).write_evaluation(spec.train.key, spec.key, [], report)
+
+
+def steps_done(folder):
+    """Steps in a run's history."""
+    return (folder / "history.jsonl").read_bytes().count(b"\n")
+
+
+def saved_at(folder):
+    """The steps that a run's checkpoints are of, newest last."""
+    return [int(file.stem.removeprefix("step_")) for file in sorted((folder / "checkpoint").glob("step_*.pt"))]

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from builders import clip_pairs, small_vistr, tiny_model
 from conftest import CHECKOUT, write_params
+from stored import saved_at, steps_done
 
 from effvis.config import LossWeights, TrainConfig
 from effvis.data.youtube_vis import read_split
@@ -225,17 +226,20 @@ def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_projec
 
 @pytest.mark.slow
 def test_the_command_starts_its_own_workers_and_ctrl_c_ends_them(tiny_project):
-    folder = tiny_project(pretrain={"source": "none"}, train={"epochs": 500}, resources={"workers_per_run": 2})
+    folder = tiny_project(pretrain={"source": "none"}, train={"epochs": 500},
+                          resources={"workers_per_run": 2, "checkpoint_seconds": 1000})
     params = load_params(folder / "params.yaml")
-    history = RunStore(params.runs_dir).folder(headline_spec(params).train.key) / "history.jsonl"
+    run = RunStore(params.runs_dir).folder(headline_spec(params).train.key)
+    history = run / "history.jsonl"
     # As from a terminal: where the tests themselves run in the background, Ctrl-C is ignored and children inherit that.
     process = subprocess.Popen([sys.executable, "-m", "pipeline.train"], cwd=folder, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+                               env=os.environ | {"PYTHONPATH": str(CHECKOUT)}, start_new_session=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     while process.poll() is None and not (history.exists() and history.stat().st_size):
         time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all
     _, errors = process.communicate(timeout=120)
+    assert saved_at(run) == [steps_done(run)]
     assert process.returncode == 130 and errors.splitlines()[-1] == "interrupted" and "Traceback" not in errors, errors
     assert family and not psutil.wait_procs(family, timeout=60)[1], "something is left running"

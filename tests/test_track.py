@@ -11,7 +11,7 @@ import time
 
 import pytest
 from conftest import CHECKOUT, free_port
-from stored import evaluate, train
+from stored import evaluate, saved_at, steps_done, train
 
 from effvis.evaluation.video_ap import METRICS
 from pipeline.config import load_params, load_table
@@ -153,10 +153,11 @@ def test_a_table_that_the_parameters_do_not_name_is_shown_when_it_is_there(proje
 
 
 def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project):
-    """Ctrl-C in the middle of two trainings, then the same command again."""
+    """Ctrl-C in the middle of two trainings, then the same command again, which goes on where they were."""
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 400}, tables=["table1e"],
-                          resources={"checkpoint_seconds": 1})
+                          resources={"checkpoint_seconds": 1000})
     params = load_params(folder / "params.yaml")
+    store = RunStore(params.runs_dir)
     keys = {row.evaluations[0].train.key for row in load_table(params, "table1e").rows}
     uri = f"sqlite:///{folder / 'here.db'}"
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": uri}
@@ -172,18 +173,26 @@ def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project):
             assert pool.poll() is None and time.monotonic() < deadline, statuses()
             time.sleep(0.5)
 
+    def done():
+        return {key: steps_done(store.folder(key)) for key in keys if (store.folder(key) / "history.jsonl").is_file()}
+
+    before = dict.fromkeys(keys, 0)
     with open(folder / "said.txt", "w") as said:
         for _ in range(2):
-            pool = subprocess.Popen(command, cwd=folder, env=environment, stderr=said, stdout=said,
+            pool = subprocess.Popen(command, cwd=folder, env=environment, stderr=said, stdout=said, start_new_session=True,
                                     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
             wait_until(lambda: statuses() == dict.fromkeys(keys, "RUNNING"))
             assert set(statuses("grid").values()) == {"RUNNING"}
-            pool.send_signal(signal.SIGINT)
+            wait_until(lambda before=before: all(done().get(key, 0) > steps for key, steps in before.items()))
+            os.killpg(pool.pid, signal.SIGINT)  # a terminal sends it to all
             assert pool.wait(timeout=180) == 130, (folder / "said.txt").read_text()
+            before = done()
+            assert {key: saved_at(store.folder(key))[-1] for key in keys} == before
+            assert not list((params.runs_dir / ".progress").iterdir())
             assert statuses() == dict.fromkeys(keys, "KILLED")
             assert set(statuses("grid").values()) == {"KILLED"}
     client, runs = runs_of(uri)
-    for key in keys:  # the second attempt went back to a checkpoint: what it did again is there once
+    for key in keys:
         steps = steps_of(client, runs[key])
         assert steps == list(range(1, len(steps) + 1))
         assert "log.txt" in {artifact.path for artifact in client.list_artifacts(runs[key].info.run_id)}

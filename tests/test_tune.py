@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import CHECKOUT, put_evaluation
 from ray import tune
+from stored import saved_at, steps_done
 
 from effvis.errors import UserError
 from pipeline import charts
@@ -299,6 +300,28 @@ def test_a_dry_run_shows_the_trials_and_writes_nothing(tiny_project):
         (spec,) = plan.base.trial(plan.params, draw(plan.space, number, 0), 1)
         assert spec.train.key in out
     assert not (folder / "results").exists() and not (folder / "runs").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_where_each_trial_is(tiny_project):
+    folder = tiny_project(train={"epochs": 1000}, pretrain={"source": "none"},
+                          resources={"slots": 2, "checkpoint_seconds": 1000})
+    plan, _ = planned(folder, rungs=1)
+    search = command(folder, "--trials", "2")(start_new_session=True,
+                                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    runs = [plan.params.runs_dir / spec.train.key for number in range(2)
+            for spec in plan.base.trial(plan.params, draw(plan.space, number, 0), 1)]
+    deadline = time.monotonic() + 300
+    while not all((run / "history.jsonl").is_file() and steps_done(run) for run in runs):
+        assert search.poll() is None, search.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(search.pid, signal.SIGINT)
+    _, err = search.communicate(timeout=120)
+    assert search.returncode == 130 and err.splitlines()[-1] == "interrupted" and "Traceback" not in err, err
+    assert [saved_at(run) for run in runs] == [[steps_done(run)] for run in runs]
+    trials = read_search(plan.params.results_dir / "search" / "tried" / "search.json").trials
+    assert [trial.state for trial in trials] == ["running", "running"]  # and so goes on
 
 
 @pytest.mark.slow
