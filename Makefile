@@ -2,13 +2,16 @@
 #   PYTHON=python3.12     the interpreter that .venv is made with
 #   PIP_FLAGS="..."       for pip install, e.g. an index with processor-only builds of PyTorch
 #   PYTEST_FLAGS="..."    for pytest, e.g. -k schedule
+#   TESTS_AT_ONCE=4       test modules side by side; half of them wait for Ray or MLflow to start most of the time
 #   UI_FLAGS="..."        for python -m pipeline.ui, e.g. --port 5001
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+TESTS_AT_ONCE ?= 2
 UI_FLAGS ?=
 VENV := .venv
+PYTEST = $(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 # DVC's stages call "python": it has to be this one.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -25,7 +28,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed. Name one with make PYTHON=python3.12" >&2; exit 2; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -e '.[dev,video]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile $(PIP_FLAGS) -e '.[dev,video]'
 	@touch $@
 
 # A clone that has trained nothing yet measures for itself: the numbers that came with it are set aside (git has them;
@@ -35,10 +38,10 @@ reproduce: setup ## Train and evaluate everything that params.yaml asks for; tab
 	$(VENV)/bin/dvc repro
 
 test: setup ## Run all tests
-	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+	$(PYTEST) $(PYTEST_FLAGS)
 
 quick: setup ## Run the tests that take seconds
-	$(VENV)/bin/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	$(PYTEST) -m "not slow" $(PYTEST_FLAGS)
 
 lint: setup ## Check the style
 	$(VENV)/bin/ruff check .

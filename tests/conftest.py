@@ -42,6 +42,13 @@ TINY = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what takes long to make stay together when they are dealt out to several processes (make test)."""
+    for item in items:
+        shared = "reproduced" if "reproduced" in item.fixturenames else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @pytest.fixture(autouse=True)
 def _processor_as_it_was() -> Iterator[None]:
     """A run that a test starts in this very process sets up torch for itself; the next test has its subnormal numbers back."""
