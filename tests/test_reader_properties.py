@@ -11,6 +11,7 @@ from PIL import Image
 from effvis.data import masks
 from effvis.data.youtube_vis import annotation_entry, check_split, read_split, write_annotations
 from effvis.errors import UserError
+from effvis.evaluation.inputs import _loads
 
 # Times say nothing about the reader on a busy machine.
 PROPERTY = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -107,3 +108,21 @@ def test_any_file_is_refused_by_name(tmp_path, text):
     with pytest.raises(UserError, match="instances.json"):
         read_split(tmp_path)
     assert check_split(tmp_path)[0].errors
+
+
+# Between its own characters Hypothesis finds little that is nearly JSON.
+NEARLY_JSON = st.text(st.sampled_from('[]{}",:0123456789.eE+-\\u dbnaltrsfINy\n\t\x00\u2028\ud800'), max_size=24).map(
+    lambda text: text.encode("utf-8", "surrogatepass"))
+
+
+@PROPERTY
+@given(text=st.binary(max_size=40) | NEARLY_JSON | JSON.map(lambda value: json.dumps(value).encode())
+       | JSON.map(lambda value: json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")))
+def test_results_are_read_as_json_reads_them(text):
+    def read(loads):
+        try:
+            return repr(loads(text))  # NaN equals itself, and 1 is not 1.0
+        except ValueError as error:
+            return str(error)
+
+    assert read(_loads) == read(json.loads)

@@ -4,6 +4,9 @@ A run-length encoded mask says where foreground begins and ends on the line of i
 frames of a track one after another on one long line makes the whole track a single sorted list of such boundaries. The
 pixels that two tracks share are then found by asking, at each boundary of one, how much of the other lies before it:
 a piecewise linear function that ``numpy.interp`` evaluates exactly, all values being integers below 2^53.
+
+Background and foreground runs are kept in two arrays, of which NumPy takes sums three times as fast as of every other
+number of one array.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ class Tracks:
         areas_NF: foreground pixels (int64); 0 where absent.
         totals_NF: all pixels that the runs cover (int64); -1 where absent.
         sizes_NF: number of each mask's frame size (int64, see ``build_tracks``); -1 where absent.
-        bounds: float64 [2R], where each run of foreground begins and ends on the line of all frames, track after track.
+        begins, ends: float64 [R], where each run of foreground begins and ends on the line of all frames, track after track.
         first_run: int64 [N + 1], each track's first run.
     """
 
@@ -54,7 +57,8 @@ class Tracks:
     areas_NF: np.ndarray
     totals_NF: np.ndarray
     sizes_NF: np.ndarray
-    bounds: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
     first_run: np.ndarray
 
 
@@ -75,7 +79,7 @@ def build_tracks(tracks: Sequence[Segmentations], sizes: dict[tuple, int], line_
     lengths_N = np.array([len(track) for track in tracks], np.int64)
     areas_NF, totals_NF, sizes_NF = np.full((3, len(tracks), line_frames), [[[0]], [[-1]], [[-1]]])
     if not places:
-        return Tracks(lengths_N, areas_NF, totals_NF, sizes_NF, np.empty(0), np.zeros(len(tracks) + 1, np.int64))
+        return Tracks(lengths_N, areas_NF, totals_NF, sizes_NF, *np.empty((2, 0)), np.zeros(len(tracks) + 1, np.int64))
     masks = [tracks[n][frame] for n, frame in places]
     codes = np.array([sizes.setdefault(tuple(mask["size"]), len(sizes)) for mask in masks])
     track, frame = np.array(places).T
@@ -85,9 +89,9 @@ def build_tracks(tracks: Sequence[Segmentations], sizes: dict[tuple, int], line_
         masks, track, frame, codes, slots = [masks[i] for i in order], *(a[order] for a in (track, frame, codes, slots))
 
     try:
-        runs, first = _runs([mask["counts"] for mask in masks])
-        areas = np.add.reduceat(runs[1::2], first // 2)
-        totals = np.add.reduceat(runs, first)
+        background, foreground, first = _runs([mask["counts"] for mask in masks])
+        areas = np.add.reduceat(foreground, first)
+        totals = areas + np.add.reduceat(background, first)
         if totals.max() >= FRAME_ROOM:
             raise _BadCounts(int(totals.argmax()), "covers more than 2^32 pixels")
     except _BadCounts as error:
@@ -95,13 +99,12 @@ def build_tracks(tracks: Sequence[Segmentations], sizes: dict[tuple, int], line_
     areas_NF[track, frame], totals_NF[track, frame], sizes_NF[track, frame] = areas, totals, codes
 
     # Before each mask, the line is skipped from the end of the previous mask to this one's own place.
-    ends = slots * FRAME_ROOM + totals
-    runs[first] += slots * FRAME_ROOM
-    runs[first[1:]] -= ends[:-1]
-    # Sums of integers take a quarter of the time of sums of floats.
-    bounds = np.cumsum(runs, out=runs).astype(np.float64)
-    first_run = np.append(first, runs.size)[np.searchsorted(track, np.arange(len(tracks) + 1))] // 2
-    return Tracks(lengths_N, areas_NF, totals_NF, sizes_NF, bounds, first_run)
+    background[first] += slots * FRAME_ROOM
+    background[first[1:]] -= (slots * FRAME_ROOM + totals)[:-1]
+    ends = np.cumsum(background, out=background)
+    ends += np.cumsum(foreground)
+    first_run = np.append(first, ends.size)[np.searchsorted(track, np.arange(len(tracks) + 1))]
+    return Tracks(lengths_N, areas_NF, totals_NF, sizes_NF, (ends - foreground).astype(float), ends.astype(float), first_run)
 
 
 def overlaps(tracks: Tracks, others: Tracks) -> tuple[np.ndarray, np.ndarray]:
@@ -113,11 +116,12 @@ def overlaps(tracks: Tracks, others: Tracks) -> tuple[np.ndarray, np.ndarray]:
     intersections_DG = np.zeros((tracks.lengths_N.size, others.lengths_N.size), np.int64)
     first, end = tracks.first_run[:-1], tracks.first_run[1:]
     some = first < end
-    for g, (other_first, other_end) in enumerate(pairwise(2 * others.first_run)):
+    for g, (other_first, other_end) in enumerate(pairwise(others.first_run)):
         if other_first < other_end and some.any():
-            other_bounds = others.bounds[other_first:other_end]
-            before = np.interp(tracks.bounds, other_bounds, _covered(other_bounds))
-            intersections_DG[some, g] = np.add.reduceat(before[1::2] - before[::2], first[some])
+            bounds, covered = _covered(others.begins[other_first:other_end], others.ends[other_first:other_end])
+            shared = np.interp(tracks.ends, bounds, covered)
+            shared -= np.interp(tracks.begins, bounds, covered)
+            intersections_DG[some, g] = np.add.reduceat(shared, first[some])
 
     sizes_DGF, other_sizes_DGF, shared_DGF = _compared(tracks, others)
     counted_DGF = shared_DGF & ((sizes_DGF == other_sizes_DGF) | (sizes_DGF < 0) | (other_sizes_DGF < 0))
@@ -171,36 +175,42 @@ def _compared(tracks: Tracks, others: Tracks) -> tuple[np.ndarray, np.ndarray, n
     return tracks.sizes_NF[:, None], others.sizes_NF[None], shared_DGF
 
 
-def _covered(bounds: np.ndarray) -> np.ndarray:
-    """Foreground before each boundary."""
-    lengths = np.zeros(bounds.size)
-    lengths[1::2] = bounds[1::2] - bounds[::2]
-    return np.cumsum(lengths, out=lengths)
+def _covered(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All boundaries in order, and the foreground before each."""
+    lengths = ends - begins
+    covered = np.cumsum(lengths)
+    return np.stack([begins, ends], axis=1).ravel(), np.stack([covered - lengths, covered], axis=1).ravel()
 
 
-def _runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Run lengths (int64) of all masks one after another, and the index of each mask's first run.
+def _runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lengths of background and of foreground runs (int64) of all masks one after another, and each mask's first of both.
 
-    Every mask gets an even number of runs (one that ends in background gets a foreground run of length 0 more), so that
-    even indices are background and odd ones foreground throughout.
+    Every mask gets equally many of both: one that ends in background gets a foreground run of length 0 more.
     """
     if set(map(type, counts)) <= {str, bytes}:
-        runs, first = _compressed_runs(_texts(counts))
+        background, foreground, first = _compressed_runs(_texts(counts))
     else:
         pieces = [_runs_of_one(one, mask) for mask, one in enumerate(counts)]
         pieces = [(piece, NO_RUN[: piece.size % 2]) for piece in pieces]
-        first = np.cumsum([0, *(piece.size + more.size for piece, more in pieces[:-1])])
-        runs = np.concatenate(list(chain.from_iterable(pieces)), dtype=np.int64)
-    if runs.min() < 0:
-        raise _BadCounts(int(np.searchsorted(first, runs.argmin(), side="right")) - 1, "has a run of negative length")
-    return runs, first
+        first = np.cumsum([0, *(piece.size + more.size for piece, more in pieces[:-1])]) // 2
+        background, foreground = _by_turns(np.concatenate(list(chain.from_iterable(pieces)), dtype=np.int64))
+    for runs in (background, foreground):
+        if runs.min() < 0:
+            raise _BadCounts(int(np.searchsorted(first, runs.argmin(), side="right")) - 1, "has a run of negative length")
+    return background, foreground, first
+
+
+def _by_turns(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Copies of those at even and at odd places."""
+    return runs[::2].copy(), runs[1::2].copy()
 
 
 def _runs_of_one(counts: Any, mask: int) -> np.ndarray:
     """The runs of one mask of either kind, as many as it has; ``mask`` is its index, for the error."""
     if isinstance(counts, (str, bytes)):
         try:
-            return _compressed_runs(_texts([counts]))[0]
+            background, foreground, _ = _compressed_runs(_texts([counts]))
+            return np.stack([background, foreground], axis=1).ravel()
         except _BadCounts as error:
             raise _BadCounts(mask, error.problem) from None
     try:
@@ -216,7 +226,7 @@ def _texts(counts: Sequence[str | bytes]) -> list[str]:
     return [one if type(one) is str else one.decode("latin-1") for one in counts]
 
 
-def _compressed_runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _compressed_runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # A '0' after each text reads as one more run, which makes the usual odd number even; its length is set to 0 below.
     # A text that is even already (the last pixel is foreground, which is rare) must not get one.
     padding = ["0"] * len(texts)
@@ -226,11 +236,12 @@ def _compressed_runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         for mask in already_even:
             padding[mask] = ""
         characters, ends, first = _split(texts, padding)
-    runs = _numbers(characters, ends, first)
-    _undo_differences(runs, first)
-    last = np.append(first[1:], runs.size) - 1
-    runs[last[[bool(one) for one in padding]]] = 0
-    return runs, first
+    background, foreground = _by_turns(_numbers(characters, ends, first))
+    first //= 2
+    _undo_differences(background, foreground, first)
+    last = np.append(first[1:], foreground.size) - 1
+    foreground[last[[bool(one) for one in padding]]] = 0
+    return background, foreground, first
 
 
 def _split(texts: Sequence[str], padding: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -260,42 +271,40 @@ def _characters(texts: Sequence[str], padding: Sequence[str] | None = None) -> n
 
 def _numbers(characters: np.ndarray, ends: np.ndarray, first: np.ndarray) -> np.ndarray:
     """The signed numbers (int64), each in 5-bit digits whose last character is the most significant and has the sign."""
-    continued = characters >= CONTINUED
-    numbers = _last_two_digits(characters, continued)[ends].astype(np.int64)
-    longer = np.searchsorted(ends, np.flatnonzero(continued[:-2] & continued[1:-1] & ~continued[2:]) + 2)
-    digit = 2
+    numbers = _last_two_digits(characters, ends).astype(np.int64)
+    digits = np.diff(ends, prepend=-1)
+    longer, digit = np.flatnonzero(digits > 2), 2
     while longer.size:
         if digit == LONGEST_NUMBER:
             raise _BadCounts(int(np.searchsorted(first, longer[0], side="right")) - 1, "has a run that is too long")
         low = (characters[ends[longer] - digit] - np.uint8(FIRST_CHARACTER)) & np.uint8(31)
         numbers[longer] = numbers[longer] * 32 + low
         digit += 1
-        # Before the first character stands the last one, which ends a number.
-        longer = longer[continued[ends[longer] - digit]]
+        longer = longer[digits[longer] > digit]
     return numbers
 
 
-def _last_two_digits(characters: np.ndarray, continued: np.ndarray) -> np.ndarray:
-    """The number, int16, that one or two digits make whose last one stands at each character.
+def _last_two_digits(characters: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The numbers (int16) as if none had more than two digits, which is true of nearly all.
 
-    Nearly all numbers have no more, and doing all characters alike is cheaper than choosing.
+    Taking both characters out together, and working on half as many bytes, is a third of the cost of anything else tried.
     """
-    digits = characters - np.uint8(FIRST_CHARACTER)
-    numbers = ((digits ^ np.uint8(16)) - np.uint8(16)).view(np.int8).astype(np.int16)
-    numbers[1:] *= 1 + np.int16(31) * continued[:-1]
-    numbers[1:] += (digits[:-1] & np.uint8(31)) * continued[:-1]
-    return numbers
+    pairs = characters.astype(np.uint16) << 8
+    pairs[1:] |= characters[:-1]
+    both = pairs[ends].view(np.int16)
+    digit = ((both >> 8) - FIRST_CHARACTER ^ 16) - 16  # with its sign
+    before = both & 255
+    return digit + (before >= CONTINUED) * (digit * 31 + (before - CONTINUED))
 
 
-def _undo_differences(runs: np.ndarray, first: np.ndarray) -> None:
+def _undo_differences(background: np.ndarray, foreground: np.ndarray, first: np.ndarray) -> None:
     """From its fourth run on, a compressed mask stores each run as the difference to the run before the last; in place."""
-    background, foreground, start = runs[::2], runs[1::2], first // 2
     # The first background run is no part of the chain of differences: the second is stored as it is.
-    leading = background[start]
-    background[start] = 0
+    leading = background[first]
+    background[first] = 0
     for chained in (background, foreground):
         # One cumulative sum runs over all masks, so each mask begins by taking the previous one's sum away.
-        sums = np.add.reduceat(chained, start)
-        chained[start[1:]] -= sums[:-1]
+        sums = np.add.reduceat(chained, first)
+        chained[first[1:]] -= sums[:-1]
         np.cumsum(chained, out=chained)
-    background[start] = leading
+    background[first] = leading
