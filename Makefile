@@ -2,7 +2,7 @@
 #   PYTHON=python3.12     the interpreter that .venv is made with
 #   PIP_FLAGS="..."       for pip install, e.g. an index with processor-only builds of PyTorch
 #   PYTEST_FLAGS="..."    for pytest, e.g. -k schedule
-#   TESTS_AT_ONCE=4       test modules side by side; half of them wait for Ray or MLflow to start most of the time
+#   TESTS_AT_ONCE=4       test modules side by side
 #   UI_FLAGS="..."        for python -m pipeline.ui, e.g. --port 5001
 
 PYTHON ?= python3

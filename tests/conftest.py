@@ -42,11 +42,17 @@ TINY = {
 }
 
 
+# They start Ray with workers for both cores, so that two at once would mostly wait for each other.
+RAY_MODULES = {"test_ablate", "test_clock", "test_cluster", "test_distributed", "test_schedule", "test_security", "test_track",
+               "test_tune"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what takes long to make stay together when they are dealt out to several processes (make test)."""
+    """Which tests stay together when they are dealt out to two processes (make test): those of a module, those that share
+    what takes long to make, and those of Ray."""
     for item in items:
-        shared = "reproduced" if "reproduced" in item.fixturenames else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(shared))
+        group = "reproduced" if "reproduced" in item.fixturenames else item.path.stem
+        item.add_marker(pytest.mark.xdist_group("ray" if group in RAY_MODULES else group))
 
 
 @pytest.fixture(autouse=True)
