@@ -11,7 +11,7 @@ PYTEST_FLAGS ?=
 TESTS_AT_ONCE ?= 2
 UI_FLAGS ?=
 VENV := .venv
-PYTEST = $(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist loadgroup --no-loadscope-reorder
+PYTEST = $(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 # DVC's stages call "python": it has to be this one.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
