@@ -42,13 +42,10 @@ TINY = {
 }
 
 
-# Modules that make test does not run side by side: those that share a fixture of a minute, and those that start Ray with
-# workers for both cores, of which two at once would mostly wait for each other.
-ONE_AFTER_THE_OTHER = {
-    **dict.fromkeys(("test_dag", "test_dvc_changes", "test_dvc_sharing"), "reproduced"),
-    **dict.fromkeys(("test_ablate", "test_clock", "test_cluster", "test_distributed", "test_schedule", "test_security",
-                     "test_track", "test_tune"), "ray"),
-}
+# Modules that make test does not run side by side: they start Ray with workers for both cores, and two at once would mostly
+# wait for each other.
+ONE_AFTER_THE_OTHER = {"test_ablate", "test_clock", "test_cluster", "test_dag", "test_distributed", "test_dvc_changes",
+                       "test_dvc_sharing", "test_schedule", "test_tune"}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,7 +56,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Modules(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = Path(nodeid.partition("::")[0]).stem
-            return ONE_AFTER_THE_OTHER.get(module, module)
+            return "one after the other" if module in ONE_AFTER_THE_OTHER else module
 
     return Modules(config, log)
 

@@ -13,7 +13,7 @@ from conftest import CHECKOUT
 from test_track import runs_of, steps_of
 
 pytestmark = pytest.mark.slow
-STEPS = 150
+STEPS = 90
 DAY = 86400
 JUMPS = (3 * DAY, -3 * DAY, 3600, -3600)  # seconds from the true time
 

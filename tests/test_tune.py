@@ -329,7 +329,7 @@ def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project):
     """More trials than slots, one of them a row that is done; the driver is killed in the middle, the command given again."""
     from mlflow.tracking import MlflowClient
 
-    folder = tiny_project(train={"epochs": 30, "lr_drop_epoch": 20}, pretrain={"source": "none"},
+    folder = tiny_project(train={"epochs": 16, "lr_drop_epoch": 12}, pretrain={"source": "none"},
                           resources={"slots": 2, "checkpoint_seconds": 0.2})
     rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
     plan, _ = planned(folder, space={"train.lr": {"choice": rates}}, rungs=1)
@@ -360,7 +360,7 @@ def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project):
     assert [trial.parameters for trial in search.trials][: len(before.trials)] == [trial.parameters for trial in before.trials]
     for trial in search.trials:
         # Each step once in the history, however often its process was killed: what repeats is cut off at a checkpoint.
-        assert steps_of(plan.params, trial.runs[0]) == list(range(1, 91 if trial.state == "done" else 46))
+        assert steps_of(plan.params, trial.runs[0]) == list(range(1, 49 if trial.state == "done" else 25))
         assert RunStore(plan.params.runs_dir).is_done(trial.runs[0]) == (trial.state == "done")
     assert (plan.params.runs_dir / row.train.key / "done.json").stat().st_mtime_ns == trained, "the row was not trained again"
 
