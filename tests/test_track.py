@@ -237,7 +237,7 @@ def test_a_server_that_is_down_delays_and_loses_nothing(project, mlflow_server, 
     spec = rows[0].evaluations[0]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with Tracker(params, every=0.1, last=30):
+    with Tracker(params, every=0.1, first=0.1, last=30):
         train(params, spec.train, 30)
         time.sleep(2)
     evaluate(params, spec)
@@ -265,7 +265,7 @@ def test_a_server_that_never_answers_holds_nobody_up_for_long(project, monkeypat
         silent.listen()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
-        with Tracker(params, every=0.1, last=3.0):
+        with Tracker(params, every=0.1, first=0.1, last=3.0):
             time.sleep(1)
         assert time.monotonic() - started < 6
     assert "--sync" in capsys.readouterr().err
