@@ -27,6 +27,7 @@ setup: $(INSTALLED) ## Make .venv and install the project into it
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed. Name one with make PYTHON=python3.12" >&2; exit 2; }
+	@# Python compiles each module when it is first imported; compiling all of them beforehand takes two minutes.
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile $(PIP_FLAGS) -e '.[dev,video]'
 	@touch $@

@@ -54,6 +54,10 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self._signal is not None
 
+    def ask(self) -> None:
+        """As Ctrl-C does, on behalf of somebody who cannot send a signal."""
+        self._signal = signal.SIGINT
+
     def raise_if_set(self) -> None:
         """Ends as the signal would have ended the process when it came: now everything is in order."""
         if self._signal == signal.SIGINT:

@@ -51,6 +51,14 @@ class Stop:
     def asked(self) -> bool:
         return self.file.exists()
 
+    def reporting(self, progress_file: Path, always: Mapping[str, Any] | None = None) -> Report:
+        """What a job reports with: each report is written, with what is said ``always``, and answered by ``asked``."""
+        def report(progress: Mapping[str, Any]) -> bool:
+            write_progress(progress_file, {**(always or {}), **progress})
+            return self.asked()
+
+        return report
+
     @contextlib.contextmanager
     def when_interrupted(self, progress_files: Callable[[], Iterable[Path]]) -> Iterator[None]:
         """Lets Ctrl-C and SIGTERM pass when all trainings have saved where they are, or had the time to.

@@ -226,16 +226,12 @@ def execute(job: Job, progress_file: Path, stop: Stop) -> str:
 
 
 def _logged(job: Job, progress_file: Path, stop: Stop) -> str:
-    def report(progress: Mapping[str, Any]) -> bool:
-        write_progress(progress_file, where | progress)
-        return stop.asked()
-
     where = {"device": _device()}
     write_progress(progress_file, where)  # in place of an earlier attempt's
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            job.work(report=report)
+            job.work(report=stop.reporting(progress_file, where))
             return ""
         except UserError as error:
             print(f"error: {error}")

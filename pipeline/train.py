@@ -212,14 +212,13 @@ def _steps(
             for halvings in range(1, max(params.resources.snapshots, until) + 1):
                 if step == steps_after(progress.total_steps, halvings):
                     store.keep_snapshot(spec.key, halvings, begun.model.state_dict())
-            asked = pace.step(step, progress.total_steps, loss=progress.losses["total"], lr=progress.lr)
+            if pace.step(step, progress.total_steps, loss=progress.losses["total"], lr=progress.lr):
+                stop.ask()
             enough = until and step >= steps_after(progress.total_steps, until)
-            if stop or asked or enough or time.monotonic() - saved > params.resources.checkpoint_seconds:
+            if stop or enough or time.monotonic() - saved > params.resources.checkpoint_seconds:
                 log.checkpoint({"training": progress.state(), "times": times}, step)
                 saved = time.monotonic()
             stop.raise_if_set()
-            if asked:
-                raise KeyboardInterrupt
             if enough:
                 break
     return step, clock.read()

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +54,10 @@ def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> 
     mistake.unlink(missing_ok=True)
     with (ray_running(resources.workers_per_run * resources.threads, params.runs_dir),
           _progress_files(params, spec.key, 1) as files):
-        stop = Stop(params.runs_dir / ".progress")
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
+        stop = Stop(files[0].parent)
         trainer = TorchTrainer(
             _train_function(params, spec, files[0], mistake, stop),
             scaling_config=ScalingConfig(
@@ -89,10 +89,6 @@ def _train_function(
         from pipeline.store import RunStore
         from pipeline.train import work
 
-        def report(progress: Mapping[str, Any]) -> bool:
-            write_progress(progress_file, progress)
-            return stop.asked()
-
         cluster.check_here()
         if mistake.exists():  # found by an earlier attempt, and no other attempt would mend it
             return
@@ -101,7 +97,7 @@ def _train_function(
         alone = RunStore(params.runs_dir).lock(f"{spec.key}-workers") if first else contextlib.nullcontext()
         try:
             with alone:
-                work(params, spec, report if first else None)
+                work(params, spec, stop.reporting(progress_file) if first else None)
         except UserError as error:
             mistake.write_text(json.dumps([error.where, error.key, error.problem, error.remedy]))
             raise

@@ -43,7 +43,7 @@ TINY = {
 
 
 # Modules that make test does not run side by side: they start Ray with workers for both cores, and two at once would mostly
-# wait for each other.
+# wait for each other. (So do a few tests of other modules, which are left to the second process for balance.)
 ONE_AFTER_THE_OTHER = {"test_ablate", "test_clock", "test_cluster", "test_dag", "test_distributed", "test_dvc_changes",
                        "test_dvc_sharing", "test_schedule", "test_tune"}
 
