@@ -15,6 +15,8 @@ PYTEST = $(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 # DVC's stages call "python": it has to be this one.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Containers often set it. Then each of the many processes would compile all of PyTorch, Ray and MLflow for itself, again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce test quick lint ui
