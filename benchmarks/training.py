@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-VIDEOS, SIZE = 60, (64, 96)
+WEIGHTS = ROOT / "effvis" / "pretrained" / "laptop_cl.safetensors"
+VIDEOS = 60  # of the data set that these weights were trained on
+EPOCHS_BEFORE = 20  # with --later-pass: of random clips; at T=1, 97% of the frames have been seen by then
 PARTS = ("data", "forward", "backward", "optimizer")
 # Clip length and pairs per step, as experiments/profiles/laptop.yaml has them.
 CASES = {"T=1": (1, 10), "T=3": (3, 4), "T=6": (6, 4), "T=12": (12, 4), "VisTR": (6, 2)}
@@ -44,7 +46,7 @@ def efficientvis(clip_length: int) -> tuple[Any, Callable]:
     from effvis.training.correspondence import pair_losses
 
     model = EfficientVIS(ModelConfig(**LAPTOP, clip_length=clip_length))
-    model.load_initial(load_file(ROOT / "effvis" / "pretrained" / "laptop_cl.safetensors"))
+    model.load_initial(load_file(WEIGHTS))
     return model, lambda batch: pair_losses(model, batch, LossWeights(), True)
 
 
@@ -59,8 +61,12 @@ def vistr(clip_length: int) -> tuple[Any, Callable]:
     return model, lambda batch: pair_losses(model, batch, VisTRLossWeights())
 
 
-def work(case: str, split: Path) -> None:
-    """Takes a step for each line of standard input, and answers with its seconds and its loss."""
+def work(case: str, split: Path, epochs_before: int) -> None:
+    """Takes a step for each line of standard input, and answers with its seconds and its loss.
+
+    Args:
+        epochs_before: whose batches are read and thrown away, so that the caches of frames and masks are filled.
+    """
     import torch
 
     from effvis.data.clips import ClipPairs
@@ -72,7 +78,10 @@ def work(case: str, split: Path) -> None:
     torch.set_flush_denormal(True)
     clip_length, batch_size = CASES[case]
     index = read_split(split)
-    pairs = ClipPairs(index, clip_index(index, clip_length), input_size=SIZE, batch_size=batch_size, seed=0, flip=True)
+    size = index.videos[0].height, index.videos[0].width
+    pairs = ClipPairs(index, clip_index(index, clip_length), input_size=size, batch_size=batch_size, seed=0, flip=True)
+    for step in range(epochs_before * len(pairs)):
+        pairs.batch(step)
     torch.manual_seed(0)
     model, losses = (vistr if case == "VisTR" else efficientvis)(clip_length)
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-4, weight_decay=1e-4)
@@ -96,10 +105,10 @@ def work(case: str, split: Path) -> None:
 class Worker:
     """A process that takes steps with the code of a checkout."""
 
-    def __init__(self, root: Path, case: str, split: Path):
+    def __init__(self, root: Path, case: str, split: Path, epochs_before: int):
         environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen([sys.executable, __file__, "--work", case, str(split)], text=True, cwd=root,
-                                         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen([sys.executable, __file__, "--work", case, str(split), str(epochs_before)],
+                                         text=True, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.steps: list[dict[str, Any]] = []
 
     def step(self) -> None:
@@ -130,8 +139,8 @@ class Worker:
         return self.steps[2:]  # the first ones warm up
 
 
-def measure(case: str, split: Path, roots: list[Path], rounds: int) -> list[Worker]:
-    workers = [Worker(root, case, split) for root in roots]
+def measure(case: str, split: Path, roots: list[Path], rounds: int, epochs_before: int) -> list[Worker]:
+    workers = [Worker(root, case, split, epochs_before) for root in roots]
     for _ in range(rounds + 2):
         for worker in workers:
             worker.step()
@@ -146,14 +155,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--case", action="append", choices=CASES, help="may be given again (default: all)")
     parser.add_argument("--rounds", type=int, default=20, help="steps measured (default: 20)")
     parser.add_argument("--against", type=Path, metavar="PATH", help="the root of another checkout")
-    parser.add_argument("--work", nargs=2, metavar=("CASE", "SPLIT"), help=argparse.SUPPRESS)
+    parser.add_argument("--later-pass", action="store_true",
+                        help="of a training that has seen most frames before: they and their masks are not decoded again")
+    parser.add_argument("--work", nargs=3, metavar=("CASE", "SPLIT", "EPOCHS"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.work:
-        work(args.work[0], Path(args.work[1]))
+        work(args.work[0], Path(args.work[1]), int(args.work[2]))
         return 0
     if args.against is not None and not (args.against / "effvis").is_dir():
         parser.error(f"{args.against} is no checkout: it has no folder effvis")
 
+    import yaml
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -170,9 +182,10 @@ def main(argv: list[str] | None = None) -> int:
     roots = [ROOT] + ([args.against.resolve()] if args.against is not None else [])
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "shapes"
-        write(ShapesConfig(train_videos=VIDEOS, val_videos=1, height=SIZE[0], width=SIZE[1]), data)
+        drawn = yaml.safe_load(WEIGHTS.with_suffix(".yaml").read_text())["dataset"]["shapes"]
+        write(ShapesConfig(**drawn | {"train_videos": VIDEOS, "val_videos": 1}), data)
         for case in args.case or CASES:
-            ours, *others = measure(case, data / "train", roots, args.rounds)
+            ours, *others = measure(case, data / "train", roots, args.rounds, EPOCHS_BEFORE * args.later_pass)
             row = [case, f"{CASES[case][1] / ours.seconds():.1f}", f"{1000 * ours.seconds():.0f}",
                    *(f"{share:.1f}" for share in ours.shares()), f"{ours.steps[-1]['peak']:.0f}"]
             for other in others:

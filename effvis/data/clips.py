@@ -92,22 +92,24 @@ class ClipPairs:
             padding; ``random-crop`` one window for both clips of a pair.
         scales: of the input size, for ``multi-scale``.
         crop_share: least and largest share of each side, for ``random-crop``.
+        frame_cache_bytes: of memory for decoded frames; ``mask_cache_bytes`` likewise.
     """
 
     def __init__(
         self, index: DatasetIndex, clips: ClipIndex, *, input_size: tuple[int, int], batch_size: int, seed: int,
         flip: bool = False, augmentation: str = "none", scales: Sequence[float] = (1.0,),
         crop_share: tuple[float, float] = (1.0, 1.0), clips_per_video: int = 2,
+        frame_cache_bytes: int = FRAME_CACHE_BYTES, mask_cache_bytes: int = MASK_CACHE_BYTES,
     ):
         self.index, self.clips = index, clips
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.augmentation, self.crop_share = augmentation, crop_share
         self.clips_per_video = clips_per_video
         self.input_size = tuple(input_size)
-        # Frames of another size are read anew, not resized twice; all sizes share one cache's worth of memory.
+        # Frames of another size are read anew, not resized twice; all sizes share the memory.
         self._sizes = scaled_sizes(self.input_size, scales) if augmentation == "multi-scale" else [self.input_size]
-        self._readers = {size: FrameReader(index, size, FRAME_CACHE_BYTES // len(self._sizes)) for size in self._sizes}
-        self._masks = {size: MaskReader(size, MASK_CACHE_BYTES // len(self._sizes)) for size in self._sizes}
+        self._readers = {size: FrameReader(index, size, frame_cache_bytes // len(self._sizes)) for size in self._sizes}
+        self._masks = {size: MaskReader(size, mask_cache_bytes // len(self._sizes)) for size in self._sizes}
         self.frames = self._readers[self._sizes[0]]
         # Pairs grouped by video, so that every video is as likely as every other, whatever its length.
         video_P = clips.clip_video_K[clips.pair_first_P]
@@ -137,7 +139,7 @@ class ClipPairs:
                  for slot in slots]
         by_place = list(zip(*pairs, strict=True))
         return ClipPairBatch(
-            frames=tuple(torch.stack([frames for frames, _ in clips]) for clips in by_place),
+            frames=tuple(_stacked([frames for frames, _ in clips]) for clips in by_place),
             targets=tuple([targets for _, targets in clips] for clips in by_place),
             videos=[int(chosen[slot]) for slot in slots])
 
@@ -172,6 +174,11 @@ class ClipPairs:
             self._masks[size].draw(instances.tracks[seen[k]], frames[t], masks_KTHW[k, t])
         return ClipTargets(*map(torch.from_numpy, (
             instances.ids_K[seen], instances.labels_K[seen], present_KT, boxes_KT4, masks_KTHW)))
+
+
+def _stacked(clips_TCHW: list[Tensor]) -> Tensor:
+    """(B, T, 3, H, W), in memory as decoded: parting the three values of a pixel takes three times as long."""
+    return torch.stack([frames.permute(0, 2, 3, 1) for frames in clips_TCHW]).permute(0, 1, 4, 2, 3)
 
 
 class _Instances(NamedTuple):

@@ -29,7 +29,9 @@ def pair_losses(
     pairs = len(batch.videos)
     device = model.query_NTC.device
     clips = [clip for clips in batch.targets for clip in clips]
-    features = model.features(torch.cat([frames.to(device) for frames in batch.frames]))
+    # Joined as they lie in memory, channels last: as decoded, and as the backbone takes them.
+    frames = torch.cat([frames.to(device).movedim(2, -1) for frames in batch.frames]).movedim(-1, 2)
+    features = model.features(frames)
     predictions = _predict(model, features, correspondence)
     stacked = stack_targets(clips)
     targets = stacked.to(device)
