@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from pipeline.settings import ResourceSettings
 
 _ADDRESS = "RAY_ADDRESS"
+_CLIENT = "ray://"
+# The head gives each client a process, by a fork beside threads of gRPC, which now and then is dead at birth (Ray 2.60).
+_CLIENT_STARTS = 4
+_DEAD_AT_BIRTH = re.compile(r"Starting Ray client server failed|psutil\.(ZombieProcess|NoSuchProcess)")
 # Given to every process of the driver's job on the cluster.
 _MARK, _CODE = "EFFVIS_CLUSTER_MARK", "EFFVIS_CLUSTER_CODE"
 _CONNECT_SECONDS = 5.0
@@ -34,20 +39,23 @@ _SHARED = ("Put it on a file system that all nodes mount under the same path and
            "-o flock or CephFS, and start again")
 
 
-def address() -> str | None:
+def address(*, client: bool = True) -> str | None:
     """Of the cluster that ``RAY_ADDRESS`` names; None: Ray is started here, for this process alone.
 
+    Args:
+        client: whether Ray's client (``ray://``) will do, whose process is none of the cluster's.
+
     Raises:
-        UserError: it is a Ray Client's, or nothing listens there.
+        UserError: it is a client's where that will not do, or nothing listens there.
     """
     given = os.environ.get(_ADDRESS, "")
     if given in ("", "local"):
         return None
-    if given.startswith("ray://"):
-        raise UserError(_ADDRESS, given, "is for Ray's client, which may be where the run store is not",
-                        "Start the command on a node of the cluster, with RAY_ADDRESS=auto or the head's host:6379 (ray job "
+    if given.startswith(_CLIENT) and not client:
+        raise UserError(_ADDRESS, given, "is for Ray's client, by which Ray's Tune and Train cannot be driven",
+                        "Start this command on a node of the cluster, with RAY_ADDRESS=auto or the head's host:6379 (ray job "
                         "submit does so, docs/cluster.md)")
-    host, _, port = given.rpartition(":")
+    host, _, port = given.removeprefix(_CLIENT).rpartition(":")
     if host and port.isdigit():
         try:
             # Ray itself would try for some minutes.
@@ -119,12 +127,27 @@ def join(ray: Any, address: str, **options: Any) -> None:
         UserError: the cluster cannot be joined, or a node sees something else than the driver, or does not answer.
     """
     try:
-        ray.init(address=address, **options)
+        if address.startswith(_CLIENT):
+            _join_as_client(ray, address, options["runtime_env"])  # whose process on the cluster takes none of the others
+        else:
+            ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(_ADDRESS, address, f"cannot be joined: {problem}", "The command has to run on a node of the cluster, "
-                        "with the same Python and the same Ray") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        problem = lines[-1] if lines[0].endswith(":") else lines[0]  # the client tells the traceback of its other side
+        where = "have" if address.startswith(_CLIENT) else "run on a node of the cluster, with"
+        raise UserError(_ADDRESS, address, f"cannot be joined: {problem}",
+                        f"The command has to {where} the same Python and the same Ray") from error
     _check_nodes(ray)
+
+
+def _join_as_client(ray: Any, address: str, runtime_env: Mapping[str, Any]) -> None:
+    for attempt in range(1, _CLIENT_STARTS + 1):
+        try:
+            ray.init(address=address, runtime_env=runtime_env)
+            return
+        except (ConnectionError, RuntimeError) as error:
+            if attempt == _CLIENT_STARTS or not _DEAD_AT_BIRTH.search(str(error)):
+                raise
 
 
 def _check_nodes(ray: Any) -> None:

@@ -274,12 +274,13 @@ def slots_now(resources: ResourceSettings, runs_dir: Path) -> int:
 
 
 @contextlib.contextmanager
-def ray_running(processors: int, runs_dir: Path) -> Iterator[Any]:
+def ray_running(processors: int, runs_dir: Path, *, client: bool = True) -> Iterator[Any]:
     """Ray as it runs in this process, else started for this alone, or the cluster that ``RAY_ADDRESS`` names. Takes 5-6 s.
 
     Args:
         processors: of a Ray that is started here.
         runs_dir: the run store, which all nodes of a cluster have to see.
+        client: as ``cluster.address``.
 
     Raises:
         UserError: there is no such cluster, or one of its nodes does not see the run store or has other code.
@@ -291,7 +292,7 @@ def ray_running(processors: int, runs_dir: Path) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    address = cluster.address()
+    address = cluster.address(client=client)
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     with cluster.marked(runs_dir) if address else contextlib.nullcontext() as environment:
         try:

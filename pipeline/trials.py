@@ -88,7 +88,7 @@ def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[
     progress_folder = runs_dir / ".progress"
     progress_folder.mkdir(parents=True, exist_ok=True)
     stop = Stop(progress_folder)
-    with (ray_running(side_by_side(resources) * resources.threads, runs_dir),
+    with (ray_running(side_by_side(resources) * resources.threads, runs_dir, client=False),
           stop.when_interrupted(lambda: [status.progress_file for status in proposals.statuses.values()])):
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_run_trial, plan=plan, stop=stop),

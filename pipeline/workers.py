@@ -52,7 +52,7 @@ def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> 
     mistake = storage / f"{spec.key}.mistake.json"
     storage.mkdir(parents=True, exist_ok=True)
     mistake.unlink(missing_ok=True)
-    with (ray_running(resources.workers_per_run * resources.threads, params.runs_dir),
+    with (ray_running(resources.workers_per_run * resources.threads, params.runs_dir, client=False),
           _progress_files(params, spec.key, 1) as files):
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer

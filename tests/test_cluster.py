@@ -35,23 +35,31 @@ def environment(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def nodes():
+def client():
+    """Where Ray's client finds the cluster."""
+    return f"ray://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="module")
+def nodes(client):
     """A cluster whose head runs nothing, and its two other nodes, of two processors each."""
     from ray.cluster_utils import Cluster
 
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    port = int(client.rpartition(":")[2])
+    started = Cluster(initialize_head=True,
+                      head_node_args={"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": port})
     try:
         yield started, [started.add_node(num_cpus=2) for _ in range(2)]
     finally:
         started.shutdown()
 
 
-def on_cluster(nodes, folder, environment):
+def on_cluster(address, folder, environment):
     """A grid that runs on the nodes, and where it says what it says."""
     said = folder / "said.txt"
     with said.open("w") as file:
         command = [sys.executable, "-m", "pipeline.ablate", "--grid", "table1e"]
-        environment = environment | {"RAY_ADDRESS": nodes[0].address}
+        environment = environment | {"RAY_ADDRESS": address}
         return subprocess.Popen(command, cwd=folder, stdout=file, stderr=file, env=environment), said
 
 
@@ -69,7 +77,7 @@ def writes_in(node, run):
 def test_a_node_that_does_not_see_the_run_store_is_told_before_anything_runs(tiny_project, environment, nodes):
     """The same path leads the nodes' processes to another place than the driver, as where a file system is not mounted."""
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, tables=["table1e"], runs_dir="/proc/self/cwd/runs")
-    grid, said = on_cluster(nodes, folder, environment)
+    grid, said = on_cluster(nodes[0].address, folder, environment)
     assert grid.wait(200) == 2
     assert said.read_text() == (
         f"error: /proc/self/cwd/runs: runs_dir: node {platform.node()} does not see this run store. Put it on a file system "
@@ -79,11 +87,24 @@ def test_a_node_that_does_not_see_the_run_store_is_told_before_anything_runs(tin
 
 
 @pytest.mark.slow
+def test_a_grid_through_rays_client_leaves_its_runs_where_it_reads_them(tiny_project, environment, nodes, client):
+    folder = tiny_project(seeds=1, pretrain={"source": "none"}, tables=["table1e"])
+    grid, said = on_cluster(client, folder, environment)
+    assert grid.wait(200) == 0, said.read_text()
+    params = load_params(folder / "params.yaml")
+    for row in load_table(params, "table1e").rows:
+        (spec,) = row.evaluations
+        assert RunStore(params.runs_dir).evaluation(spec.train.key, spec.key) is not None
+    rows = json.loads((folder / "results" / "table1e.json").read_text())["rows"]
+    assert [row["measured"]["AP"]["n"] for row in rows] == [1, 1]
+
+
+@pytest.mark.slow
 def test_a_grid_on_a_cluster_is_that_at_home_though_a_node_goes(tiny_project, environment, nodes):
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 40}, tables=["table1e"],
                           resources={"checkpoint_seconds": 0.3, "memory_gib": 0.5})
     started, workers = nodes
-    grid, said = on_cluster(nodes, folder, environment)
+    grid, said = on_cluster(nodes[0].address, folder, environment)
     gone = []
     while not gone and grid.poll() is None:
         time.sleep(0.05)
@@ -133,10 +154,11 @@ def test_what_a_process_of_the_cluster_looks_for(tmp_path, monkeypatch):
 def test_addresses_that_cannot_be_used_are_told_at_once(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(UserError, match="ray://head:10001: is for Ray's client.*RAY_ADDRESS=auto"):
-        cluster.address()
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
-    with pytest.raises(UserError, match="no cluster answers there.*ray start --head"):
-        cluster.address()
+        cluster.address(client=False)
+    for kind in ("", "ray://"):
+        monkeypatch.setenv("RAY_ADDRESS", f"{kind}127.0.0.1:{free_port()}")
+        with pytest.raises(UserError, match="no cluster answers there.*ray start --head"):
+            cluster.address()
     for here in ("", "local"):
         monkeypatch.setenv("RAY_ADDRESS", here)
         assert cluster.address() is None
