@@ -11,9 +11,10 @@ them: each training from its first step to its last, each evaluation from its fi
 counts as overhead: Python and Ray starting, imports, building networks, waiting for a slot, checkpoints' last write,
 scoring, MLflow, tables.
 
-With --run it is one training of some seconds in a pool whose Ray runs already, as a plain Ray task and on two workers of
-Ray Train, against its own first to last step. What is added comes before and after the steps, however many there are; what
-the workers' collectives cost in each step is not counted here, for it is part of the steps.
+With --run it is one training of about a minute: its function called in a process of its own, then in a pool whose Ray runs
+already, as a plain Ray task and on two workers of Ray Train. Of each, what comes before the first step and after the last one
+is taken, however many there are: in the process of its own imports, reading the data set, building the network and writing
+the run; in the pool that and what Ray adds. What the workers' collectives cost in each step is part of the steps.
 
 With --start it is the time from the command of a grid to the first step of any training in it, which has then been taken.
 """
@@ -29,9 +30,14 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.settings import Params
+    from pipeline.specs import TrainSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-# Seconds that a run of a minute may take longer than its steps alone, by the number of its workers.
+# Seconds that a run of a minute may take longer in the pool than by itself, by the number of its workers.
 GOALS = {1: 3.0, 2: 25.0}
 GOAL_OF_START = 15.0
 
@@ -54,36 +60,63 @@ def seconds_of(folder: Path, keys: set[str], runs: str = "runs") -> dict[str, fl
     return {file.parent.name: json.loads(file.read_text())["seconds"] for file in files if file.parent.name in keys}
 
 
-def cost_of_a_run(folder: Path, workers: int, overrides: list[str]) -> tuple[float, float]:
-    """Seconds that a pool takes for one training on so many workers, and those from its first step to its last."""
+def run_of(folder: Path, runs: str, workers: int, overrides: list[str]) -> tuple[Params, TrainSpec]:
+    """The headline training, in a store of its own."""
     from pipeline.config import headline_spec, load_params
+
+    params = load_params(folder / "params.yaml", [*overrides, "pretrain.source=none", f"runs_dir={folder / runs}",
+                                                  f"resources.workers_per_run={workers}"])
+    return params, headline_spec(params).train
+
+
+def train_here(folder: str, *overrides: str) -> None:
+    """What the process of its own runs."""
+    from pipeline.train import train_run
+
+    train_run(*run_of(Path(folder), "runs-alone", 1, list(overrides)))
+
+
+def around_steps_alone(folder: Path, overrides: list[str]) -> float:
+    """Seconds before the first step and after the last, in a process of its own."""
+    code = "import sys; from benchmarks.overhead import train_here; train_here(*sys.argv[1:])"
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", code, str(folder), *overrides], cwd=ROOT, check=True)
+    taken = time.monotonic() - began
+    _, spec = run_of(folder, "runs-alone", 1, overrides)
+    steps = seconds_of(folder, {spec.key}, "runs-alone")[spec.key]
+    print(f"a process of its own: {taken:.1f} s for {steps:.1f} s of steps: {taken - steps:.1f} s before and after them")
+    return taken - steps
+
+
+def around_steps_in_a_pool(folder: Path, workers: int, overrides: list[str]) -> float:
+    """The same in a pool, on so many workers."""
     from pipeline.schedule import Job, ray_running, run_pool
     from pipeline.train import train_run
 
-    runs = folder / f"runs-{workers}"
-    params = load_params(folder / "params.yaml", [*overrides, "pretrain.source=none", f"runs_dir={runs}",
-                                                  f"resources.workers_per_run={workers}"])
-    spec = headline_spec(params).train
+    params, spec = run_of(folder, f"runs-{workers}", workers, overrides)
     threads = params.resources.threads
-    job = Job(spec.key, "train", f"{workers} workers", partial(train_run, params, spec), runs / "log.txt")
-    with ray_running(workers * threads, runs):
+    job = Job(spec.key, "train", f"{workers} workers", partial(train_run, params, spec), params.runs_dir / "log.txt")
+    with ray_running(workers * threads, params.runs_dir):
         began = time.monotonic()
         (ended,) = run_pool([job], slots=1, threads=threads, gpus=params.resources.gpus_per_worker, workers=workers,
-                            progress_folder=runs / ".progress")
+                            progress_folder=params.runs_dir / ".progress")
         taken = time.monotonic() - began
     if ended.state != "done":
         raise RuntimeError(f"{ended.message}; see {job.log}:\n{job.log.read_text()}")
-    return taken, seconds_of(folder, {spec.key}, runs.name)[spec.key]
+    steps = seconds_of(folder, {spec.key}, params.runs_dir.name)[spec.key]
+    name = "a Ray task" if workers == 1 else f"a TorchTrainer of {workers} workers"
+    print(f"{name}: {taken:.1f} s for {steps:.1f} s of steps: {taken - steps:.1f} s before and after them", end="")
+    return taken - steps
 
 
 def show_single_runs(overrides: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "project"
         project(folder, [word for text in overrides for word in ("-S", text)])
+        alone = around_steps_alone(folder, overrides)
         for workers, goal in GOALS.items():
-            taken, alone = cost_of_a_run(folder, workers, overrides)
-            name = "a Ray task" if workers == 1 else f"a TorchTrainer of {workers} workers"
-            print(f"{name}: {taken:.1f} s for {alone:.1f} s of steps: overhead {taken - alone:.1f} s (goal: at most {goal:g})")
+            more = around_steps_in_a_pool(folder, workers, overrides) - alone
+            print(f", {more:.1f} s more (goal: at most {goal:g})", flush=True)
 
 
 def seconds_to_first_step(folder: Path, grid: str, arguments: list[str]) -> float:
