@@ -39,6 +39,8 @@ from effvis.data.youtube_vis import annotation_entry, read_split, write_annotati
 ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = [{"id": 1, "name": "left"}, {"id": 2, "name": "right"}]
 VAL_VIDEOS = 10
+
+
 class Load(NamedTuple):
     """Sizes are (height, width)."""
 

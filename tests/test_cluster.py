@@ -90,7 +90,7 @@ def test_a_node_that_does_not_see_the_run_store_is_told_before_anything_runs(tin
 def test_a_grid_through_rays_client_leaves_its_runs_where_it_reads_them(tiny_project, environment, nodes, client):
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, tables=["table1e"])
     grid, said = on_cluster(client, folder, environment)
-    assert grid.wait(200) == 0, said.read_text()
+    assert grid.wait(300) == 0, said.read_text()
     params = load_params(folder / "params.yaml")
     for row in load_table(params, "table1e").rows:
         (spec,) = row.evaluations
