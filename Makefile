@@ -8,8 +8,7 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
-# One more than the two processors that are asked for: tests wait for processes to start a third of their time.
-TESTS_AT_ONCE ?= 3
+TESTS_AT_ONCE ?= 2
 UI_FLAGS ?=
 VENV := .venv
 PYTEST = $(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --no-loadscope-reorder

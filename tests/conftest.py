@@ -42,12 +42,10 @@ TINY = {
 }
 
 
-# Modules that start Ray with workers for both cores. make test runs those of one line one after the other: three at once would
-# mostly wait for each other. (A few tests of other modules do so, too, and are left out for balance.)
-ONE_AFTER_THE_OTHER = (
-    {"test_ablate", "test_cluster", "test_distributed", "test_tune"},
-    {"test_clock", "test_dag", "test_dvc_changes", "test_dvc_sharing", "test_schedule"},
-)
+# Modules that make test does not run side by side: they start Ray with workers for both cores, and two at once would mostly
+# wait for each other. (So do a few tests of other modules, which are left to the second process for balance.)
+ONE_AFTER_THE_OTHER = {"test_ablate", "test_clock", "test_cluster", "test_dag", "test_distributed", "test_dvc_changes",
+                       "test_dvc_sharing", "test_tune"}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -58,7 +56,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Modules(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = Path(nodeid.partition("::")[0]).stem
-            return next((" ".join(sorted(line)) for line in ONE_AFTER_THE_OTHER if module in line), module)
+            return "one after the other" if module in ONE_AFTER_THE_OTHER else module
 
     return Modules(config, log)
 
