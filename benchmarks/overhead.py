@@ -76,20 +76,18 @@ def train_here(folder: str, *overrides: str) -> None:
     train_run(*run_of(Path(folder), "runs-alone", 1, list(overrides)))
 
 
-def around_steps_alone(folder: Path, overrides: list[str]) -> float:
-    """Seconds before the first step and after the last, in a process of its own."""
+def alone(folder: Path, overrides: list[str]) -> tuple[float, float]:
+    """Seconds that a process of its own takes for the training, and those from its first step to its last."""
     code = "import sys; from benchmarks.overhead import train_here; train_here(*sys.argv[1:])"
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code, str(folder), *overrides], cwd=ROOT, check=True)
     taken = time.monotonic() - began
     _, spec = run_of(folder, "runs-alone", 1, overrides)
-    steps = seconds_of(folder, {spec.key}, "runs-alone")[spec.key]
-    print(f"a process of its own: {taken:.1f} s for {steps:.1f} s of steps: {taken - steps:.1f} s before and after them")
-    return taken - steps
+    return taken, seconds_of(folder, {spec.key}, "runs-alone")[spec.key]
 
 
-def around_steps_in_a_pool(folder: Path, workers: int, overrides: list[str]) -> float:
-    """The same in a pool, on so many workers."""
+def in_a_pool(folder: Path, workers: int, overrides: list[str]) -> tuple[float, float]:
+    """The same of a pool, on so many workers."""
     from pipeline.schedule import Job, ray_running, run_pool
     from pipeline.train import train_run
 
@@ -103,9 +101,11 @@ def around_steps_in_a_pool(folder: Path, workers: int, overrides: list[str]) -> 
         taken = time.monotonic() - began
     if ended.state != "done":
         raise RuntimeError(f"{ended.message}; see {job.log}:\n{job.log.read_text()}")
-    steps = seconds_of(folder, {spec.key}, params.runs_dir.name)[spec.key]
-    name = "a Ray task" if workers == 1 else f"a TorchTrainer of {workers} workers"
-    print(f"{name}: {taken:.1f} s for {steps:.1f} s of steps: {taken - steps:.1f} s before and after them", end="")
+    return taken, seconds_of(folder, {spec.key}, params.runs_dir.name)[spec.key]
+
+
+def around_steps(name: str, taken: float, steps: float) -> float:
+    print(f"{name}: {taken:.1f} s for {steps:.1f} s of steps: {taken - steps:.1f} s before and after them", flush=True)
     return taken - steps
 
 
@@ -113,10 +113,11 @@ def show_single_runs(overrides: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "project"
         project(folder, [word for text in overrides for word in ("-S", text)])
-        alone = around_steps_alone(folder, overrides)
+        by_itself = around_steps("a process of its own", *alone(folder, overrides))
         for workers, goal in GOALS.items():
-            more = around_steps_in_a_pool(folder, workers, overrides) - alone
-            print(f", {more:.1f} s more (goal: at most {goal:g})", flush=True)
+            name = "a Ray task" if workers == 1 else f"a TorchTrainer of {workers} workers"
+            more = around_steps(name, *in_a_pool(folder, workers, overrides)) - by_itself
+            print(f"  {more:.1f} s more (goal: at most {goal:g})", flush=True)
 
 
 def seconds_to_first_step(folder: Path, grid: str, arguments: list[str]) -> float:
