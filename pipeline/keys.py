@@ -106,6 +106,15 @@ def code_digest(entries: Iterable[str], *, root: Path = PROJECT) -> str:
     Raises:
         LookupError: an entry is not there; its name is in the message.
     """
+    trees = syntax_trees(entries, root=root)
+    digest = hashlib.sha256()
+    for name in sorted(trees):
+        digest.update(f"{name}\n{trees[name]}\n".encode())
+    return digest.hexdigest()
+
+
+def syntax_trees(entries: Iterable[str], *, root: Path = PROJECT) -> dict[str, str]:
+    """What ``code_digest`` is made of, as text, by module (or ``module:function``); the same arguments and errors."""
     trees: dict[str, str] = {}
     waiting = []
     for entry in entries:
@@ -119,13 +128,10 @@ def code_digest(entries: Iterable[str], *, root: Path = PROJECT) -> str:
     while waiting:
         module = waiting.pop()
         if module not in trees:
-            tree = _parse(module, root)
-            trees[module] = _canonical(tree)
-            waiting.extend(_imports(tree, module, root))
-    digest = hashlib.sha256()
-    for name in sorted(trees):
-        digest.update(f"{name}\n{trees[name]}\n".encode())
-    return digest.hexdigest()
+            path = _source(module, root)
+            trees[module], named = _tree_and_names(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+            waiting.extend(_modules(named, module, root))
+    return trees
 
 
 def _source(module: str, root: Path) -> Path | None:
@@ -133,40 +139,43 @@ def _source(module: str, root: Path) -> Path | None:
     return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
 
 
-def _parse(module: str, root: Path) -> ast.Module:
-    path = _source(module, root)
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    if path.name == "__init__.py":
+@cache
+def _tree_and_names(source: str, module: str, is_package: bool) -> tuple[str, tuple[str, ...]]:
+    """Canonical syntax tree of a module, and the dotted names that its imports name. Most modules are in all digests."""
+    tree = ast.parse(source, filename=module)
+    if is_package:
         # A package's own __getattr__ runs for whoever asks the package for a name, not for who imports what is in it.
         tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == "__getattr__")]
-    return tree
+    return _canonical(tree), tuple(_imports(tree, module if is_package else module.rpartition(".")[0]))
 
 
 def _function(module: str, name: str, root: Path) -> ast.AST:
-    for node in _parse(module, root).body:
+    path = _source(module, root)
+    for node in ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return node
-    raise LookupError(f"{module}:{name}: no such function in {_source(module, root)}")
+    raise LookupError(f"{module}:{name}: no such function in {path}")
 
 
-def _imports(tree: ast.Module, module: str, root: Path) -> Iterator[str]:
-    """The modules of the same package that ``tree`` names in its imports, with the packages they lie in."""
-    package = module.partition(".")[0]
-    inside = module if _source(module, root).name == "__init__.py" else module.rpartition(".")[0]
+def _imports(tree: ast.Module, inside: str) -> Iterator[str]:
+    """The dotted names that ``tree``, which lies in the package ``inside``, names in its imports."""
     for node in ast.walk(tree):
-        names: list[str] = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parents = inside.split(".")
                 base = ".".join(parents[: len(parents) - node.level + 1] + ([base] if base else []))
             # ``from package import name``: the name may be a module or something inside the package.
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        for name in names:
-            if name.partition(".")[0] != package:
-                continue
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+
+
+def _modules(names: Iterable[str], module: str, root: Path) -> Iterator[str]:
+    """Those of ``names`` that are modules of the package of ``module``, with the packages they lie in."""
+    package = module.partition(".")[0]
+    for name in names:
+        if name.partition(".")[0] == package:
             parts = name.split(".")
             for length in range(1, len(parts) + 1):
                 ancestor = ".".join(parts[:length])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
     return load_file(path)
 
 
-def described(init: str, *, folder: Path = FOLDER) -> tuple[Path, dict[str, Any]]:
+def described(init: str, *, folder: Path = FOLDER) -> tuple[Path, Mapping[str, Any]]:
     """The file of a ``shipped:<name>@<sha256>``, and what stands beside it.
 
     Raises:
@@ -132,14 +133,19 @@ def ship(name: str, weights: Path, facts: Mapping[str, Any], *, folder: Path = F
     return target
 
 
-def _read(description: Path) -> dict[str, Any]:
-    import yaml
-
-    facts = yaml.safe_load(description.read_text(encoding="utf-8"))
+def _read(description: Path) -> Mapping[str, Any]:
+    facts = _parsed(description.read_text(encoding="utf-8"))
     for key in ("method", "model", "correspondence", "sha256"):
         if not isinstance(facts, dict) or key not in facts:
             raise UserError(description, key, "is missing", "Restore the file from the project's repository")
     return facts
+
+
+@cache
+def _parsed(text: str) -> Any:
+    import yaml  # each evaluation of every row looks at all descriptions, and this takes 10 ms
+
+    return yaml.safe_load(text)
 
 
 def _at_one_frame(model: ModelConfig | VisTRConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from effvis.vistr_config import VisTRConfig, VisTRLossWeights, VisTRTrainConfig
 from pipeline.config import evaluation_spec, find_evaluation, find_row, load_params, pretrain_spec
 from pipeline.evaluate import evaluate_run
 from pipeline.index import load_clips, load_index
-from pipeline.keys import PROJECT, TRAINING_CODE, _imports, _parse
+from pipeline.keys import TRAINING_CODE, syntax_trees
 from pipeline.settings import RowSettings
 from pipeline.store import RunStore
 from pipeline.train import start, train_run
@@ -86,13 +86,7 @@ def test_what_vistr_does_not_have_is_refused():
 
 def test_no_training_of_one_method_follows_from_the_other_ones_code():
     def reached(method):
-        waiting, seen = [entry for entry in TRAINING_CODE[method] if ":" not in entry], set()
-        while waiting:
-            module = waiting.pop()
-            if module not in seen:
-                seen.add(module)
-                waiting.extend(_imports(_parse(module, PROJECT), module, PROJECT))
-        return seen
+        return syntax_trees(entry for entry in TRAINING_CODE[method] if ":" not in entry)
 
     assert not [module for module in reached("efficientvis") if "vistr" in module]
     assert "effvis.model.vistr" in reached("vistr") and "effvis.training.losses" not in reached("vistr")
