@@ -61,8 +61,9 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
 
 
-def grid(folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pipeline.ablate", "--grid", GRID, "--params", str(folder / "params.yaml"), *OVERRIDES]
+def grid(folder: Path, *further: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "pipeline.ablate", "--grid", GRID, "--params", str(folder / "params.yaml"), *OVERRIDES,
+               *further]
     with (folder / "said.txt").open("a") as said:
         return subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
 

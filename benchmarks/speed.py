@@ -8,8 +8,9 @@
 A round is one clip through every case, each of which is a process of its own: they take turns, and the rest wait. `model` is
 from frames to the mask logits of all N tracklets in all T frames, `post` makes masks of the video's size and their run
 lengths of these, `decode` reads and resizes the JPEGs. Every mask counts as present, and weights are random, so that this is
-the most that a clip can cost. "fast" is effvis.inference.optimise; resnet50 is its backbone alone, without a pyramid: the
-floor. Ratios are medians over rounds; the first round, which warms up, counts operations and no time.
+the most that a clip can cost. "fast" is effvis.inference.optimise, "literal" VisTR in the order of its authors' code
+(literal_vistr.py); resnet50 is the backbone alone, without a pyramid: the floor.
+Ratios are medians over rounds; the first round, which warms up, counts operations and no time.
 
 With --model and --data, nothing is timed: a model folder (python -m pipeline.export) is evaluated on a split by the plain and
 by the fast network, and both APs are printed.
@@ -39,6 +40,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from benchmarks.literal_vistr import LiteralVisTR
 from effvis.config import InferenceConfig, ModelConfig
 from effvis.data.clips import read_frame
 from effvis.inference import clip, vistr_clip
@@ -48,7 +50,7 @@ from effvis.model.efficientvis import EfficientVIS
 from effvis.model.vistr import VisTR
 from effvis.vistr_config import VisTRConfig
 
-CASES = ("efficientvis fast", "efficientvis", "vistr fast", "vistr", "resnet50")
+CASES = ("efficientvis fast", "efficientvis", "vistr fast", "vistr", "vistr literal", "resnet50")
 STAGES = ("decode", "model", "post")
 CLASSES = 40  # YouTube-VIS
 # What PyTorch's counter does not know; it gives the shapes of tensors in their place.
@@ -56,6 +58,7 @@ UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
              lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
 # (slower, faster) pairs whose quotients are printed: by which stages, and what the quotient says.
 RATIOS = (
+    ("vistr literal", "efficientvis fast", ("model",), "EfficientVIS fast against VisTR literal, FPS, model only"),
     ("vistr", "efficientvis fast", ("model",), "EfficientVIS fast against VisTR, FPS, model only"),
     ("vistr", "efficientvis fast", STAGES, "EfficientVIS fast against VisTR, FPS, end to end"),
     ("vistr", "efficientvis", ("model",), "EfficientVIS plain against VisTR, FPS, model only"),
@@ -76,7 +79,8 @@ def build(case: str, frames: int, size: tuple[int, int], args: argparse.Namespac
         config = VisTRConfig(**(QUICK_VISTR if args.quick else {}), **shape)
     else:
         config = ModelConfig(**(QUICK_MODEL if args.quick else {"backbone": "resnet50"}), **shape)
-    model = build_model(config).eval().requires_grad_(False).to(args.device)
+    built = LiteralVisTR(config) if case == "vistr literal" else build_model(config)
+    model = built.eval().requires_grad_(False).to(args.device)
     if case.endswith("fast") or case == "resnet50":
         model = optimised(model, size, precision=args.precision)
     elif args.precision == "bf16":
@@ -149,6 +153,8 @@ def work(case: str, frames: int, size: tuple[int, int], folder: Path, args: argp
     """Takes one clip for each line of standard input, and answers with its seconds."""
     torch.set_num_threads(args.threads)
     files = sorted(folder.iterdir())[:frames]
+    if case == "vistr literal":
+        vistr_clip.TRACKLET_CHUNK = sys.maxsize  # all of a frame at once
     model = build(case, frames, size, args)
     if case == "resnet50":
         model = model.backbone.body

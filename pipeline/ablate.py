@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from effvis.errors import UserError
 from pipeline.cli import parser, seconds_text
 from pipeline.keys import METHODS
+from pipeline.masking import masked
 
 if TYPE_CHECKING:
     from pipeline.config import Params, Row, Table
@@ -181,6 +182,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.config import known_tables, load_params, load_table
     from pipeline.plan import plan_rows
     from pipeline.prepare import prepare
+    from pipeline.storage import fetch_missing, keeping
     from pipeline.track import Tracker
 
     overrides = [*options.set]
@@ -194,12 +196,16 @@ def main(argv: list[str] | None = None) -> int:
     methods = options.methods.split(",")
     rows = of_methods(choose_rows(tables, options.rows), methods)
     ahead = [load_table(params, name) for name in params.tables if options.ahead and name not in names]
-    plan = plan_rows(params, [*rows, *of_methods((row for table in ahead for row in table.rows), methods)])
+    everything = [*rows, *of_methods((row for table in ahead for row in table.rows), methods)]
+    plan = plan_rows(params, everything)
     if options.dry_run:
         show_plan(params, rows, plan)
         return 0
     ledger = load_ledger(params)  # a mistake in it is told before hours of training, not after
-    with Tracker(params) if plan.missing else contextlib.nullcontext():
+    if taken := fetch_missing(params, plan):
+        print(f"{taken} runs were taken from {masked(params.storage_path)}", file=sys.stderr)
+        plan = plan_rows(params, everything)
+    with keeping(params), Tracker(params) if plan.missing else contextlib.nullcontext():
         ended = run_missing(params, plan)
         write_tables(params, tables)
         written = [*(params.results_dir / f"{table}.md" for table in names), write_ledger(params, ledger)]

@@ -40,6 +40,7 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None
     Raises:
         UserError: the run is not trained so far, or the dataset is not the one that the spec was made for.
     """
+    from pipeline.storage import fetch
     from pipeline.store import RunStore
 
     store = RunStore(params.runs_dir)
@@ -47,6 +48,7 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None
     found = store.evaluation(run, own)
     if found is not None:
         return found
+    fetch(params, run)
     with store.lock(f"{run}-{own}"):
         return store.evaluation(run, own) or _evaluate(params, spec, store, report)
 
@@ -139,11 +141,12 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments.parse_args(argv)
 
     from pipeline.config import find_evaluation, load_params
+    from pipeline.storage import keeping
     from pipeline.store import write_atomically
 
     params = load_params(args.params, args.set)
     spec = find_evaluation(params, args.row, args.seed)
-    with progress_bar("evaluate") as update:
+    with keeping(params), progress_bar("evaluate") as update:
         found = evaluate_run(params, spec, report=lambda r: update(r["step"], r["total"]))
     percent = {name: round(100 * value, 2) if value >= 0 else None for name, value in found["metrics"].items()}
     print(" ".join(f"{name} {value}" for name, value in percent.items()))

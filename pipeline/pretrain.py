@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments.parse_args(argv)
 
     from pipeline.config import find_row, load_params, pretrain_spec
+    from pipeline.storage import keeping
     from pipeline.train import train_with_bars
 
     params = load_params(args.params, args.set)
@@ -80,7 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         if found is not None:
             print(f"{found}: shipped, nothing to train")
             return 0
-    print(train_with_bars(params, spec))
+    with keeping(params):
+        print(train_with_bars(params, spec))
     if args.ship is not None:
         words = [*(["--row", args.row] if args.row else []), *(["--cl", args.cl] if args.cl else []), "--ship", args.ship,
                  *(word for text in args.set for word in ("-S", text))]

@@ -169,6 +169,8 @@ class Params(Config):
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
     results_dir: Path = Path("results")
+    storage_path: str | None = Field(None, min_length=1, description="where runs are copied to and taken from, an address "
+                                     "such as s3://bucket/folder or a folder")
     seeds: PositiveInt = 2
     methods: str = Field("efficientvis,vistr", description="whose rows dvc.yaml runs, with commas")
     tables: tuple[str, ...] = ()

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
+from pipeline.background import Background, in_a_line
 from pipeline.cli import parser
 from pipeline.masking import masked
 
@@ -32,52 +30,26 @@ _LAST_SYNC_SECONDS = 60.0
 _CATCH_UP = "python -m pipeline.track --sync"
 
 
-class Tracker:
+class Tracker(Background):
     """``with Tracker(params): …`` syncs every few seconds in a thread, and once more at the end, for a bounded time.
 
     A server that is slow, down or wrong is mentioned once; what it lacks then comes with a later sync.
     """
 
+    trouble = "MLflow cannot be used now, the runs go on"
+    incomplete = f"MLflow lacks the latest results; bring them with: {_CATCH_UP}"
+
     def __init__(self, params: Params, *, every: float = _EVERY_SECONDS, first: float = _FIRST_SECONDS,
                  last: float = _LAST_SYNC_SECONDS):
-        self._params, self._every, self._first, self._last = params, every, first, last
-        self._stop = threading.Event()
-        self._deadline = float("inf")
+        super().__init__(every=every, first=first, last=last)
+        self._params = params
         self._cells: Cells | None = None
-        self._mentioned = False
-        self._complete = False
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
 
-    def __enter__(self) -> Tracker:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._deadline = time.monotonic() + self._last
-        self._stop.set()
-        self._thread.join(self._last)
-        if not self._complete:
-            print(f"MLflow lacks the latest results; bring them with: {_CATCH_UP}", file=sys.stderr)
-
-    def _work(self) -> None:
-        wait = self._first
-        while not self._stop.wait(wait):
-            self._try_sync()
-            wait = self._every
-        self._complete = self._try_sync()
-
-    def _try_sync(self) -> bool:
+    def catch_up(self, late: Callable[[], bool]) -> None:
         from pipeline.records import table_cells
 
-        try:
-            self._cells = self._cells or table_cells(self._params)
-            sync(self._params, self._cells, stop=lambda: time.monotonic() > self._deadline)
-        except Exception as error:  # whatever a tracking server does, the runs go on
-            if not self._mentioned:
-                print(f"MLflow cannot be used now, the runs go on: {_first_line(error)}", file=sys.stderr)
-                self._mentioned = True
-            return False
-        return time.monotonic() <= self._deadline
+        self._cells = self._cells or table_cells(self._params)
+        sync(self._params, self._cells, stop=late)
 
 
 def sync(params: Params, cells: Cells | None = None, *, stop: Callable[[], bool] = lambda: False) -> int:
@@ -132,12 +104,8 @@ def sync_or_explain(params: Params) -> int:
     try:
         return sync(params)
     except Exception as error:
-        problem = f"cannot be used: {_first_line(error)}"
+        problem = f"cannot be used: {in_a_line(error)}"
         raise UserError(_SERVER, tracking_uri(params), problem, "Start the server or correct the address") from error
-
-
-def _first_line(error: Exception) -> str:
-    return masked(f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -50,9 +50,11 @@ def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report
         KeyboardInterrupt: ``report`` said to stop; a checkpoint of the last step is kept.
         UserError: the dataset is not the one that the spec was made for.
     """
+    from pipeline.storage import fetch
     from pipeline.store import RunStore
 
     store = RunStore(params.runs_dir)
+    fetch(params, spec.key)
     if spec.parent is not None and not store.is_done(spec.key):
         train_run(params, spec.parent, report=report)
     with store.lock(spec.key):
@@ -311,11 +313,13 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments.parse_args(argv)
 
     from pipeline.config import find_evaluation, load_params
+    from pipeline.storage import keeping
     from pipeline.store import RunStore, write_atomically
 
     params = load_params(args.params, args.set)
     spec = find_evaluation(params, args.row, args.seed).train
-    folder = train_with_bars(params, spec)
+    with keeping(params):
+        folder = train_with_bars(params, spec)
     done = RunStore(params.runs_dir).done(spec.key)
     print(f"{folder}: {done['steps']} steps in {done['seconds']:.0f} s, final loss {final_loss(folder):.3f}")
     if args.row is None and args.seed == 0:

@@ -109,10 +109,11 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
     if len(search.trials) >= trials and all(trial.state in ENDED for trial in search.trials):
         return write_results(params, search, base)
     from pipeline.board import Board
+    from pipeline.storage import keeping
     from pipeline.track import Tracker
     from pipeline.trials import Plan, run_trials
 
-    with Tracker(params):
+    with keeping(params), Tracker(params):
         with Board() as board:
             run_trials(Plan(params, base, space, search.seeds, search.name), search, trials=trials, on_change=board.update)
         return write_results(params, search, base)

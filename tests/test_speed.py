@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from test_model_file import put
 from test_optimise import resnet_model
+
+from effvis.model.vistr import build_vistr
+from effvis.vistr_config import VisTRConfig
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -22,7 +26,7 @@ def speed(*arguments):
 
 @pytest.mark.slow
 def test_clips_are_taken_in_turns_and_written_down(tmp_path):
-    cases = ("efficientvis fast", "vistr", "resnet50")
+    cases = ("efficientvis fast", "vistr", "vistr literal", "resnet50")
     said = speed("--quick", "--case", *cases, "--frames", "2", "--size", "64x96", "--video-size", "96x128", "--rounds", "2",
                  "--out", tmp_path / "speed.json")
     found = json.loads((tmp_path / "speed.json").read_text())
@@ -58,3 +62,20 @@ def test_differences_are_counted():
     one = [{"score": 0.5, "segmentations": [mask, None, mask]}]
     two = [{"score": 0.25, "segmentations": [other, None, mask]}]
     assert speed.apart(one, two) == {"masks": 2, "masks_differ": 1, "scores_differ_by": 0.25}
+
+
+def test_vistr_in_its_authors_order_gives_the_same_numbers():
+    literal_vistr = importlib.import_module("benchmarks.literal_vistr")
+    config = VisTRConfig(backbone="tiny", hidden_dim=96, queries=3, encoder_layers=1, decoder_layers=2, attention_heads=2,
+                         ffn_dim=32, num_classes=2, clip_length=4)
+    torch.manual_seed(0)
+    ours, literal = build_vistr(config).eval(), literal_vistr.LiteralVisTR(config).eval()
+    literal.load_state_dict(ours.state_dict())
+    clip = torch.rand(1, 4, 3, 48, 64) * 255
+    with torch.inference_mode():
+        a, b = ours(clip), literal(clip)
+        for name in ("logits_DBNTK", "boxes_DBNT4", "query_BNTC"):
+            torch.testing.assert_close(getattr(b, name), getattr(a, name), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(literal.mask_logits(b), ours.mask_logits(a), rtol=1e-4, atol=1e-4)
+        chosen = torch.tensor([[2, 0]])
+        torch.testing.assert_close(literal.mask_logits(b, chosen), ours.mask_logits(a, chosen), rtol=1e-4, atol=1e-4)
