@@ -10,13 +10,15 @@ from collections.abc import Callable
 
 from pipeline.masking import masked
 
+_ASK_SECONDS = 0.5
+
 
 class Background(ABC):
     """``with`` it, ``catch_up`` is called every few seconds in a thread, and once more at the end, for a bounded time.
 
     Args:
         every: seconds between two calls.
-        first: seconds before the first one.
+        first: seconds before the first one, unless it may come earlier.
         last: seconds that the one at the end may take.
 
     Attributes:
@@ -39,6 +41,10 @@ class Background(ABC):
     def catch_up(self, late: Callable[[], bool]) -> None:
         """Does what is to do now; at the end of all, ``late`` says when there is no more time. May raise anything."""
 
+    def may_begin(self) -> bool:
+        """Whether the first call need not wait longer. Asked twice a second."""
+        return False
+
     def __enter__(self) -> Background:
         self._thread.start()
         return self
@@ -51,10 +57,12 @@ class Background(ABC):
             print(self.incomplete, file=sys.stderr)
 
     def _work(self) -> None:
-        wait = self._first
-        while not self._stop.wait(wait):
+        begin = time.monotonic() + self._first
+        while not self._stop.is_set() and time.monotonic() < begin and not self.may_begin():
+            self._stop.wait(min(_ASK_SECONDS, begin - time.monotonic()))
+        while not self._stop.is_set():
             self._try()
-            wait = self._every
+            self._stop.wait(self._every)
         self._complete = self._try()
 
     def _try(self) -> bool:

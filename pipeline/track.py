@@ -6,6 +6,7 @@ MLFLOW_TRACKING_URI names the server (default: the file mlflow.db of the project
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "effvis"
 _SERVER = "MLFLOW_TRACKING_URI"
 _EVERY_SECONDS = 5.0
-# Loading MLflow takes a core for seconds, which the workers that a grid starts need for theirs: they train 3 to 4 s earlier.
+# Loading MLflow takes a core for seconds, which the workers that a grid starts need for theirs: they train 3 to 4 s earlier if
+# it waits for a first step, or so long.
 _FIRST_SECONDS = 20.0
 _LAST_SYNC_SECONDS = 60.0
 _CATCH_UP = "python -m pipeline.track --sync"
@@ -44,6 +46,17 @@ class Tracker(Background):
         super().__init__(every=every, first=first, last=last)
         self._params = params
         self._cells: Cells | None = None
+        self._before = self._histories()
+
+    def may_begin(self) -> bool:
+        return self._histories() != self._before
+
+    def _histories(self) -> dict[Path, int]:
+        found = {}
+        for file in Path(self._params.runs_dir).glob("*/history.jsonl"):
+            with contextlib.suppress(FileNotFoundError):  # somebody removes a run
+                found[file] = file.stat().st_size
+        return found
 
     def catch_up(self, late: Callable[[], bool]) -> None:
         from pipeline.records import table_cells

@@ -257,6 +257,22 @@ def test_a_server_that_is_down_delays_and_loses_nothing(project, mlflow_server, 
     assert runs[spec.key].data.metrics["AP"] == 0.25
 
 
+def test_mlflow_is_loaded_when_a_training_takes_its_first_step(project, mlflow_server, monkeypatch):
+    params, rows = project
+    train(params, rows[0].evaluations[0].train, 3)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    calls = []
+    monkeypatch.setattr("pipeline.track.sync", lambda *args, **more: calls.append(time.monotonic()))
+    with Tracker(params, every=0.1, first=1000, last=30):
+        time.sleep(1.5)
+        assert not calls, "what was there before is no reason"
+        train(params, rows[1].evaluations[0].train, 1)
+        deadline = time.monotonic() + 60
+        while not calls:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 def test_a_server_that_never_answers_holds_nobody_up_for_long(project, monkeypatch, capsys):
     params, rows = project
     train(params, rows[0].evaluations[0].train, 3)
