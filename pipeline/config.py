@@ -60,7 +60,8 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
         if "://" in str(merged.get(name, "")):
             where = next(where for where, values in layers if name in values)
             raise UserError(where, name, f"{merged[name]} is an address, not a folder", "Name a folder, on a cluster one that "
-                            "all nodes mount: an object store has no locks. storage_path takes an address (docs/cluster.md)")
+                            "all nodes mount: an object store has no file locks. For a copy in one, set storage_path "
+                            "(docs/cluster.md)")
     folders = {name: path.parent / getattr(params, name) for name in ("data_dir", "runs_dir", "results_dir")}
     params = params.model_copy(update=folders)
     params._root = path.parent

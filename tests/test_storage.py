@@ -14,10 +14,11 @@ import torch
 from conftest import free_port, write_params
 
 from effvis.errors import UserError
-from pipeline import ablate, storage
+from pipeline import ablate, remote_runs, storage
 from pipeline.config import headline_spec, load_params, load_table
 from pipeline.plan import plan_rows
-from pipeline.storage import Keeper, Manifest, Storage, keeping
+from pipeline.remote_runs import Manifest, Storage
+from pipeline.storage import Keeper, keeping
 from pipeline.store import RunLog, RunStore
 from pipeline.train import train_run
 
@@ -109,7 +110,7 @@ def test_a_run_goes_on_and_ends_elsewhere(tmp_path, address):
     train(there, 6, finish=True)
     evaluate(there)
     assert place.push(there, KEY)
-    assert objects(place) == {storage._MANIFEST, *(one.object for one in place.manifest(KEY).files.values())}
+    assert objects(place) == {remote_runs.MANIFEST, *(one.object for one in place.manifest(KEY).files.values())}
     assert place.pull(here, KEY)
     assert here.is_done(KEY) and here.evaluation(KEY, EVALUATION) == there.evaluation(KEY, EVALUATION)
     kept = {name: content for name, content in files(here.folder(KEY)).items() if not name.startswith("checkpoint/")}
@@ -133,7 +134,7 @@ def test_nothing_goes_back(tmp_path, address):
     assert place.push(near, KEY), "a further evaluation comes to what is there"
     names = place.manifest(KEY).files
     assert {f"eval/{EVALUATION}/metrics.json", "eval/another0another0/metrics.json"} <= names.keys()
-    assert names["done.json"].sha256 == storage._sha256([(far.folder(KEY) / "done.json").read_bytes()])
+    assert names["done.json"].sha256 == remote_runs.sha256([(far.folder(KEY) / "done.json").read_bytes()])
 
 
 def test_a_push_that_broke_off_changes_nothing(tmp_path, monkeypatch):
@@ -144,7 +145,7 @@ def test_a_push_that_broke_off_changes_nothing(tmp_path, monkeypatch):
     write = Storage._write
 
     def broken(self, where, content):
-        if where.endswith(storage._MANIFEST):
+        if where.endswith(remote_runs.MANIFEST):
             raise OSError("the connection broke")
         write(self, where, content)
 
@@ -156,7 +157,7 @@ def test_a_push_that_broke_off_changes_nothing(tmp_path, monkeypatch):
     left = objects(place)
     train(here, 9, finish=True)
     assert place.push(here, KEY)
-    assert left - objects(place) and objects(place) == {storage._MANIFEST, *(one.object for one in
+    assert left - objects(place) and objects(place) == {remote_runs.MANIFEST, *(one.object for one in
                                                                               place.manifest(KEY).files.values())}
 
 
@@ -220,7 +221,7 @@ def test_one_damaged_run_is_in_no_other_ones_way(tmp_path, tiny_project, capsys)
 
 
 def test_an_address_is_no_run_store(tiny_project):
-    with pytest.raises(UserError, match="storage_path takes an address"):
+    with pytest.raises(UserError, match="set storage_path"):
         load_params(tiny_project(runs_dir="s3://bucket/runs") / "params.yaml")
 
 
@@ -235,6 +236,8 @@ def test_a_server_that_goes_is_brought_what_it_lacks_later(tmp_path, s3, tiny_pr
         s3.stop()
         train(store, 8)
         _wait_for(lambda: "the runs go on" in capsys.readouterr().err)
+        with pytest.raises(UserError, match="storage_path: s3://goes/effvis.* cannot be used"):
+            Storage(address)
         s3.start()
     assert "checkpoint/step_00000008.pt" in place.manifest(KEY).files
     assert "lacks" not in capsys.readouterr().err
