@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -34,6 +35,7 @@ from pipeline.store import RunStore
 MANIFEST = "manifest.json"
 _DONE = "done.json"
 _BLOCK = 2**20
+_LEFTOVER_SECONDS = 86400.0
 
 
 class _Stored(Config):
@@ -121,27 +123,31 @@ class Storage:
         """Brings the state of a run that is done or has a checkpoint, unless a later one is there; whether there was news.
 
         What the storage has of a run that is done stays as it is, and so do evaluations; further ones come to them.
+        What was lost there is brought again.
 
         Raises:
             OSError: the storage cannot be used. What it had is still there, and a later call goes on.
         """
         names = _names(store.folder(key))
         there = self.manifest(key)
-        before = there.files if there else {}
+        named = there.files if there else {}
+        present = {info.base_name for info in self._objects(key)}
+        before = {name: stored for name, stored in named.items() if stored.object in present}
         if _reached(names) == 0 or _reached(names) < _reached(before):
             return False
-        files = {name: stored for name, stored in before.items() if _DONE in before or _evaluation(name)}
+        settled = _DONE in before and all(name in before for name in named if not _evaluation(name))
+        files = {name: stored for name, stored in before.items() if settled or _evaluation(name)}
         for name in names:
-            if name not in files and (_DONE not in before or _evaluation(name)):
+            if name not in files and (not settled or _evaluation(name)):
                 try:
                     files[name] = self._put(key, store.folder(key) / name, before.values())
                 except _WentOn:
                     return False
-        if files == before:
+        if files == before == named:
             return False
         content = Manifest(files=dict(sorted(files.items()))).model_dump()
         self._write(self._place(key, MANIFEST), lambda out: out.write(json.dumps(content, indent=1).encode()))
-        self._forget(key, before.values(), {stored.object for stored in files.values()}, everything=_DONE in files)
+        self._forget(key, {stored.object for stored in named.values()})
         return True
 
     def pull(self, store: RunStore, key: str) -> bool:
@@ -206,17 +212,21 @@ class Storage:
                 raise UserError(self._shown(key), stored.object, "is missing or damaged",
                                 "Remove the run's folder there, and push it again from where it is")
 
-    def _forget(self, key: str, before: Iterable[_Stored], kept: set[str], *, everything: bool) -> None:
-        """Deletes what the manifest no longer names; where the run is done, also what pushes that were cut short left."""
+    def _forget(self, key: str, before: set[str]) -> None:
+        """Deletes what the manifest names no more, and what pushes left that were cut short, a day ago or earlier."""
+        there = self.manifest(key)  # perhaps another one's by now
+        kept = {stored.object for stored in there.files.values()} if there else set()
+        for info in self._objects(key):
+            leftover = info.mtime is not None and time.time() - info.mtime.timestamp() > _LEFTOVER_SECONDS
+            if info.base_name not in {*kept, MANIFEST} and (info.base_name in before or leftover):
+                with contextlib.suppress(FileNotFoundError):  # another one who pushes was faster
+                    self._files.delete_file(info.path)
+
+    def _objects(self, key: str) -> list[Any]:
         from pyarrow.fs import FileSelector, FileType
 
-        gone = {stored.object for stored in before} - kept
-        if everything:
-            found = self._files.get_file_info(FileSelector(self._place(key)))
-            gone |= {info.base_name for info in found if info.type == FileType.File} - kept - {MANIFEST}
-        for name in gone:
-            with contextlib.suppress(FileNotFoundError):  # another one who pushes was faster
-                self._files.delete_file(self._place(key, name))
+        found = self._files.get_file_info(FileSelector(self._place(key), allow_not_found=True))
+        return [info for info in found if info.type == FileType.File]
 
     def _place(self, *names: str) -> str:
         return "/".join((self._base, *names))

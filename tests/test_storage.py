@@ -155,6 +155,9 @@ def test_a_push_that_broke_off_changes_nothing(tmp_path, monkeypatch):
     there = RunStore(tmp_path / "there")
     assert place.pull(there, KEY) and RunLog(there.folder(KEY)).resume()["step"] == 4
     left = objects(place)
+    yesterday = time.time() - 1.1 * remote_runs._LEFTOVER_SECONDS
+    for name in left:
+        os.utime(tmp_path / "storage" / KEY / name, (yesterday, yesterday))
     train(here, 9, finish=True)
     assert place.push(here, KEY)
     assert left - objects(place) and objects(place) == {remote_runs.MANIFEST, *(one.object for one in
@@ -173,6 +176,35 @@ def test_what_is_damaged_is_not_taken(tmp_path, how):
     with pytest.raises(UserError, match="missing or damaged"):
         place.pull(there, KEY)
     assert not there.is_done(KEY) and not there.weights_file(KEY).exists() and not (there.folder(KEY) / "done.json").exists()
+    assert place.push(here, KEY) == (how == "missing"), "what is lost is brought again"
+    if how == "missing":
+        assert place.pull(there, KEY) and there.is_done(KEY)
+
+
+def test_two_who_push_at_once_delete_nothing_of_each_other(tmp_path, monkeypatch):
+    one, other, place = RunStore(tmp_path / "one"), RunStore(tmp_path / "other"), Storage(str(tmp_path / "storage"))
+    train(one, 4)
+    place.push(one, KEY)
+    train(one, 9, finish=True)
+    train(other, 9)
+    other.finish(KEY, {"w": torch.ones(3)}, {"steps": 9, "seconds": 2.0})
+    forget = Storage._forget
+
+    def meanwhile(self, key, before):
+        monkeypatch.setattr(Storage, "_forget", forget)
+        manifest = tmp_path / "storage" / KEY / "manifest.json"
+        mine = manifest.read_bytes()
+        manifest.write_bytes(first)
+        assert place.push(other, KEY)
+        theirs = manifest.read_bytes()
+        assert theirs != mine
+        forget(self, key, before)
+
+    first = (tmp_path / "storage" / KEY / "manifest.json").read_bytes()
+    monkeypatch.setattr(Storage, "_forget", meanwhile)
+    place.push(one, KEY)
+    there = RunStore(tmp_path / "there")
+    assert place.pull(there, KEY) and there.is_done(KEY)
 
 
 @pytest.mark.parametrize("name, thing", [
