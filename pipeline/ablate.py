@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from effvis.errors import UserError
 from pipeline.cli import parser, seconds_text
 from pipeline.keys import METHODS
-from pipeline.masking import masked
 
 if TYPE_CHECKING:
     from pipeline.config import Params, Row, Table
@@ -202,8 +201,7 @@ def main(argv: list[str] | None = None) -> int:
         show_plan(params, rows, plan)
         return 0
     ledger = load_ledger(params)  # a mistake in it is told before hours of training, not after
-    if taken := fetch_missing(params, plan):
-        print(f"{taken} runs were taken from {masked(params.storage_path)}", file=sys.stderr)
+    if fetch_missing(params, plan):
         plan = plan_rows(params, everything)
     with keeping(params), Tracker(params) if plan.missing else contextlib.nullcontext():
         ended = run_missing(params, plan)

@@ -28,7 +28,7 @@ from effvis.data.atomic import replacing_file, replacing_folder
 from effvis.errors import UserError
 from pipeline.background import in_a_line
 from pipeline.disk import explained
-from pipeline.keys import KEY_DIGITS
+from pipeline.keys import KEY_DIGITS, file_sha256
 from pipeline.masking import masked
 from pipeline.store import RunStore
 
@@ -184,7 +184,10 @@ class Storage:
             raise _WentOn from error
         with opened as file:
             size = os.fstat(file.fileno()).st_size  # a history grows; its beginning does not change
-            stored = _Stored(object=f"{sha256(_blocks(file, size))}-{path.name}", bytes=size)
+            digest = hashlib.sha256()
+            for block in _blocks(file, size):
+                digest.update(block)
+            stored = _Stored(object=f"{digest.hexdigest()}-{path.name}", bytes=size)
             if stored not in before:
                 file.seek(0)
                 self._write(self._place(key, stored.object), lambda out: _copy(file, size, out))
@@ -204,8 +207,7 @@ class Storage:
             try:
                 with self._files.open_input_stream(self._place(key, stored.object)) as file, new.open("wb") as out:
                     _copy(file, stored.bytes, out)
-                with new.open("rb") as file:
-                    whole = sha256(_blocks(file, stored.bytes + 1)) == stored.sha256
+                whole = file_sha256(new) == stored.sha256
             except FileNotFoundError:
                 whole = False
             if not whole:
@@ -242,10 +244,10 @@ def states(store: RunStore) -> Iterator[tuple[str, str]]:
         names = _names(folder)
         if _reached(names) == 0:
             continue
-        facts = []
+        done, facts = _DONE in names, []
         for name in names:
             # Before the end, history and log grow with each step; they come with the next checkpoint.
-            if _DONE in names or name.startswith("checkpoint/"):
+            if done or name.startswith("checkpoint/"):
                 with contextlib.suppress(FileNotFoundError):
                     found = (folder / name).stat()
                     facts.append((name, found.st_size, found.st_mtime_ns))
@@ -293,10 +295,3 @@ def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
     while size > 0 and (block := file.read(min(size, _BLOCK))):
         yield block
         size -= len(block)
-
-
-def sha256(blocks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for block in blocks:
-        digest.update(block)
-    return digest.hexdigest()

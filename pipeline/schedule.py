@@ -315,7 +315,7 @@ def _start_ray(ray: Any, **options: Any) -> None:
     """
     for attempt in range(1, _STARTS + 1):
         try:
-            with _only_what_is_used(ray):
+            with _only_what_is_used():
                 ray.init(address="local", **options)
             return
         except Exception as error:  # of no class of its own
@@ -328,7 +328,7 @@ def _start_ray(ray: Any, **options: Any) -> None:
 
 
 @contextlib.contextmanager
-def _only_what_is_used(ray: Any) -> Iterator[None]:
+def _only_what_is_used() -> Iterator[None]:
     """Ray without three of its processes, which ``ray.init`` starts even where nobody asked for what they do.
 
     On two processors the start then takes 4 s instead of 7, and half of the processor time. There is no public setting for

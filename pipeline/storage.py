@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from effvis.errors import UserError
 from pipeline.background import Background, in_a_line
 from pipeline.cli import parser
-from pipeline.store import RunStore, write_atomically
+from pipeline.store import RunStore, read_json, write_atomically
 
 if TYPE_CHECKING:
     from pipeline.config import Params
@@ -57,19 +57,22 @@ def fetch(params: Params, key: str) -> None:
         print(f"{_KEY} cannot be used now, the run goes on: {in_a_line(error)}", file=sys.stderr)
 
 
-def fetch_missing(params: Params, plan: Plan) -> int:
-    """Takes what the storage has of a plan's missing trainings and evaluations; returns of how many runs there was any.
+def fetch_missing(params: Params, plan: Plan) -> bool:
+    """Takes what the storage has of a plan's missing trainings and evaluations, and says so; whether there was any.
 
     Raises:
         UserError: the storage cannot be used, or holds something else than its manifests say.
     """
     storage, store = of(params), RunStore(params.runs_dir)
     if storage is None:
-        return 0
+        return False
     wanted = {spec.key for spec in plan.trainings if spec.key in plan.missing}
     wanted |= {spec.train.key for spec in plan.evaluations if spec.key in plan.missing}
     with _told(storage, params.root / "params.yaml"):
-        return _pulled(storage, store, wanted)
+        taken = _pulled(storage, store, wanted)
+    if taken:
+        print(f"{taken} runs were taken from {storage.address}", file=sys.stderr)
+    return taken > 0
 
 
 @contextlib.contextmanager
@@ -110,7 +113,7 @@ class Keeper(Background):
 
         if self._pushed is None:
             there = self._storage.runs()
-            self._pushed = {key: state for key, state in _read(self._file).items() if key in there}
+            self._pushed = {key: state for key, state in (read_json(self._file) or {}).items() if key in there}
         news, mistake = False, None
         for key, state in states(self._store):
             if self._pushed.get(key) != state and not late():
@@ -136,13 +139,6 @@ def keeping(params: Params) -> Iterator[None]:
     storage = of(params)
     with contextlib.nullcontext() if storage is None else Keeper(params, storage):
         yield
-
-
-def _read(file: Path) -> dict[str, str]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def main(argv: list[str] | None = None) -> int:

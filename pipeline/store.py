@@ -94,7 +94,7 @@ class RunStore:
 
     def done(self, key: str) -> dict[str, Any] | None:
         """The content of ``done.json``; None where it is missing, unreadable or at odds with the weights."""
-        facts = _read_json(self.folder(key) / "done.json")
+        facts = read_json(self.folder(key) / "done.json")
         weights = self.weights_file(key)
         if facts is None or not weights.is_file() or facts.get("sha256") != file_sha256(weights):
             return None
@@ -181,7 +181,7 @@ class RunStore:
     def evaluation(self, key: str, evaluation_key: str) -> dict[str, Any] | None:
         """The ``metrics.json`` of a finished evaluation; None where there is none or its results were changed."""
         folder = self.evaluation_folder(key, evaluation_key)
-        report = _read_json(folder / "metrics.json")
+        report = read_json(folder / "metrics.json")
         results = folder / "results.json"
         if report is None or not results.is_file() or report.get("results_sha256") != file_sha256(results):
             return None
@@ -326,7 +326,8 @@ def _step(line: str) -> int | None:
         return None
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a file holds; None where it is missing, unreadable or no JSON object."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

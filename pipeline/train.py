@@ -54,9 +54,10 @@ def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report
     from pipeline.store import RunStore
 
     store = RunStore(params.runs_dir)
-    fetch(params, spec.key)
-    if spec.parent is not None and not store.is_done(spec.key):
-        train_run(params, spec.parent, report=report)
+    if not store.is_done(spec.key):
+        fetch(params, spec.key)
+        if spec.parent is not None and not store.is_done(spec.key):
+            train_run(params, spec.parent, report=report)
     with store.lock(spec.key):
         if not store.is_done(spec.key) and not (until and store.has_snapshot(spec.key, until)):
             if params.resources.workers_per_run == 1:

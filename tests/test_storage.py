@@ -16,6 +16,7 @@ from conftest import free_port, write_params
 from effvis.errors import UserError
 from pipeline import ablate, remote_runs, storage
 from pipeline.config import headline_spec, load_params, load_table
+from pipeline.keys import file_sha256
 from pipeline.plan import plan_rows
 from pipeline.remote_runs import Manifest, Storage
 from pipeline.storage import Keeper, keeping
@@ -90,11 +91,8 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def objects(place, store_key=KEY):
-    from pyarrow.fs import FileSelector
-
-    found = place._files.get_file_info(FileSelector(place._place(store_key)))
-    return {info.base_name for info in found}
+def objects(place):
+    return {info.base_name for info in place._objects(KEY)}
 
 
 def test_a_run_goes_on_and_ends_elsewhere(tmp_path, address):
@@ -134,7 +132,7 @@ def test_nothing_goes_back(tmp_path, address):
     assert place.push(near, KEY), "a further evaluation comes to what is there"
     names = place.manifest(KEY).files
     assert {f"eval/{EVALUATION}/metrics.json", "eval/another0another0/metrics.json"} <= names.keys()
-    assert names["done.json"].sha256 == remote_runs.sha256([(far.folder(KEY) / "done.json").read_bytes()])
+    assert names["done.json"].sha256 == file_sha256(far.folder(KEY) / "done.json")
 
 
 def test_a_push_that_broke_off_changes_nothing(tmp_path, monkeypatch):
