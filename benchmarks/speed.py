@@ -80,6 +80,8 @@ def build(case: str, frames: int, size: tuple[int, int], args: argparse.Namespac
     else:
         config = ModelConfig(**(QUICK_MODEL if args.quick else {"backbone": "resnet50"}), **shape)
     built = LiteralVisTR(config) if case == "vistr literal" else build_model(config)
+    if isinstance(built, EfficientVIS):
+        nn.init.constant_(built.proposal_NT4[..., 2:], args.proposals)
     model = built.eval().requires_grad_(False).to(args.device)
     if case.endswith("fast") or case == "resnet50":
         model = optimised(model, size, precision=args.precision)
@@ -373,6 +375,8 @@ def main(argv: list[str] | None = None) -> int:
                         help="of the input (default: 300x540)")
     parser.add_argument("--video-size", type=_size, default=(720, 1280), metavar="HxW",
                         help="of the JPEGs (default: 720x1280)")
+    parser.add_argument("--proposals", type=float, default=1.0, metavar="SHARE",
+                        help="sides of EfficientVIS's first proposals, as a share of the frame's (default: 1)")
     parser.add_argument("--rounds", type=int, default=3, help="clips of each case after the first (default: 3)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: as many as there are processors)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")

@@ -18,6 +18,7 @@ from effvis.data.dataset import Category
 from effvis.data.shapes import ShapesConfig
 from effvis.data.shapes import write as write_shapes
 from effvis.data.youtube_vis import read_split
+from effvis.inference import pooling_first
 from effvis.inference.optimise import PIXELS_AT_ONCE, optimised
 from effvis.inference.pooling_first import ForInference, PoolingFirst, convolved_regions, pooling_first_pays
 from effvis.inference.predictor import predict_split
@@ -83,9 +84,15 @@ def assert_near(found, expected, tolerance):
         assert (one.float() - other).abs().max() <= tolerance
 
 
+@pytest.fixture(params=[0, 0.05, 1e9], ids=["no level convolved as a whole", "some", "all"])
+def cells_per_bin(request, monkeypatch):
+    monkeypatch.setattr(pooling_first, "CELLS_PER_BIN", request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("pool_first", [True, False])
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "tiny"])
-def test_results_are_those_of_the_plain_network(backbone, pool_first):
+def test_results_are_those_of_the_plain_network(backbone, pool_first, cells_per_bin):
     model = resnet_model(backbone)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     fast = optimised(model, (75, 101), pool_first=pool_first)
@@ -97,7 +104,7 @@ def test_results_are_those_of_the_plain_network(backbone, pool_first):
 
 @pytest.mark.parametrize("changes", [
     {"neighbour_crop": "here"}, {"query": "time-shared"}, {"attention": "joint"}, {"dynamic_conv": "still"}], ids=str)
-def test_so_are_those_of_every_variant(changes):
+def test_so_are_those_of_every_variant(changes, cells_per_bin):
     model = resnet_model("resnet18", **changes)
     assert_near(outputs(optimised(model, (75, 101), pool_first=True), frames()), outputs(model, frames()), 1e-4)
 
@@ -142,6 +149,24 @@ def test_boxes_of_every_level_and_place_are_pooled_as_ever():
     found = convolved_regions(maps, STRIDES, convolutions, boxes_FN4, 3)
     assert found.shape == expected.shape
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_level_is_convolved_as_a_whole_when_enough_boxes_belong_to_it():
+    model = optimised(resnet_model("resnet18"), (75, 101), pool_first=True)
+    config, features = model.config, model.features(frames())
+    assert None not in features.waiting
+    cells = [level[0, 0].numel() for level in features.pyramid]
+    bins = config.iterations * config.roi_size**2 + config.mask_roi_size**2
+    # On the finest level; the more boxes a frame has, the sooner it pays.
+    few, many = (torch.tensor([10.0, 10, 40, 40]).expand(1, count, features.frames, 4)
+                 for count in (cells[0] // (2 * bins), cells[0] // (2 * bins) + 1))
+    before = list(features.pyramid)
+    pooled = model._crop(features, few, config.roi_size)
+    assert features.waiting == list(model.convolutions) and features.select(slice(0, 1)).waiting == features.waiting
+    again = model._crop(features, many, config.roi_size)
+    assert features.waiting == [None, *model.convolutions[1:]] and features.select(slice(0, 1)).waiting == features.waiting
+    assert [a is b for a, b in zip(before, features.pyramid, strict=True)] == [False, True, True, True]
+    torch.testing.assert_close(again[:, :1], pooled[:, :1], atol=1e-5, rtol=1e-5)
 
 
 def test_it_is_pooled_first_where_frames_are_large():

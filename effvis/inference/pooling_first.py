@@ -2,18 +2,21 @@
 
 Each level of the pyramid ends in a 3x3 convolution, and RoIAlign then averages a few of its values per bin. Both are linear,
 so that they can change places: the values under the nine taps of the kernel are averaged first, and the kernel is applied
-once per bin. At ResNet-50's size a clip has many more cells than bins: docs/speed.md.
+once per bin. At ResNet-50's size the finest levels have many more cells than a clip has bins. A level where that does not
+pay, for its cells are few or nearly all proposals belong to it, is convolved as a whole when they come: docs/speed.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effvis.config import ModelConfig
 from effvis.model.backbone import TinyBackbone
 from effvis.model.efficientvis import BaseFeatures, EfficientVIS, _joined
 from effvis.model.roi_align import pooling_weights
@@ -21,6 +24,8 @@ from effvis.model.roi_align import pooling_weights
 SAMPLING_RATIO, CANONICAL_SIZE, CANONICAL_LEVEL = 2, 224.0, 4  # of effvis.model.roi_align.multilevel_roi_align
 # What nine taps make of so many bins is held at once: 14 MB at 256 channels, which the caches still hold.
 BINS_AT_ONCE = 1568
+# Averaging under nine taps takes as long as the convolution of a bin, so that a bin costs as much as two cells of a map.
+CELLS_PER_BIN = 2
 
 
 class ForInference(EfficientVIS):
@@ -47,37 +52,72 @@ class ForInference(EfficientVIS):
         return BaseFeatures(pyramid, clips, frames, height, width)
 
 
+@dataclass(frozen=True)
+class UnfinishedFeatures(BaseFeatures):
+    """Base features of which levels may lack their last convolution.
+
+    Attributes:
+        waiting: of each level the convolution that it lacks, or None. It and ``pyramid`` change when a level is convolved.
+    """
+
+    waiting: list[nn.Conv2d | None]
+
+    def select(self, clips: slice) -> UnfinishedFeatures:
+        return UnfinishedFeatures(**vars(super().select(clips)), waiting=list(self.waiting))
+
+    def finish(self, level: int) -> None:
+        """Convolves a level as a whole."""
+        self.pyramid[level] = self.waiting[level](self.pyramid[level])
+        self.waiting[level] = None
+
+
 class PoolingFirst(ForInference):
-    """Its base features are those before the last convolution of each level."""
+    """Its base features are those before the last convolution of each level, until it pays to convolve a level."""
 
     def __init__(self, model: EfficientVIS, pixels_at_once: int):
         super().__init__(model, pixels_at_once)
         self.convolutions = _detach_last_convolutions(self.backbone)
 
-    def _crop(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
+    def features(self, frames_BTCHW: Tensor) -> UnfinishedFeatures:
+        return UnfinishedFeatures(**vars(super().features(frames_BTCHW)), waiting=list(self.convolutions))
+
+    def _crop(self, features: UnfinishedFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
         clips, queries, frames = boxes_BNT4.shape[:3]
         by_frame = boxes_BNT4.transpose(1, 2).reshape(clips * frames, queries, 4)
-        pooled = convolved_regions(features.pyramid, self.backbone.strides, self.convolutions, by_frame, size)
+        for level, (here, lacking) in enumerate(zip(self._boxes_of_levels(by_frame), features.waiting, strict=True)):
+            # As if the boxes of all interactions and of the masks belonged to the levels of these.
+            bins = here * bins_of_a_tracklet(self.config)
+            if lacking is not None and bins * CELLS_PER_BIN > features.pyramid[level][:, 0].numel():
+                features.finish(level)
+        pooled = convolved_regions(features.pyramid, self.backbone.strides, features.waiting, by_frame, size)
         return pooled.view(clips, frames, queries, size * size, -1).transpose(1, 2)
+
+    def _boxes_of_levels(self, boxes_FN4: Tensor) -> list[int]:
+        strides = self.backbone.strides
+        return torch.bincount(_levels(boxes_FN4, strides).flatten(), minlength=len(strides)).tolist()
+
+
+def bins_of_a_tracklet(config: ModelConfig) -> int:
+    """In each frame, over all interactions and its mask."""
+    return config.iterations * config.roi_size**2 + config.mask_roi_size**2
 
 
 def pooling_first_pays(model: EfficientVIS, input_size: tuple[int, int]) -> bool:
     """Whether the clip's proposals, and the masks of all tracklets, have fewer bins than its pyramid has cells."""
     height, width = input_size
     cells = sum(-(-height // stride) * -(-width // stride) for stride in model.backbone.strides)
-    config = model.config
-    return config.queries * (config.iterations * config.roi_size**2 + config.mask_roi_size**2) < cells
+    return model.config.queries * bins_of_a_tracklet(model.config) < cells
 
 
 def convolved_regions(
-    maps: Sequence[Tensor], strides: Sequence[int], convolutions: Sequence[nn.Conv2d], boxes_FN4: Tensor, size: int
+    maps: Sequence[Tensor], strides: Sequence[int], convolutions: Sequence[nn.Conv2d | None], boxes_FN4: Tensor, size: int
 ) -> Tensor:
     """``multilevel_roi_align`` of what 3x3 convolutions make of maps, each convolved at the bins of its own boxes alone.
 
     Args:
         maps: per level (F, C, H_l, W_l), finest first, in channels_last.
         strides: input pixels per feature pixel of each level, powers of two.
-        convolutions: of each level, with padding 1.
+        convolutions: of each level, with padding 1; None where the map is convolved already.
         boxes_FN4: N boxes per frame, xyxy in input pixels.
 
     Returns:
@@ -88,16 +128,28 @@ def convolved_regions(
     pooled = maps[0].new_empty(frames * boxes, size, size, maps[0].shape[1])
     for level, (feature, stride, convolution) in enumerate(zip(maps, strides, convolutions, strict=True)):
         mine = (level_R == level).nonzero()[:, 0]
-        # The kernel as a matrix: a row per output channel, columns by tap and input channel.
-        kernel = convolution.weight.permute(0, 2, 3, 1).flatten(1)
         for rois in mine.split(max(1, BINS_AT_ONCE // size**2)):
             rows, columns = pooling_weights(
                 boxes_FN4.flatten(0, 1)[rois], feature.shape[-2:], (size, size), 1.0 / stride, SAMPLING_RATIO, True)
-            # Samples beyond the frame count as zero, and have no part of the bias either.
-            share = rows.sum(dim=-1)[:, :, None] * columns.sum(dim=-1)[:, None, :]
-            taps = _pool_under_taps(feature, (rois // boxes).tolist(), rows.to(feature.dtype), columns.to(feature.dtype))
-            pooled[rois] = (F.linear(taps, kernel) + convolution.bias * share[..., None]).to(pooled.dtype)
+            found = _pool(convolution, feature, (rois // boxes).tolist(), rows.to(feature.dtype), columns.to(feature.dtype))
+            pooled[rois] = found.to(pooled.dtype)
     return pooled.view(frames, boxes, size, size, -1)
+
+
+def _pool(
+    convolution: nn.Conv2d | None, feature_FCHW: Tensor, frames: Sequence[int], rows_RPH: Tensor, columns_RQW: Tensor
+) -> Tensor:
+    """Averages of the convolved map: (R, P, Q, C)."""
+    if convolution is None:
+        return _pool_windows(feature_FCHW, frames, rows_RPH, columns_RQW)
+    bins, channels = rows_RPH.shape[1], feature_FCHW.shape[1]
+    taps = _pool_windows(feature_FCHW, frames, _shifted(rows_RPH), _shifted(columns_RQW))
+    by_tap = taps.view(-1, bins, 3, bins, 3, channels).transpose(2, 3).reshape(-1, bins, bins, 9 * channels)
+    # The kernel as a matrix: a row per output channel, columns by tap and input channel.
+    kernel = convolution.weight.permute(0, 2, 3, 1).flatten(1)
+    # Samples beyond the frame count as zero, and have no part of the bias either.
+    share = rows_RPH.sum(dim=-1)[:, :, None] * columns_RQW.sum(dim=-1)[:, None, :]
+    return F.linear(by_tap, kernel) + convolution.bias * share[..., None]
 
 
 def _levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
@@ -108,23 +160,21 @@ def _levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     return (wanted - finest).clamp(0, len(strides) - 1).long()
 
 
-def _pool_under_taps(feature_FCHW: Tensor, frames: Sequence[int], rows_RPH: Tensor, columns_RQW: Tensor) -> Tensor:
-    """What each bin's average is where the map is shifted by each of the nine taps: (R, P, Q, 9 * C).
+def _pool_windows(feature_FCHW: Tensor, frames: Sequence[int], rows_RPH: Tensor, columns_RQW: Tensor) -> Tensor:
+    """What the weights of R regions, each in its frame, make of the map: (R, P, Q, C).
 
     A region's products are small enough for the caches, but too small to share among threads.
     """
     feature_FHWC = feature_FCHW.permute(0, 2, 3, 1)
-    channels, bins = feature_FHWC.shape[-1], rows_RPH.shape[1]
-    rows, columns = _shifted(rows_RPH), _shifted(columns_RQW)
-    taps = feature_FHWC.new_empty(len(frames), 3 * bins, 3 * bins, channels)
+    channels, (regions, bins) = feature_FHWC.shape[-1], rows_RPH.shape[:2]
+    pooled = feature_FHWC.new_empty(regions, bins, columns_RQW.shape[1], channels)
     with _one_thread():
         for r, (frame, (top, bottom), (left, right)) in enumerate(
-                zip(frames, _extents(rows), _extents(columns), strict=True)):
+                zip(frames, _extents(rows_RPH), _extents(columns_RQW), strict=True)):
             window = feature_FHWC[frame, top:bottom, left:right].flatten(1)
-            by_rows = torch.mm(rows[r, :, top:bottom], window).view(3 * bins, -1, channels)
-            torch.matmul(columns[r, :, left:right], by_rows, out=taps[r])
-    by_tap = taps.view(-1, bins, 3, bins, 3, channels).transpose(2, 3)
-    return by_tap.reshape(-1, bins, bins, 9 * channels)
+            by_rows = torch.mm(rows_RPH[r, :, top:bottom], window).view(bins, -1, channels)
+            torch.matmul(columns_RQW[r, :, left:right], by_rows, out=pooled[r])
+    return pooled
 
 
 def _shifted(weights_RPL: Tensor) -> Tensor:
