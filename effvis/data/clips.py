@@ -178,6 +178,8 @@ class ClipPairs:
 
 def _stacked(clips_TCHW: list[Tensor]) -> Tensor:
     """(B, T, 3, H, W), in memory as decoded: parting the three values of a pixel takes three times as long."""
+    if len(clips_TCHW) == 1:
+        return clips_TCHW[0][None]
     return torch.stack([frames.permute(0, 2, 3, 1) for frames in clips_TCHW]).permute(0, 1, 4, 2, 3)
 
 

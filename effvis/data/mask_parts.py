@@ -16,6 +16,9 @@ from effvis.data.masks import RLE, run_lengths
 MASK_CACHE_BYTES = 2**29
 # What Python needs for a mask that is kept, beside its bits.
 ENTRY_BYTES = 400
+# A resized pixel belongs to the mask from 127.5 of 255 on, which Pillow rounds up: eight and seven times that.
+HALF_OF_EIGHT, HALF_OF_SEVEN = 1020, 893
+OF_SEVENTHS = np.array([round(255 * sevenths / 7) for sevenths in range(8)], np.uint16)
 
 
 class MaskPart(NamedTuple):
@@ -62,12 +65,39 @@ def mask_part(rle: RLE, box_4: np.ndarray, size: tuple[int, int]) -> MaskPart:
     height, width = rle["size"]
     if (height, width) == size:
         return MaskPart(top, left, coco_mask.decode(rle)[top:bottom, left:right].view(bool))
+    if (height, width) == (2 * size[0], 2 * size[1]) and min(size) > 1:
+        return _halved(rle, box_4, size)
     x, y = _Span.around(left, right, width, size[1]), _Span.around(top, bottom, height, size[0])
     # Columns first, as in an RLE. Pillow resizes along x before it resizes along y, and rounds between: so do these two.
-    columns = Image.fromarray(_decode_columns(rle, x, y))
+    columns = Image.fromarray(_decode_columns(rle, x, y, inside=255))
     columns = columns.resize((y.read, x.made), Image.Resampling.BILINEAR, (0, x.offset, y.read, x.offset + x.source))
     columns = columns.resize((y.made, x.made), Image.Resampling.BILINEAR, (y.offset, 0, y.offset + y.source, x.made))
     return MaskPart(y.first, x.first, np.asarray(columns).T >= 128)
+
+
+def _halved(rle: RLE, box_4: np.ndarray, size: tuple[int, int]) -> MaskPart:
+    """``mask_part`` for half the size, which most data sets have: three times as fast as Pillow, to the same pixels.
+
+    Bilinear weights are then 1, 3, 3, 1 of four pixels, and 3, 3, 1 of three at the image's edges.
+    """
+    left, top, right, bottom = (int(side) for side in box_4)
+    x, y = _Span.half(left, right, size[1]), _Span.half(top, bottom, size[0])
+    columns = _decode_columns(rle, x, y, inside=1)
+    for edge in y.edges(size[0]):
+        columns[:, edge] = 0  # beyond the image, where a run passes that goes on in the next column
+    a, b, c, d = (columns[tap : tap + 2 * x.made : 2] for tap in range(4))
+    weighted = a + 3 * (b + c) + d
+    values = (255 * weighted.astype(np.uint16) + 4) >> 3  # Pillow rounds between the axes, halves up
+    for edge in x.edges(size[1]):
+        values[edge] = OF_SEVENTHS[weighted[edge]]
+    # Copied apart first: NumPy adds neighbours in memory several times faster than every other number.
+    even, odd = values[:, ::2].copy(), values[:, 1::2].copy()
+    a, b, c, d = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]
+    weighted = a + 3 * (b + c) + d
+    inside = weighted >= HALF_OF_EIGHT
+    for edge in y.edges(size[0]):
+        inside[:, edge] = weighted[:, edge] >= HALF_OF_SEVEN
+    return MaskPart(y.first, x.first, inside.T)
 
 
 class _Span(NamedTuple):
@@ -97,17 +127,29 @@ class _Span(NamedTuple):
         return cls(first=first * step_made, made=(last - first) * step_made, start=start, read=end - start,
                    source=(last - first) * step, offset=first * step - start)
 
+    @classmethod
+    def half(cls, low: int, high: int, resized: int) -> _Span:
+        """Of twice the length: each pixel of the result is made from two, their neighbours, and what lies beyond an edge."""
+        first, last = max(low - 2, 0) // 2, min(high // 2 + 2, resized)
+        made = last - first
+        return cls(first=first, made=made, start=2 * first - 1, read=2 * made + 2, source=2 * made, offset=1)
 
-def _decode_columns(rle: RLE, x: _Span, y: _Span) -> np.ndarray:
-    """The pixels that the spans look at, as uint8 (columns, rows) of 0 and 255; outside them the mask is empty."""
+    def edges(self, resized: int) -> list[int]:
+        """Where in what is made the first and the last pixel of the whole axis are, if they are."""
+        return [0] * (self.first == 0) + [-1] * (self.first + self.made == resized)
+
+
+def _decode_columns(rle: RLE, x: _Span, y: _Span, inside: int) -> np.ndarray:
+    """The pixels that the spans look at, as uint8 (columns, rows) of 0 and ``inside``; outside them the mask is empty."""
+    height = rle["size"][0]
     ends = np.cumsum(run_lengths(rle["counts"]))
     runs_R2 = ends[: len(ends) // 2 * 2].reshape(-1, 2)  # where the mask's runs begin and end
     runs_R2 = runs_R2[runs_R2[:, 0] < runs_R2[:, 1]]
     runs_R2[:, 1] -= 1  # the last pixel: what follows it may be in another column
-    column, row = np.divmod(runs_R2, rle["size"][0])
-    place_R2 = (column - x.start) * y.read + row - y.start
+    # With c the column, (c - x.start) * y.read + row - y.start, where row is the place less c * height.
+    place_R2 = runs_R2 + runs_R2 // height * (y.read - height) - (x.start * y.read + y.start)
     place_R2[:, 1] += 1
-    values = np.zeros(place_R2.size + 1, np.uint8)
-    values[1::2] = 255
-    lengths = np.diff(place_R2.ravel(), prepend=0, append=x.read * y.read)
-    return np.repeat(values, lengths).reshape(x.read, y.read)
+    bounds = np.concatenate(([0], place_R2.ravel(), [x.read * y.read]))
+    values = np.zeros(bounds.size - 1, np.uint8)
+    values[1::2] = inside
+    return np.repeat(values, bounds[1:] - bounds[:-1]).reshape(x.read, y.read)

@@ -78,18 +78,21 @@ def run_lengths(counts: str) -> np.ndarray:
     Raises:
         ValueError: the string is no such encoding.
     """
-    digits = np.frombuffer(counts.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
-    if not digits.size or digits.min() < 0 or digits.max() > 63:
+    digits = np.frombuffer(counts.encode("ascii", "replace"), np.uint8) - np.uint8(48)
+    if not digits.size or digits.max() > 63:
         raise ValueError("counts is not a COCO run-length string")
-    is_last = (digits & 0x20) == 0
-    if not is_last[-1]:
+    last = np.flatnonzero(digits < 32)
+    if not last.size or last[-1] != digits.size - 1:
         raise ValueError("counts ends in the middle of a number")
-    starts = np.flatnonzero(np.concatenate(([True], is_last[:-1])))
-    place = np.arange(digits.size) - np.repeat(starts, np.diff(np.append(starts, digits.size)))
-    if place.max() > 7:
+    lengths = last - np.concatenate(([-1], last[:-1]))
+    if lengths.max() > 8:
         raise ValueError("counts holds a number that is too large")
-    runs = np.add.reduceat((digits & 0x1F) << (5 * place), starts)
-    runs -= ((digits[is_last] & 0x10) != 0).astype(np.int64) << (5 * (place[is_last] + 1))
+    runs = (digits[last] ^ 16).astype(np.int64) - 16
+    longer, place = np.flatnonzero(lengths > 1), 1
+    while longer.size:
+        runs[longer] = runs[longer] * 32 + (digits[last[longer] - place] & 31)
+        place += 1
+        longer = longer[lengths[longer] > place]
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     return runs

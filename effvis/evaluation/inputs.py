@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pydantic_core import from_json
 from effvis.errors import UserError
 from effvis.evaluation import rle_json
 
+COUNTS, SIZE = itemgetter("counts"), itemgetter("size")
 Group = tuple[int, int]  # video id, category id
 
 
@@ -186,14 +188,15 @@ def _truth(annotation: dict, frame_size: tuple[int, int], known: set, where: str
     return Truth(key, annotation["id"], bool(crowd), float(np.mean(areas)) if areas else 0.0, masks)
 
 
-def _checked(segmentations: Sequence, check: Callable, known: set[tuple], where: str, key: str) -> Sequence[Mapping | None]:
+def _checked(segmentations: Sequence, check: Callable, known: set, where: str, key: str) -> Sequence[Mapping | None]:
     """What ``check(mask, where, key)`` makes of each mask that is there.
 
     Nearly all masks are alike, and looking at each closely takes longer than decoding it: those whose type of counts
-    and size are among the ``known`` good ones pass at once.
+    and size, as it is written, are among the ``known`` good ones pass at once.
     """
     try:
-        kinds = {(type(mask["counts"]), *mask["size"], *map(type, mask["size"])) for mask in segmentations if mask}
+        present = [mask for mask in segmentations if mask]
+        kinds = set(map(type, map(COUNTS, present))) | set(map(repr, map(SIZE, present)))
     except (TypeError, KeyError):
         kinds = set()
     else:

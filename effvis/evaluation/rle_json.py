@@ -51,7 +51,7 @@ def _constant(name: str, arrays: Iterator[np.ndarray]) -> Any:
 
 def _integer_lists(texts: Sequence[bytes]) -> list[np.ndarray] | None:
     """The integers of each comma-separated text; None where the plain reader should have a look: odd or huge numbers."""
-    arrays = []
+    arrays, scratch = [], _Scratch()
     for start in range(0, len(texts), MASKS_AT_ONCE):
         batch = texts[start : start + MASKS_AT_ONCE]
         if any(space in text for text in batch for space in WHITE_SPACE):
@@ -59,40 +59,56 @@ def _integer_lists(texts: Sequence[bytes]) -> list[np.ndarray] | None:
             if any(re.search(rb"\d\s+\d", text) for text in batch):
                 return None
             batch = [text.translate(None, WHITE_SPACE) for text in batch]
-        found = _integers(batch)
+        found = _integers(batch, scratch)
         if found is None:
             return None
         arrays += found
     return arrays
 
 
-def _integers(texts: Sequence[bytes]) -> list[np.ndarray] | None:
+class _Scratch:
+    """Memory for intermediate arrays, used again for each batch: new memory costs more than what is computed in it."""
+
+    def __init__(self):
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def __call__(self, name: str, size: int, dtype: type) -> np.ndarray:
+        """An uninitialised array, which is good until the next call for this name."""
+        if name not in self._arrays or self._arrays[name].size < size:
+            self._arrays[name] = np.empty(size * 5 // 4, dtype)
+        return self._arrays[name][:size]
+
+
+def _integers(texts: Sequence[bytes], scratch: _Scratch) -> list[np.ndarray] | None:
     """The comma-separated numbers, as int32; None if something else is there, or one is empty or has too many digits."""
-    characters = np.frombuffer(b",".join([*texts, b""]), np.uint8)
-    is_comma = characters == COMMA
-    # Multiplying is a tenth of the time of choosing.
-    values = (characters - np.uint8(ZERO)) * ~is_comma
+    # A number of our own in front, left out below, has as many digits as are looked at before each comma.
+    characters = np.frombuffer(b",".join([b"00", *texts, b""]), np.uint8)
+    is_comma = np.equal(characters, COMMA, out=scratch("is", characters.size, np.bool_))
     commas = np.flatnonzero(is_comma)
-    digits = commas.copy()
-    digits[1:] -= commas[:-1] + 1
-    if values.max() > 9 or digits.min() < 1 or digits.max() > MOST_DIGITS:
+    values = np.subtract(characters, np.uint8(ZERO), out=scratch("values", characters.size, np.uint8))
+    digits = np.subtract(commas[1:], commas[:-1] + 1, out=scratch("digits", commas.size - 1, np.int64))
+    foreign = np.count_nonzero(np.greater(values, 9, out=is_comma)) - commas.size
+    if foreign or digits.min() < 1 or digits.max() > MOST_DIGITS:
         return None
-    numbers = _last_three_digits(values, is_comma)[commas - 1].astype(np.int32)
+    numbers = _last_three_digits(values, commas[1:], digits, scratch).astype(np.int32)
     longer, place = np.flatnonzero(digits > 3), 3
     while longer.size:
-        numbers[longer] += values[commas[longer] - 1 - place] * np.int32(10**place)
+        numbers[longer] += values[commas[longer + 1] - 1 - place] * np.int32(10**place)
         place += 1
         longer = longer[digits[longer] > place]
-    ends = np.searchsorted(commas, list(accumulate(len(text) + 1 for text in texts)))
-    return [numbers[first:end] for first, end in pairwise([0, *ends])]
+    bounds = np.searchsorted(commas[1:], list(accumulate((len(text) + 1 for text in texts), initial=3)))
+    return [numbers[first:end] for first, end in pairwise(bounds)]
 
 
-def _last_three_digits(values: np.ndarray, is_comma: np.ndarray) -> np.ndarray:
-    """The number, int16, that at most three digits make whose last one stands at each character; commas have the value 0.
-
-    Nearly all counts have no more, and doing all characters alike is cheaper than choosing.
-    """
-    numbers = values.astype(np.int16)
-    numbers[1:] += values[:-1] * np.int16(10)
-    numbers[2:] += values[:-2] * ~is_comma[1:-1] * np.int16(100)
+def _last_three_digits(values: np.ndarray, commas: np.ndarray, digits: np.ndarray, scratch: _Scratch) -> np.ndarray:
+    """The number, int16, that at most three digits before each comma make; nearly all counts have no more."""
+    numbers, few = scratch("numbers", commas.size, np.int16), scratch("few", commas.size, np.int8)
+    few[:] = digits
+    place, one = np.subtract(commas, 1, out=scratch("place", commas.size, np.int64)), scratch("one", commas.size, np.uint8)
+    numbers[:] = values.take(place, out=one, mode="clip")
+    for fewer, ten in ((1, 10), (2, 100)):
+        place -= 1
+        values.take(place, out=one, mode="clip")
+        one *= np.greater(few, fewer, out=scratch("more", commas.size, np.bool_))
+        numbers += np.multiply(one, np.int16(ten), out=scratch("tens", commas.size, np.int16), dtype=np.int16)
     return numbers
