@@ -131,8 +131,7 @@ def convolved_regions(
         for rois in mine.split(max(1, BINS_AT_ONCE // size**2)):
             rows, columns = pooling_weights(
                 boxes_FN4.flatten(0, 1)[rois], feature.shape[-2:], (size, size), 1.0 / stride, SAMPLING_RATIO, True)
-            found = _pool(convolution, feature, (rois // boxes).tolist(), rows.to(feature.dtype), columns.to(feature.dtype))
-            pooled[rois] = found.to(pooled.dtype)
+            pooled[rois] = _pool(convolution, feature, (rois // boxes).tolist(), rows, columns).to(pooled.dtype)
     return pooled.view(frames, boxes, size, size, -1)
 
 
@@ -145,7 +144,7 @@ def _pool(
     bins, channels = rows_RPH.shape[1], feature_FCHW.shape[1]
     taps = _pool_windows(feature_FCHW, frames, _shifted(rows_RPH), _shifted(columns_RQW))
     by_tap = taps.view(-1, bins, 3, bins, 3, channels).transpose(2, 3).reshape(-1, bins, bins, 9 * channels)
-    # The kernel as a matrix: a row per output channel, columns by tap and input channel.
+    # The kernel as a matrix: a row per output channel, columns by tap and input channel. A view: it is in channels_last.
     kernel = convolution.weight.permute(0, 2, 3, 1).flatten(1)
     # Samples beyond the frame count as zero, and have no part of the bias either.
     share = rows_RPH.sum(dim=-1)[:, :, None] * columns_RQW.sum(dim=-1)[:, None, :]
@@ -166,6 +165,7 @@ def _pool_windows(feature_FCHW: Tensor, frames: Sequence[int], rows_RPH: Tensor,
     A region's products are small enough for the caches, but too small to share among threads.
     """
     feature_FHWC = feature_FCHW.permute(0, 2, 3, 1)
+    rows_RPH, columns_RQW = rows_RPH.to(feature_FHWC.dtype), columns_RQW.to(feature_FHWC.dtype)
     channels, (regions, bins) = feature_FHWC.shape[-1], rows_RPH.shape[:2]
     pooled = feature_FHWC.new_empty(regions, bins, columns_RQW.shape[1], channels)
     with _one_thread():
