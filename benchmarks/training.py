@@ -84,7 +84,7 @@ def work(case: str, split: Path, epochs_before: int) -> None:
         pairs.batch(step)
     torch.manual_seed(0)
     model, losses = (vistr if case == "VisTR" else efficientvis)(clip_length)
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-4, weight_decay=1e-4)
+    optimizer = _optimizer(model.train())
     for step, _ in enumerate(sys.stdin):
         times = [time.process_time()]
         batch = pairs.batch(step)
@@ -100,6 +100,22 @@ def work(case: str, split: Path, epochs_before: int) -> None:
         seconds = [after - before for before, after in zip(times, times[1:], strict=False)]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"seconds": seconds, "loss": total.item(), "peak": peak}), flush=True)
+
+
+def _optimizer(model: Any) -> Any:
+    """The one that the checkout's trainer has."""
+    import torch
+
+    from effvis.training import loop
+
+    if not hasattr(loop, "optimizer_of"):  # the first versions had this one, inside their trainer
+        return torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
+    from effvis.config import OptimisationConfig
+
+    optimizer = loop.optimizer_of(model, OptimisationConfig(weight_decay=1e-4))
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-4
+    return optimizer
 
 
 class Worker:

@@ -29,7 +29,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu_(self.norm1(self.conv1(x)))
-        return F.relu_(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = self.norm2(self.conv2(y))
+        y += self.shortcut(x)
+        return F.relu_(y)
 
 
 class TinyBody(nn.Module):
@@ -81,7 +83,9 @@ class TinyBackbone(TinyBody):
         fused = None
         for lateral, level in zip(reversed(self.lateral), reversed(self.levels(frames_FCHW)[1:]), strict=True):
             here = lateral(level)
-            fused = here if fused is None else here + F.interpolate(fused, size=here.shape[-2:], mode="nearest")
+            if fused is not None:
+                here += F.interpolate(fused, size=here.shape[-2:], mode="nearest")
+            fused = here
         return [self.output(fused)]
 
 

@@ -30,7 +30,7 @@ class FPN(nn.Module):
             here = lateral(level)
             if coarser is not None:
                 # To the finer level's own size: where that is odd, it is not twice the coarser one's.
-                here = here + F.interpolate(coarser, size=here.shape[-2:], mode="nearest")
+                here += F.interpolate(coarser, size=here.shape[-2:], mode="nearest")
             outputs.append(output(here))
             coarser = here
         return outputs[::-1]

@@ -62,7 +62,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu_(self.bn1(self.conv1(x)))
-        return F.relu_(self.bn2(self.conv2(y)) + (x if self.downsample is None else self.downsample(x)))
+        y = self.bn2(self.conv2(y))
+        y += x if self.downsample is None else self.downsample(x)
+        return F.relu_(y)
 
 
 class Bottleneck(nn.Module):
@@ -85,7 +87,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu_(self.bn1(self.conv1(x)))
         y = F.relu_(self.bn2(self.conv2(y)))
-        return F.relu_(self.bn3(self.conv3(y)) + (x if self.downsample is None else self.downsample(x)))
+        y = self.bn3(self.conv3(y))
+        y += x if self.downsample is None else self.downsample(x)
+        return F.relu_(y)
 
 
 # Kind of block and blocks per stage.

@@ -69,7 +69,7 @@ def train(
         FloatingPointError: the loss is not finite.
         UserError: a batch has fewer pairs than parts.
     """
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay, fused=True)
+    optimizer = optimizer_of(model, config)
     scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=config.precision == "fp16")
     done = 0
     if resume is not None:
@@ -102,6 +102,11 @@ def train(
             step=step + 1, total_steps=steps, epoch=(step + 1) / len(pairs), videos_seen=(step + 1) * pairs.batch_size,
             lr=learning_rate(config, step, len(pairs)),
             losses={name: value.item() for name, value in losses.items()} | {"total": total.item()}, state=state)
+
+
+def optimizer_of(model: nn.Module, config: OptimisationConfig) -> torch.optim.AdamW:
+    """Whose groups know their learning rate before the schedule, ``full_lr``."""
+    return torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay, fused=True)
 
 
 def _schedule(config: OptimisationConfig, step: int, steps_per_epoch: int) -> float:
