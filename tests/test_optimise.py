@@ -91,9 +91,11 @@ def cells_per_bin(request, monkeypatch):
 
 
 @pytest.mark.parametrize("pool_first", [True, False])
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "tiny"])
-def test_results_are_those_of_the_plain_network(backbone, pool_first, cells_per_bin):
-    model = resnet_model(backbone)
+@pytest.mark.parametrize("backbone, changes", [
+    # The body's finest level has 64 channels, as the pyramid then has: it is left as it is where no box looks.
+    ("resnet18", {}), ("resnet18", {"hidden_dim": 64}), ("resnet50", {}), ("tiny", {})], ids=str)
+def test_results_are_those_of_the_plain_network(backbone, changes, pool_first, cells_per_bin):
+    model = resnet_model(backbone, **changes)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     fast = optimised(model, (75, 101), pool_first=pool_first)
     assert isinstance(fast, PoolingFirst) == pool_first
@@ -167,6 +169,37 @@ def test_a_level_is_convolved_as_a_whole_when_enough_boxes_belong_to_it():
     assert features.waiting == [None, *model.convolutions[1:]] and features.select(slice(0, 1)).waiting == features.waiting
     assert [a is b for a, b in zip(before, features.pyramid, strict=True)] == [False, True, True, True]
     torch.testing.assert_close(again[:, :1], pooled[:, :1], atol=1e-5, rtol=1e-5)
+
+
+def test_the_finest_level_is_made_in_the_frames_where_a_box_looks_at_it():
+    model = resnet_model("resnet18", hidden_dim=64)
+    fast, plain = optimised(model, (75, 101), pool_first=True), optimised(model, (75, 101), pool_first=False)
+    features, expected = fast.features(frames()), plain.features(frames())
+    large, small = [-300.0, -300, 700, 700], [10.0, 10, 40, 40]
+
+    def crop(*boxes_of_frames):
+        boxes_BNT4 = torch.tensor([[boxes_of_frames]])
+        torch.testing.assert_close(
+            fast._crop(features, boxes_BNT4, 4), plain._crop(expected, boxes_BNT4, 4), atol=1e-4, rtol=1e-4)
+        return features.unmerged.left_F.tolist()
+
+    assert crop(large, large, large) == [True, True, True]
+    assert crop(large, small, large) == [True, False, True]
+    assert crop(large, small, small) == [True, False, False]  # no frame is made twice: its values would be others'
+    # What is made in the features of some clips is made in those of all: they share the maps.
+    same = features.select(slice(0, 1))
+    same.merge(torch.tensor([True, False, False]))
+    assert crop(small, small, small) == [False, False, False]
+
+
+def test_a_finest_level_that_is_convolved_as_a_whole_is_made_first():
+    model = resnet_model("resnet18", hidden_dim=64)
+    fast, plain = optimised(model, (75, 101), pool_first=True), optimised(model, (75, 101), pool_first=False)
+    features, expected = fast.features(frames()), plain.features(frames())
+    features.finish(1)  # the coarser level as it was is still needed
+    features.finish(0)
+    for level in (0, 1):
+        torch.testing.assert_close(features.pyramid[level], expected.pyramid[level], atol=1e-4, rtol=1e-4)
 
 
 def test_it_is_pooled_first_where_frames_are_large():

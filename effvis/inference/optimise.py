@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from effvis.inference.pooling_first import ForInference, PoolingFirst, pooling_first_pays
+from effvis.inference.scratch import MomentaryLinear
+from effvis.inference.winograd import put_winograd
+from effvis.model.dynamic_conv import DynamicConv
 from effvis.model.efficientvis import EfficientVIS
 from effvis.model.resnet import FrozenBatchNorm2d
 from effvis.model.vistr import VisTR
@@ -48,6 +51,9 @@ def optimised(
         fast = (PoolingFirst if pool_first else ForInference)(fast, pixels_at_once)
     else:
         fast.body = _FramesInParts(fast.body, pixels_at_once)
+    if on_processor and precision == "fp32":
+        put_winograd(fast)
+        _put_filters_in_scratch(fast)
     if precision == "bf16":
         in_half_precision(fast)
     return fast
@@ -86,6 +92,13 @@ def _fold_normalisation(module: nn.Module) -> None:
             setattr(module, name, nn.Identity())
     for _, child in children:
         _fold_normalisation(child)
+
+
+def _put_filters_in_scratch(model: nn.Module) -> None:
+    """The filters of a clip's tracklets are 47 MB at the paper's size, and are used at once."""
+    for module in model.modules():
+        if isinstance(module, DynamicConv):
+            module.filters = MomentaryLinear(module.filters)
 
 
 def _put_channels_last(model: nn.Module) -> None:

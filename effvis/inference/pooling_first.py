@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvis.config import ModelConfig
-from effvis.model.backbone import TinyBackbone
+from effvis.inference.unfinished import UnfinishedFeatures, UnmergedFrames, detach_last_convolutions, leave_finest_lateral
 from effvis.model.efficientvis import BaseFeatures, EfficientVIS, _joined
 from effvis.model.roi_align import pooling_weights
 
@@ -52,49 +51,38 @@ class ForInference(EfficientVIS):
         return BaseFeatures(pyramid, clips, frames, height, width)
 
 
-@dataclass(frozen=True)
-class UnfinishedFeatures(BaseFeatures):
-    """Base features of which levels may lack their last convolution.
-
-    Attributes:
-        waiting: of each level the convolution that it lacks, or None. It and ``pyramid`` change when a level is convolved.
-    """
-
-    waiting: list[nn.Conv2d | None]
-
-    def select(self, clips: slice) -> UnfinishedFeatures:
-        return UnfinishedFeatures(**vars(super().select(clips)), waiting=list(self.waiting))
-
-    def finish(self, level: int) -> None:
-        """Convolves a level as a whole."""
-        self.pyramid[level] = self.waiting[level](self.pyramid[level])
-        self.waiting[level] = None
-
-
 class PoolingFirst(ForInference):
     """Its base features are those before the last convolution of each level, until it pays to convolve a level."""
 
     def __init__(self, model: EfficientVIS, pixels_at_once: int):
         super().__init__(model, pixels_at_once)
-        self.convolutions = _detach_last_convolutions(self.backbone)
+        self.whole = detach_last_convolutions(self.backbone)
+        # A tuple: bins need the kernels as they are, even where a level as a whole is convolved otherwise (winograd.py).
+        self.convolutions = tuple(self.whole)
+        self.finest_lateral = leave_finest_lateral(self.backbone)
 
     def features(self, frames_BTCHW: Tensor) -> UnfinishedFeatures:
-        return UnfinishedFeatures(**vars(super().features(frames_BTCHW)), waiting=list(self.convolutions))
+        features = super().features(frames_BTCHW)
+        unmerged = None
+        if self.finest_lateral is not None:
+            finest_FCHW, coarser_FCHW = features.pyramid[:2]
+            left_F = torch.ones(len(finest_FCHW), dtype=torch.bool, device=finest_FCHW.device)
+            unmerged = UnmergedFrames(left_F, coarser_FCHW, self.finest_lateral)
+        return UnfinishedFeatures(**vars(features), waiting=list(self.convolutions), whole=self.whole, unmerged=unmerged)
 
     def _crop(self, features: UnfinishedFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
         clips, queries, frames = boxes_BNT4.shape[:3]
         by_frame = boxes_BNT4.transpose(1, 2).reshape(clips * frames, queries, 4)
-        for level, (here, lacking) in enumerate(zip(self._boxes_of_levels(by_frame), features.waiting, strict=True)):
+        level_FN = _levels(by_frame, self.backbone.strides)
+        features.merge((level_FN == 0).any(dim=1))
+        boxes_of_levels = torch.bincount(level_FN.flatten(), minlength=len(features.waiting)).tolist()
+        for level, (here, lacking) in enumerate(zip(boxes_of_levels, features.waiting, strict=True)):
             # As if the boxes of all interactions and of the masks belonged to the levels of these.
             bins = here * bins_of_a_tracklet(self.config)
             if lacking is not None and bins * CELLS_PER_BIN > features.pyramid[level][:, 0].numel():
                 features.finish(level)
         pooled = convolved_regions(features.pyramid, self.backbone.strides, features.waiting, by_frame, size)
         return pooled.view(clips, frames, queries, size * size, -1).transpose(1, 2)
-
-    def _boxes_of_levels(self, boxes_FN4: Tensor) -> list[int]:
-        strides = self.backbone.strides
-        return torch.bincount(_levels(boxes_FN4, strides).flatten(), minlength=len(strides)).tolist()
 
 
 def bins_of_a_tracklet(config: ModelConfig) -> int:
@@ -200,13 +188,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _detach_last_convolutions(backbone: nn.Module) -> nn.ModuleList:
-    """Takes the last convolution of each level out of a backbone, which then returns what goes into them."""
-    if isinstance(backbone, TinyBackbone):
-        convolutions, backbone.output = nn.ModuleList([backbone.output]), nn.Identity()
-    else:
-        convolutions = backbone.fpn.output
-        backbone.fpn.output = nn.ModuleList(nn.Identity() for _ in convolutions)
-    return convolutions
