@@ -107,7 +107,7 @@ def test_results_are_those_of_the_plain_network(backbone, changes, pool_first, c
 @pytest.mark.parametrize("changes", [
     {"neighbour_crop": "here"}, {"query": "time-shared"}, {"attention": "joint"}, {"dynamic_conv": "still"}], ids=str)
 def test_so_are_those_of_every_variant(changes, cells_per_bin):
-    model = resnet_model("resnet18", **changes)
+    model = resnet_model("resnet18", hidden_dim=64, **changes)
     assert_near(outputs(optimised(model, (75, 101), pool_first=True), frames()), outputs(model, frames()), 1e-4)
 
 
@@ -124,7 +124,7 @@ def test_so_are_those_of_frames_in_parts(monkeypatch, make, pixels):
     assert_near(outputs(optimised(model, (75, 101)), frames()), outputs(model, frames()), 1e-4)
 
 
-@pytest.mark.parametrize("make", [lambda: resnet_model("resnet18"), resnet_vistr], ids=["efficientvis", "vistr"])
+@pytest.mark.parametrize("make", [lambda: resnet_model("resnet18", hidden_dim=64), resnet_vistr], ids=["efficientvis", "vistr"])
 def test_half_precision_comes_near(make):
     model = make()
     expected = outputs(model, frames())
