@@ -70,6 +70,7 @@ class WinogradConv2d(nn.Module):
         self.register_buffer("from_points", torch.kron(evaluation, evaluation).to(dtype), persistent=False)
         self.register_buffer("bias", bias, persistent=False)
 
+    @torch.compiler.disable  # it knows no results that are written to memory of another shape
     @torch.no_grad()
     def forward(self, x_FIHW: Tensor) -> Tensor:
         """(F, I, H, W) to (F, O, H, W) in channels_last."""
