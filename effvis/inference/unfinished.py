@@ -83,7 +83,7 @@ class CoarserLevels(nn.Module):
 
     def __init__(self, fpn: FPN):
         super().__init__()
-        self.fpn, self.finest_lateral = fpn, fpn.lateral[0]
+        self.fpn = fpn
         fpn.lateral, fpn.output = fpn.lateral[1:], fpn.output[1:]
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
@@ -96,10 +96,13 @@ def leave_finest_lateral(backbone: nn.Module) -> nn.Conv2d | None:
     Returns:
         The convolution that is left, if one is.
     """
-    if isinstance(backbone, TinyBackbone) or backbone.fpn.lateral[0].in_channels != backbone.fpn.lateral[0].out_channels:
+    if isinstance(backbone, TinyBackbone):
+        return None
+    lateral = backbone.fpn.lateral[0]
+    if lateral.in_channels != lateral.out_channels:
         return None
     backbone.fpn = CoarserLevels(backbone.fpn)
-    return backbone.fpn.finest_lateral
+    return lateral
 
 
 def detach_last_convolutions(backbone: nn.Module) -> nn.ModuleList:
