@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from effvis.inference.winograd import WinogradConv2d, pays
+from effvis.fast.winograd import WinogradConv2d, pays
 
 # (maps, channels, height, width): one clip's masks at a time, and three frames' maps of the four stages.
 SIZES = {

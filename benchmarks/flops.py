@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from effvis.config import ModelConfig
 from effvis.model.efficientvis import EfficientVIS
 from effvis.model.resnet import ResNet
-from effvis.model.vistr import VisTR, VisTRConfig
+from effvis.vistr.config import VisTRConfig
+from effvis.vistr.model import VisTR
 
 VISTR_SIZE = (300, 540)
 VARIANTS: tuple[dict[str, Any], ...] = (

@@ -48,9 +48,9 @@ from benchmarks.overhead import ROOT, run
 from benchmarks.tracking import Server
 
 if TYPE_CHECKING:
-    from pipeline.config import Params
-    from pipeline.schedule import Job
-    from pipeline.specs import EvalSpec, TrainSpec
+    from pipeline.identity.specs import EvalSpec, TrainSpec
+    from pipeline.scheduling.pool import Job
+    from pipeline.settings.params import Params
 
 TABLE = "tablescale"
 STEPS = 20  # lines of each history: a snapshot of what a real one has when it is brought
@@ -72,8 +72,10 @@ def project(folder: Path, rows: int) -> None:
 
 def plan(folder: Path) -> tuple[Params, list[Job], dict[str, TrainSpec | EvalSpec], float]:
     """Parameters, jobs, specs by key, and the seconds from the files to them."""
-    from pipeline.config import load_params, load_table
-    from pipeline.plan import jobs, plan_rows
+    from pipeline.grid.rows import load_table
+    from pipeline.planning.jobs import jobs
+    from pipeline.planning.plan import plan_rows
+    from pipeline.settings.loading import load_params
 
     began = time.process_time()
     params = load_params(folder / "params.yaml", OVERRIDES)
@@ -89,8 +91,9 @@ def stub(params: Params, spec: TrainSpec | EvalSpec, seconds: float, *, report: 
     from safetensors.numpy import save
 
     from effvis.evaluation.average_precision import METRICS
-    from pipeline.keys import file_sha256
-    from pipeline.store import RunLog, RunStore, write_atomically
+    from pipeline.runs.log import RunLog
+    from pipeline.runs.store import RunStore
+    from pipeline.system.files import file_sha256, write_atomically
 
     store = RunStore(params.runs_dir)
     report({"step": 1, "total": 2})
@@ -115,18 +118,18 @@ def stub(params: Params, spec: TrainSpec | EvalSpec, seconds: float, *, report: 
 
 def hold(seconds: float, *, report: Callable[[Mapping[str, Any]], None]) -> None:
     """Keeps a device until all have a process with the modules of a job."""
+    import pipeline.specs
     import safetensors.numpy
 
     import pipeline.settings
-    import pipeline.specs
 
     time.sleep(seconds)
-    assert safetensors.numpy and pipeline.settings and pipeline.specs
+    assert safetensors.numpy and pipeline.settings.params and pipeline.identity.specs
 
 
 def warm_up(folder: Path, devices: int) -> None:
     """Holds every device at once, for longer the longer the processes take to start."""
-    from pipeline.schedule import Job, run_pool
+    from pipeline.scheduling.pool import Job, run_pool
 
     for seconds in (20.0, 1.0):
         todo = [Job(f"hold-{number}", "train", "warm-up", partial(hold, seconds), folder / "warm-up.txt")
@@ -136,9 +139,9 @@ def warm_up(folder: Path, devices: int) -> None:
 
 def pool(params: Params, todo: list[Job], specs: Mapping[str, TrainSpec | EvalSpec], seconds: float, devices: int) -> float:
     """Seconds that the pool takes for the jobs as stubs, with the board of a terminal and cells as in a grid."""
-    from pipeline import cells
-    from pipeline.board import Board
-    from pipeline.schedule import run_pool
+    from pipeline.runs import cells
+    from pipeline.scheduling.board import Board
+    from pipeline.scheduling.pool import run_pool
 
     stubs = [replace(job, work=partial(stub, params, specs[job.key], seconds)) for job in todo]
     began = time.monotonic()
@@ -157,8 +160,8 @@ def board_seconds(todo: list[Job], devices: int) -> float:
     """Of drawing all jobs once, as many running as there are devices."""
     from rich.console import Console
 
-    from pipeline.board import _table
-    from pipeline.schedule import Status
+    from pipeline.scheduling.board import _table
+    from pipeline.scheduling.pool import Status
 
     statuses = [Status(job, "running" if number < devices else "waiting") for number, job in enumerate(todo)]
     began = time.process_time()
@@ -168,7 +171,7 @@ def board_seconds(todo: list[Job], devices: int) -> float:
 
 def queue_seconds(todo: list[Job], devices: int) -> float:
     """Of choosing all jobs one after the other, on so many devices, of which the one that began first always ends first."""
-    from pipeline.schedule import Queue, Status
+    from pipeline.scheduling.pool import Queue, Status
 
     began = time.process_time()
     queue, running = Queue({job.key: Status(job) for job in todo}), deque()
@@ -183,9 +186,9 @@ def queue_seconds(todo: list[Job], devices: int) -> float:
 
 def measure(folder: Path, rows: int, devices: int, seconds: float, dry: bool) -> dict[str, float]:
     """One number of rows; see the top."""
-    from pipeline.estimate import elapsed
-    from pipeline.schedule import ray_running
-    from pipeline.track import Tracker, sync
+    from pipeline.mlflow_view.sync import Tracker, sync
+    from pipeline.planning.estimate import elapsed
+    from pipeline.scheduling.ray_session import ray_running
 
     project(folder, rows)
     plan(folder)

@@ -27,11 +27,13 @@ from torch import nn
 from effvis.config import InferenceConfig, ModelConfig
 from effvis.data.clips import FrameReader, clip_frames
 from effvis.data.dataset import Category, DatasetIndex, Video
-from effvis.inference import handcraft, predictor, vistr_clip
+from effvis.inference import handcraft, predictor
 from effvis.inference.tracklets import best_results
 from effvis.model.efficientvis import EfficientVIS
 from effvis.model.resnet import ResNet
-from effvis.model.vistr import VisTR, VisTRConfig
+from effvis.vistr import clip as vistr_clip
+from effvis.vistr.config import VisTRConfig
+from effvis.vistr.model import VisTR
 
 PROFILE = Path(__file__).resolve().parents[1] / "experiments" / "profiles" / "paper.yaml"
 CLASSES, CLIP_LENGTH = 40, 36  # YouTube-VIS, and the paper's T on it.

@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.settings import Params
-    from pipeline.specs import TrainSpec
+    from pipeline.identity.specs import TrainSpec
+    from pipeline.settings.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds that a run of a minute may take longer in the pool than by itself, by the number of its workers.
@@ -62,7 +62,8 @@ def seconds_of(folder: Path, keys: set[str], runs: str = "runs") -> dict[str, fl
 
 def run_of(folder: Path, runs: str, workers: int, overrides: list[str]) -> tuple[Params, TrainSpec]:
     """The headline training, in a store of its own."""
-    from pipeline.config import headline_spec, load_params
+    from pipeline.grid.rows import headline_spec
+    from pipeline.settings.loading import load_params
 
     params = load_params(folder / "params.yaml", [*overrides, "pretrain.source=none", f"runs_dir={folder / runs}",
                                                   f"resources.workers_per_run={workers}"])
@@ -71,7 +72,7 @@ def run_of(folder: Path, runs: str, workers: int, overrides: list[str]) -> tuple
 
 def train_here(folder: str, *overrides: str) -> None:
     """What the process of its own runs."""
-    from pipeline.train import train_run
+    from pipeline.engine.run import train_run
 
     train_run(*run_of(Path(folder), "runs-alone", 1, list(overrides)))
 
@@ -88,8 +89,9 @@ def alone(folder: Path, overrides: list[str]) -> tuple[float, float]:
 
 def in_a_pool(folder: Path, workers: int, overrides: list[str]) -> tuple[float, float]:
     """The same of a pool, on so many workers."""
-    from pipeline.schedule import Job, ray_running, run_pool
-    from pipeline.train import train_run
+    from pipeline.engine.run import train_run
+    from pipeline.scheduling.pool import Job, run_pool
+    from pipeline.scheduling.ray_session import ray_running
 
     params, spec = run_of(folder, f"runs-{workers}", workers, overrides)
     threads = params.resources.threads
@@ -161,11 +163,13 @@ def main(argv: list[str] | None = None) -> int:
         show_single_runs(args.set)
         return 0
 
-    from pipeline.ablate import expand_grid
-    from pipeline.config import known_tables, load_params, load_table
-    from pipeline.estimate import elapsed
-    from pipeline.machine import side_by_side
-    from pipeline.plan import jobs, plan_rows
+    from pipeline.grid.rows import known_tables, load_table
+    from pipeline.planning.estimate import elapsed
+    from pipeline.planning.grids import expand_grid
+    from pipeline.planning.jobs import jobs
+    from pipeline.planning.plan import plan_rows
+    from pipeline.scheduling.machine import side_by_side
+    from pipeline.settings.loading import load_params
 
     overrides = [word for text in args.set for word in ("-S", text)]
     with tempfile.TemporaryDirectory() as temporary:

@@ -30,7 +30,7 @@ from effvis.config import LossWeights, ModelConfig
 from effvis.data.clips import ClipPairs
 from effvis.data.index import clip_index
 from effvis.data.prefetch import Prefetched
-from effvis.data.shapes import ShapesConfig, write
+from effvis.data.synthetic.shapes import ShapesConfig, write
 from effvis.data.youtube_vis import read_split
 from effvis.model.efficientvis import EfficientVIS
 from effvis.training.correspondence import pair_losses

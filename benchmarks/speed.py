@@ -8,7 +8,7 @@
 A round is one clip through every case, each of which is a process of its own: they take turns, and the rest wait. `model` is
 from frames to the mask logits of all N tracklets in all T frames, `post` makes masks of the video's size and their run
 lengths of these, `decode` reads and resizes the JPEGs. Every mask counts as present, and weights are random, so that this is
-the most that a clip can cost. "fast" is effvis.inference.optimise, "literal" VisTR in the order of its authors' code
+the most that a clip can cost. "fast" is effvis.fast.optimise, "literal" VisTR in the order of its authors' code
 (literal_vistr.py); resnet50 is the backbone alone, without a pyramid: the floor.
 Ratios are medians over rounds; the first round, which warms up, counts operations and no time.
 
@@ -40,15 +40,16 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from benchmarks.literal_vistr import LiteralVisTR
+from benchmarks.references.literal_vistr import LiteralVisTR
 from effvis.config import InferenceConfig, ModelConfig
 from effvis.data.clips import read_frame
-from effvis.inference import clip, vistr_clip
-from effvis.inference.optimise import PIXELS_AT_ONCE, in_half_precision, optimised
-from effvis.model.build import build_model
+from effvis.fast.optimise import PIXELS_AT_ONCE, in_half_precision, optimised
+from effvis.inference import clip
+from effvis.methods import build_model
 from effvis.model.efficientvis import EfficientVIS
-from effvis.model.vistr import VisTR
-from effvis.vistr_config import VisTRConfig
+from effvis.vistr import clip as vistr_clip
+from effvis.vistr.config import VisTRConfig
+from effvis.vistr.model import VisTR
 
 CASES = ("efficientvis fast", "efficientvis", "vistr fast", "vistr", "vistr literal", "resnet50")
 STAGES = ("decode", "model", "post")

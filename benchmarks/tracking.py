@@ -3,8 +3,8 @@
     python -m benchmarks.tracking
     python -m benchmarks.tracking --rounds 5
 
-The small grid of benchmarks.faults runs in turns with an MLflow server that is left alone and with one that is, over and
-over, made to hang (SIGSTOP: it takes connections and never answers), killed, and started again. A server's start takes
+The small grid of benchmarks.torture.faults runs in turns with an MLflow server that is left alone and with one that is,
+over and over, made to hang (SIGSTOP: it takes connections and never answers), killed, and started again. A server's start takes
 seconds of a processor, which trainings on the same machine feel: so there are always two servers, of which one is disturbed,
 at the same moments, and it is the grid's own or the other. One training runs at a time. Prints the seconds that trainings
 took in each case, the goal for their difference, and how often every metric of every step is there when the server is back and
@@ -31,8 +31,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.faults import OVERRIDES, done_files, grid
 from benchmarks.overhead import project, run
+from benchmarks.torture.faults import OVERRIDES, done_files, grid
 
 SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 LONGEST_SECONDS = 8.0  # in which a server is well, hangs, or is away

@@ -53,8 +53,9 @@ def efficientvis(clip_length: int) -> tuple[Any, Callable]:
 def vistr(clip_length: int) -> tuple[Any, Callable]:
     """A small VisTR on ResNet-18, with random weights, and batch to losses."""
     from effvis.model.resnet import ResNet
-    from effvis.model.vistr import VisTR, VisTRConfig
-    from effvis.training.vistr_losses import VisTRLossWeights, pair_losses
+    from effvis.vistr.config import VisTRConfig, VisTRLossWeights
+    from effvis.vistr.losses import pair_losses
+    from effvis.vistr.model import VisTR
 
     body = ResNet("resnet18")
     model = VisTR(VisTRConfig(**VISTR, clip_length=clip_length), body, body.channels)
@@ -186,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from effvis.data.shapes import ShapesConfig, write
+    from effvis.data.synthetic.shapes import ShapesConfig, write
 
     table = Table("case", "pairs/s", "ms a step", *(f"{part} %" for part in PARTS), "peak MiB", box=box.SIMPLE_HEAD,
                   title="training steps of the laptop profile, one thread")

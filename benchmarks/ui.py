@@ -75,9 +75,9 @@ def free_port() -> int:
 
 
 def main() -> None:
-    from pipeline.cli import add_params_arguments
-    from pipeline.config import load_params
-    from pipeline.track import sync, tracking_uri
+    from pipeline.mlflow_view.sync import sync, tracking_uri
+    from pipeline.settings.loading import load_params
+    from pipeline.system.cli import add_params_arguments
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ui", description=__doc__.splitlines()[0])
     add_params_arguments(parser)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from effvis.data.shapes import ShapesConfig, draw_video
+from effvis.data.synthetic.shapes import ShapesConfig, draw_video
 from effvis.video import writing_video
 
 

@@ -20,8 +20,8 @@ from effvis.config import Config, InferenceConfig, ModelConfig, build
 from effvis.data.atomic import replacing_folder
 from effvis.data.dataset import Category
 from effvis.errors import UserError
-from effvis.inference.video import Predictor
-from effvis.vistr_config import VisTRConfig
+from effvis.predictor import Predictor
+from effvis.vistr.config import VisTRConfig
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
 _RESTORE = "Export the model again with python -m pipeline.export"
@@ -106,7 +106,7 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
     Raises:
         UserError: the weights are not those that are described, or there is no such device.
     """
-    from effvis.model.build import build_model
+    from effvis.methods import build_model
 
     model = build_model(description.model)
     model.load_state_dict(_read_weights(weights, description.sha256, model.state_dict()))
@@ -116,7 +116,7 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
         reason = str(error).splitlines()[0]
         raise UserError("device", str(device), f"cannot be used: {reason}", "Give cpu, or a device of this machine") from None
     if fast:
-        from effvis.inference.optimise import optimised
+        from effvis.fast.optimise import optimised
 
         model = optimised(model, description.input_size)
     return Predictor(model, input_size=description.input_size, inference=description.inference, categories=description.labels)

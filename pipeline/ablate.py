@@ -8,155 +8,9 @@ log and does not stop the others; the exit code is then 1.
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
 
-from effvis.errors import UserError
-from pipeline.cli import parser, seconds_text
-from pipeline.keys import METHODS
-
-if TYPE_CHECKING:
-    from pipeline.config import Params, Row, Table
-    from pipeline.estimate import Duration
-    from pipeline.plan import Plan
-    from pipeline.schedule import Status
-
-
-def run_missing(params: Params, plan: Plan) -> list[Status]:
-    """Runs what a plan misses, shown on stderr; returns how each job ended. Nothing missing: no Ray, no wait."""
-    from pipeline import cells, cluster
-    from pipeline.board import Board
-    from pipeline.machine import side_by_side
-    from pipeline.plan import jobs
-    from pipeline.schedule import run_pool
-
-    todo = jobs(params, plan)
-    if not todo:
-        return []
-    evaluations = {spec.key: spec for spec in plan.evaluations}
-    resources = params.resources
-    alone = resources.slots is not None or cluster.address() is None
-    with Board() as board:
-        return run_pool(
-            todo,
-            slots=side_by_side(resources) if alone else partial(cluster.holds, resources),
-            threads=resources.threads,
-            gpus=resources.gpus_per_worker,
-            memory=cluster.memory(resources),
-            workers=resources.workers_per_run,
-            progress_folder=params.runs_dir / ".progress",
-            on_change=board.update,
-            on_done=lambda job: job.key in evaluations and cells.write(params, evaluations[job.key]),
-        )
-
-
-def write_tables(params: Params, tables: Iterable[Table]) -> None:
-    """Writes the tables from what is there now, and the cells that they are made of."""
-    from pipeline import cells
-    from pipeline.tables import summary, write_table
-
-    for table in tables:
-        for row in table.rows:
-            for spec in (*row.evaluations, *row.curve):
-                cells.write(params, spec)
-        write_table(params.results_dir, summary(params, table))
-
-
-def expand_grid(known: Sequence[str], grid: str) -> list[str]:
-    """The tables that ``--grid`` names, each once: ``all``, ``table1`` for 1a to 1h, single names, or several with commas.
-
-    A name that is none of these stays as it is, for ``load_table`` to refuse.
-    """
-    names: dict[str, None] = {}
-    for word in map(str.strip, grid.split(",")):
-        if word == "all":
-            found = [name for name in known if name.startswith("table")]
-        else:
-            found = [word] if word in known else [name for name in known if name[:-1] == word and name[-1].isalpha()]
-        names |= dict.fromkeys(found or [word])
-    return list(names)
-
-
-def choose_rows(tables: Sequence[Table], names: Sequence[str]) -> list[Row]:
-    """The rows of these names, in any of the tables or, as ``table:name``, in one; no name: all rows.
-
-    Raises:
-        UserError: a name that no row has.
-    """
-    rows = [row for table in tables for row in table.rows]
-    known = {name for row in rows for name in (row.name, f"{row.table}:{row.name}")}
-    for name in names:
-        if name not in known:
-            listed = ", ".join(dict.fromkeys(repr(row.name) for row in rows))
-            raise UserError("--rows", name, "there is no such row", f"The rows are {listed}")
-    return [row for row in rows if not names or {row.name, f"{row.table}:{row.name}"}.intersection(names)]
-
-
-def of_methods(rows: Iterable[Row], methods: Sequence[str]) -> list[Row]:
-    """Without those that another method runs.
-
-    Raises:
-        UserError: there is no such method.
-    """
-    for name in methods:
-        if name not in METHODS:
-            raise UserError("--methods", name, "there is no such method", f"The methods are {', '.join(METHODS)}")
-    return [row for row in rows if row.not_run or row.evaluations[0].train.method in methods]
-
-
-def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
-    """What --dry-run prints: each row, each unique run, the sums, and how long it will take."""
-    from pipeline.estimate import durations
-
-    for row in rows:
-        missing = sum(spec.key in plan.missing for spec in row.evaluations)
-        state = row.not_run or f"{len(row.evaluations) - missing} of {len(row.evaluations)} evaluations done"
-        print(f"{row.table}: {row.name}: {state}")
-    print()
-    expected = durations(params, plan)
-    for spec in (*plan.trainings, *plan.evaluations):
-        kind, state = getattr(spec, "kind", "evaluate"), "missing" if spec.key in plan.missing else "done"
-        time = seconds_text(expected[spec.key].seconds) if spec.key in expected else ""
-        print(f"{spec.key}  {kind:8}  {state:7}  {time:>7}  {plan.labels[spec.key]}")
-    print()
-    for what, specs in (("trainings", plan.trainings), ("evaluations", plan.evaluations)):
-        missing = sum(spec.key in plan.missing for spec in specs)
-        print(f"{len(specs)} unique {what}: {len(specs) - missing} done, {missing} missing")
-    if plan.missing:
-        print(estimate_text(params, plan, expected))
-
-
-def estimate_text(params: Params, plan: Plan, expected: Mapping[str, Duration]) -> str:
-    """The time until nothing is missing, and what it stands on."""
-    from pipeline.estimate import elapsed
-    from pipeline.plan import jobs
-    from pipeline.schedule import slots_now
-
-    if not expected:
-        return "estimated time: unknown, there are no past runs"
-    slots = slots_now(params.resources, params.runs_dir)
-    seconds = {key: expected[key].seconds if key in expected else 0.0 for key in plan.missing}
-    counts = Counter(duration.basis for duration in expected.values())
-    stands_on = [f"{counts['same']} runs as their configuration took before"] if counts["same"] else []
-    stands_on += [f"{counts['similar']} as similar runs took"] if counts["similar"] else []
-    unknown = len(plan.missing) - len(expected)
-    stands_on += [f"{unknown} unknown and not counted"] if unknown else []
-    time = seconds_text(elapsed(jobs(params, plan), seconds, slots))
-    return f"estimated time: {time} with {slots} side by side ({', '.join(stands_on)})"
-
-
-def report_end(ended: Iterable[Status], own: Container[str]) -> int:
-    """Says on stderr what failed and where its log is; returns the exit code: 1 if it concerns one of the ``own`` keys."""
-    code = 0
-    for status in ended:
-        if status.state in ("failed", "skipped"):
-            log = f"\n  log: {status.job.log}" if status.state == "failed" else ""
-            print(f"{status.state}: {status.job.label}: {status.message}{log}", file=sys.stderr)
-            code = max(code, int(status.job.key in own))
-    return code
+from pipeline.identity.digests import METHODS
+from pipeline.system.cli import parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -176,13 +30,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--from-scratch", action="store_true", help="train what rows start from, shipped or not")
     options = arguments.parse_args(argv)
 
-    from pipeline.claims import write_ledger
-    from pipeline.claims_file import load_ledger
-    from pipeline.config import known_tables, load_params, load_table
-    from pipeline.plan import plan_rows
-    from pipeline.prepare import prepare
-    from pipeline.storage import fetch_missing, keeping
-    from pipeline.track import Tracker
+    from pipeline.grid.rows import known_tables, load_table
+    from pipeline.mlflow_view.sync import Tracker
+    from pipeline.planning.grids import choose_rows, expand_grid, of_methods, report_end, run_missing, show_plan
+    from pipeline.planning.plan import plan_rows
+    from pipeline.planning.prepare import prepare
+    from pipeline.runs.storage import fetch_missing, keeping
+    from pipeline.settings.loading import load_params
+    from pipeline.tables.claims import write_ledger
+    from pipeline.tables.claims_file import load_ledger
+    from pipeline.tables.write import write_tables
 
     overrides = [*options.set]
     overrides += [] if options.seeds is None else [f"seeds={options.seeds}"]
@@ -213,6 +70,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

@@ -11,8 +11,8 @@ from effvis.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.cli import parser
-    from pipeline.models import add_model_arguments
+    from pipeline.system.cli import parser
+    from pipeline.weights.models import add_model_arguments
 
     arguments = parser(__doc__, "pipeline.export")
     arguments.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder, or an empty one")
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments.parse_args(argv)
 
     from effvis.model_file import write
-    from pipeline.models import find_model
+    from pipeline.weights.models import find_model
 
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(args.out, "--out", "exists already", "Remove it, or choose another folder")
@@ -31,6 +31,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

@@ -6,43 +6,12 @@ The videos are drawn anew from the parameters; nothing has to be downloaded or i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from effvis.data.shapes import DrawnVideo, ShapesConfig
-
-
-def sample_strip(video: DrawnVideo, config: ShapesConfig, *, scale: int) -> Image:
-    """Every frame of a video beside the next, below each its instances, one colour per identity, named in the first frame
-    that shows them.
-
-    Args:
-        scale: pixels per pixel of the frame.
-    """
-    from PIL import Image
-
-    from effvis.data.shapes import present_masks
-    from effvis.visualize import Overlay, draw, side_by_side
-
-    frames = [Image.fromarray(frame_HW3) for frame_HW3 in video.frames_LHW3]
-    overlays: list[list[Overlay]] = [[] for _ in frames]
-    for identity, track in enumerate(video.tracks):
-        name = config.categories[track.label]
-        for rle, of_frame in zip(present_masks(track.visible_LHW), overlays, strict=True):
-            if rle is not None:
-                of_frame.append(Overlay(rle, identity, name))
-                name = ""
-    rows = [[draw(frame, [], scale=scale) for frame in frames],
-            [draw(frame, shown, scale=scale) for frame, shown in zip(frames, overlays, strict=True)]]
-    return side_by_side(rows, ["frames", "truth"])
-
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.cli import parser, progress_bar
+    from pipeline.system.cli import parser, progress_bar
 
     arguments = parser(__doc__, "pipeline.hardships")
     arguments.add_argument("--split", choices=("train", "val"), default="val", help="(default: val)")
@@ -52,9 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--scale", type=int, default=1, help="enlargement of the frames (default: 1)")
     args = arguments.parse_args(argv)
 
-    from effvis.data.hardships import measure
-    from effvis.data.shapes import draw_video
-    from pipeline.config import load_params
+    from effvis.data.synthetic.hardships import measure
+    from effvis.data.synthetic.shapes import draw_video
+    from pipeline.reporting.overlays import sample_strip
+    from pipeline.settings.loading import load_params
 
     config = load_params(args.params, args.set).drawn
     available = config.train_videos if args.split == "train" else config.val_videos
@@ -82,6 +52,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

@@ -14,19 +14,17 @@ checks it. The output holds every weight of the network at T=1: those that nothi
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 
 if TYPE_CHECKING:
-    from effvis.model.conversion import Conversion, Fate
-    from pipeline.config import Params
+    from effvis.model.conversion import Fate
+
 
 # YouTube-VIS's, 2019 and 2021. Class layers of another number are learned anew.
 CLASSES = 40
@@ -47,20 +45,21 @@ def main(argv: list[str] | None = None) -> int:
 
     from safetensors.torch import save
 
-    from pipeline.config import load_params
-    from pipeline.store import write_atomically
+    from pipeline.settings.loading import load_params
+    from pipeline.system.files import write_atomically
+    from pipeline.weights.convert import convert_file, published_file, read
 
     params = load_params(args.params, [f"profile={args.profile}", *args.set])
-    file = args.file if args.published is None else _published_file(args, params)
-    conversion = _convert(read(file), args, params, file)
+    file = args.file if args.published is None else published_file(args, params)
+    conversion = convert_file(read(file), args, params, file)
     write_atomically(args.out, save(conversion.weights))
     _print(file, conversion.source, conversion.fates)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pipeline.cli import parser
-    from pipeline.keys import METHODS
+    from pipeline.identity.digests import METHODS
+    from pipeline.system.cli import parser
 
     arguments = parser(__doc__, "pipeline.import_weights")
     given = arguments.add_mutually_exclusive_group(required=True)
@@ -84,7 +83,7 @@ class _List(argparse.Action):
     """Prints the published files and ends, whatever else is asked for."""
 
     def __call__(self, parser, *_):
-        from pipeline.published import REGISTRY
+        from pipeline.weights.published import REGISTRY
 
         for name, file in REGISTRY.items():
             size = "" if file.mib is None else f", {file.mib} MiB"
@@ -93,86 +92,6 @@ class _List(argparse.Action):
                   f"    {file.url}\n"
                   f"    by {file.document}")
         parser.exit()
-
-
-def _published_file(args: argparse.Namespace, params: Params) -> Path:
-    """The file of ``--published``, verified; downloaded unless it is here."""
-    from pipeline.cli import progress_bar
-    from pipeline.fetch import fetch, verify
-    from pipeline.published import find
-
-    published = find(args.published)
-    if args.method not in published.methods:
-        raise UserError("--published", args.published, f"is no start for {args.method}",
-                        f"Add --method {published.methods[0]}, or choose another one of --list")
-    setting, model = ("vistr.model", params.vistr.model) if args.method == "vistr" else ("model", params.model)
-    if published.backbone != model.backbone:
-        raise UserError("--published", args.published, f"has a {published.backbone}, the model a {model.backbone}",
-                        f"Add -S {setting}.backbone={published.backbone}, or choose another one of --list")
-    if args.downloaded is not None:
-        verify(args.downloaded, sha256=published.sha256)
-        return args.downloaded
-    file = params.data_dir / "published" / published.file
-    with progress_bar(f"{published.file} (MiB)") as update:
-        new = fetch(published.url, file, sha256=published.sha256,
-                    progress=lambda done, total: update(done >> 20, (total or done) >> 20))
-    print(f"{published.file}: {'downloaded' if new else 'already there'}, {file}", file=sys.stderr)
-    return file
-
-
-def _convert(published: Mapping[str, Any], args: argparse.Namespace, params: Params, file: Path) -> Conversion:
-    import torch
-
-    torch.manual_seed(0)
-    if args.method == "vistr":
-        from effvis.model.convert_vistr import convert_vistr
-        from effvis.model.vistr import build_vistr
-
-        config = params.vistr.model.resolve(args.classes, args.clip_length)
-        return convert_vistr(published, build_vistr(config), where=file)
-    from effvis.model.convert import convert
-    from effvis.model.efficientvis import EfficientVIS
-
-    return convert(published, EfficientVIS(params.model.resolve(args.classes, 1)), where=file)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The tensors of a .safetensors file or of a checkpoint saved by PyTorch, by name.
-
-    Of a checkpoint it takes the part that holds the weights: ``state_dict`` (mmdetection), ``model`` (detectron2, DETR,
-    VisTR), or the whole.
-
-    Raises:
-        UserError: the file is missing, is of another kind, or holds more than plain weights.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    remedy = "Give the file as it was published, or its weights saved as .safetensors"
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # DETR's and VisTR's checkpoints hold their command line as well: plain values in a namespace, which runs no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(path, "(file)", f"cannot be read: {error.strerror or error}", remedy) from None
-    except SafetensorError as error:
-        raise UserError(path, "(file)", f"is not a safetensors file: {error}", remedy) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        # PyTorch's message is a page long; its first line says what is wrong.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(path, "(file)", f"holds no plain weights: {reason}", remedy) from None
-    for part in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(part), Mapping):
-            content = content[part]
-            break
-    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)} \
-        if isinstance(content, Mapping) else {}
-    if not tensors:
-        raise UserError(path, "(file)", "holds no tensors by name", remedy)
-    return tensors
 
 
 def _print(path: Path, source: str, fates: Iterable[Fate]) -> None:
@@ -209,6 +128,6 @@ def _part(name: str) -> str:
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

@@ -2,223 +2,31 @@
 
 A training's key is made of the data, the model, the training configuration, the seed, the starting weights and the code
 that trains. Paths, worker counts and logging are not in it. The code enters by its syntax trees: a comment or a
-docstring changes no key, a changed line always does, unless pipeline/same_results.yaml says that it gives the same results.
+docstring changes no key, a changed line always does, unless pipeline/identity/same_results.yaml says that it gives the same
+results.
 
 As a command, it prints the digests of today's code.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
-from pathlib import Path
-from typing import Any
-
-from effvis.errors import UserError
-
-KEY_DIGITS = 16
-# What decides a weight, by method: a change of one method is none of the other. A function after a colon is taken alone:
-# the rest of its module only stores and reports.
-_TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "pipeline.train:start", "pipeline.train:clips_per_video",
-                  "pipeline.train:set_up_torch")
-TRAINING_CODE = {
-    "efficientvis": (*_TRAINING_CODE, "effvis.training.correspondence"),
-    "vistr": (*_TRAINING_CODE, "effvis.training.vistr_losses"),
-}
-METHODS = tuple(TRAINING_CODE)
-# What decides a number that is read from a weight.
-_EVALUATION_CODE = ("effvis.inference.predictor", "effvis.evaluation.video_ap", "pipeline.evaluate:predict",
-                    "pipeline.evaluate:score")
-EVALUATION_CODE = {"efficientvis": _EVALUATION_CODE, "vistr": (*_EVALUATION_CODE, "effvis.inference.vistr_clip")}
-PROJECT = Path(__file__).resolve().parents[1]
-SAME_RESULTS = Path(__file__).with_name("same_results.yaml")
-
-
-def key(facts: Mapping[str, Any]) -> str:
-    """16 hex digits of the SHA-256 over the canonical JSON of ``facts``.
-
-    Raises:
-        TypeError: something in it is not a JSON value.
-        ValueError: a number is not finite.
-    """
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def training_digest(method: str) -> str:
-    """Of all code that decides a trained weight, or of the version whose results it gives."""
-    return _counted_as("training", code_digest(TRAINING_CODE[method]))
-
-
-@cache
-def evaluation_code_digest(method: str) -> str:
-    """Of all code that decides what a trained weight scores, or of the version whose results it gives."""
-    return _counted_as("evaluation", code_digest(EVALUATION_CODE[method]))
-
-
-def read_same_results(file: Path = SAME_RESULTS) -> dict[str, dict[str, str]]:
-    """For training and evaluation, the digests of versions that give the results of earlier ones, and the digests of these.
-
-    Raises:
-        UserError: an entry is wrong.
-    """
-    import yaml
-
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    found: dict[str, dict[str, str]] = {}
-    for kind in ("training", "evaluation"):
-        found[kind] = {}
-        for number, entry in enumerate(content[kind]):
-            if not isinstance(entry, dict) or set(entry) != {"code", "as", "because"}:
-                raise UserError(file, f"{kind}[{number}]", "has not the keys code, as and because, and no other", "Correct it")
-            found[kind][str(entry["code"])] = str(entry["as"])
-        chained = next((number for number, entry in enumerate(content[kind]) if entry["as"] in found[kind]), None)
-        if chained is not None:
-            raise UserError(file, f"{kind}[{chained}].as", "is itself a version that counts as an earlier one",
-                            "Name that earlier one")
-    return found
-
-
-def _counted_as(kind: str, digest: str) -> str:
-    return read_same_results()[kind].get(digest, digest)
-
-
-def code_digest(entries: Iterable[str], *, root: Path = PROJECT) -> str:
-    """SHA-256 over the syntax trees of some modules and of all that they import from their own package.
-
-    Imports are found in the source, also inside functions, and nothing is executed. Where the same tree was parsed by
-    another Python, the digest is the same.
-
-    Args:
-        entries: dotted module names, or ``module:function`` for one function without what its module imports.
-        root: the folder that holds the packages.
-
-    Raises:
-        LookupError: an entry is not there; its name is in the message.
-    """
-    trees = syntax_trees(entries, root=root)
-    digest = hashlib.sha256()
-    for name in sorted(trees):
-        digest.update(f"{name}\n{trees[name]}\n".encode())
-    return digest.hexdigest()
-
-
-def syntax_trees(entries: Iterable[str], *, root: Path = PROJECT) -> dict[str, str]:
-    """What ``code_digest`` is made of, as text, by module (or ``module:function``); the same arguments and errors."""
-    trees: dict[str, str] = {}
-    waiting = []
-    for entry in entries:
-        module, _, function = entry.partition(":")
-        if _source(module, root) is None:
-            raise LookupError(f"{entry}: no such module under {root}")
-        if function:
-            trees[entry] = _canonical(_function(module, function, root))
-        else:
-            waiting.append(module)
-    while waiting:
-        module = waiting.pop()
-        if module not in trees:
-            path = _source(module, root)
-            trees[module], named = _tree_and_names(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
-            waiting.extend(_modules(named, module, root))
-    return trees
-
-
-def _source(module: str, root: Path) -> Path | None:
-    stem = root.joinpath(*module.split("."))
-    return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
-
-
-@cache
-def _tree_and_names(source: str, module: str, is_package: bool) -> tuple[str, tuple[str, ...]]:
-    """Canonical syntax tree of a module, and the dotted names that its imports name. Most modules are in all digests."""
-    tree = ast.parse(source, filename=module)
-    if is_package:
-        # A package's own __getattr__ runs for whoever asks the package for a name, not for who imports what is in it.
-        tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == "__getattr__")]
-    return _canonical(tree), tuple(_imports(tree, module if is_package else module.rpartition(".")[0]))
-
-
-def _function(module: str, name: str, root: Path) -> ast.AST:
-    path = _source(module, root)
-    for node in ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return node
-    raise LookupError(f"{module}:{name}: no such function in {path}")
-
-
-def _imports(tree: ast.Module, inside: str) -> Iterator[str]:
-    """The dotted names that ``tree``, which lies in the package ``inside``, names in its imports."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = inside.split(".")
-                base = ".".join(parents[: len(parents) - node.level + 1] + ([base] if base else []))
-            # ``from package import name``: the name may be a module or something inside the package.
-            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
-
-
-def _modules(names: Iterable[str], module: str, root: Path) -> Iterator[str]:
-    """Those of ``names`` that are modules of the package of ``module``, with the packages they lie in."""
-    package = module.partition(".")[0]
-    for name in names:
-        if name.partition(".")[0] == package:
-            parts = name.split(".")
-            for length in range(1, len(parts) + 1):
-                ancestor = ".".join(parts[:length])
-                if _source(ancestor, root) is not None:
-                    yield ancestor
-
-
-def _canonical(node: Any) -> str:
-    """A syntax tree as text, without positions, docstrings and empty fields (Python versions differ in those)."""
-    if isinstance(node, list):
-        return "[" + ",".join(_canonical(item) for item in node) + "]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = []
-    for name, value in ast.iter_fields(node):
-        if name == "body" and _is_documented(node):
-            value = value[1:]
-        # An absent field is skipped, but ``None`` as a literal is a value; "kind" is the u of u"text".
-        if name != "kind" and (isinstance(node, ast.Constant) or value not in (None, [])):
-            fields.append(f"{name}={_canonical(value)}")
-    return f"{type(node).__name__}({','.join(fields)})"
-
-
-def _is_documented(node: ast.AST) -> bool:
-    return (isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and bool(node.body)
-            and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
-            and isinstance(node.body[0].value.value, str))
-
 
 def main(argv: list[str] | None = None) -> int:
     import argparse
+
+    from pipeline.identity.digests import EVALUATION_CODE, TRAINING_CODE, code_digest, counted_as
 
     argparse.ArgumentParser(prog="python -m pipeline.keys", description=__doc__, allow_abbrev=False,
                             formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
     for kind, code in (("training", TRAINING_CODE), ("evaluation", EVALUATION_CODE)):
         for method, entries in code.items():
             digest = code_digest(entries)
-            counted = _counted_as(kind, digest)
+            counted = counted_as(kind, digest)
             print(f"{kind:10}  {method:12}  {digest}" + ("" if counted == digest else f"  counts as {counted}"))
     return 0
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from effvis.inference.video import TrackedVideo
+    from effvis.predictor import TrackedVideo
     from effvis.video import Footage
 
 LEGIBLE_SIDE = 480  # pixels; texts are 11 pixels high whatever the video's size
@@ -100,8 +100,8 @@ def _say(tracked: TrackedVideo, footage: Footage) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.cli import parser, progress_bar
-    from pipeline.models import add_model_arguments
+    from pipeline.system.cli import parser, progress_bar
+    from pipeline.weights.models import add_model_arguments
 
     arguments = parser(__doc__, "pipeline.predict")
     arguments.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder with a video's frames")
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from effvis.model_file import predictor
     from effvis.video import open_video, pyav
-    from pipeline.models import find_model
+    from pipeline.weights.models import find_model
 
     if not args.no_overlay:
         pyav()  # its absence is told before the work, not after
@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write(tracked: TrackedVideo, footage: Footage, args: argparse.Namespace) -> Iterator[Path]:
-    from pipeline.cli import progress_bar
+    from pipeline.system.cli import progress_bar
 
     def named(end: str) -> Path:
         name = footage.path.resolve()
@@ -158,6 +158,6 @@ def _write(tracked: TrackedVideo, footage: Footage, args: argparse.Namespace) ->
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

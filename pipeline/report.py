@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from effvis.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.config import Params
+    from pipeline.settings.params import Params
 
 HOW_TO_READ = (
     "*Published* is what the paper reports on YouTube-VIS 2019 with a ResNet-50, in percent. *Measured* is what this "
@@ -26,7 +26,7 @@ HOW_TO_READ = (
 
 def report(params: Params, tables: list[dict[str, Any]]) -> str:
     """The report's markdown: how to read it, the command, then every table."""
-    from pipeline.tables import markdown
+    from pipeline.tables.markdown import markdown
 
     parts = [
         "# Results",
@@ -48,9 +48,9 @@ def report_page(params: Params, tables: list[dict[str, Any]], *, minimum_score: 
     Raises:
         UserError: a file of the results cannot be read.
     """
-    from pipeline import cells
-    from pipeline.figures import all_figures
-    from pipeline.page import Contents, page
+    from pipeline.reporting.figures import all_figures
+    from pipeline.reporting.page import Contents, page
+    from pipeline.runs import cells
 
     ledger = params.results_dir / "claims.json"
     figures = all_figures(params, minimum_score=minimum_score, as_sketch=as_sketch)
@@ -70,7 +70,7 @@ def _command(params: Params, tables: list[dict[str, Any]]) -> str:
 
 def _other_tables(params: Params) -> list[dict[str, Any]]:
     """Those that are measured though the parameters do not ask for them, by name."""
-    from pipeline.config import known_tables
+    from pipeline.grid.rows import known_tables
 
     files = (params.results_dir / f"{name}.json" for name in known_tables(params) if name not in params.tables)
     return [_read_table(file) for file in files if file.is_file()]
@@ -88,15 +88,15 @@ def _read(file: Path, command: str) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.cli import parser
+    from pipeline.system.cli import parser
 
     arguments = parser(__doc__, "pipeline.report")
     arguments.add_argument("--score", type=float, default=0.3, help="figures leave out tracklets below (default: 0.3)")
     arguments.add_argument("--sketch", action="store_true", help="draw figures over the frames' edges, not over photographs")
     options = arguments.parse_args(argv)
-    from pipeline.config import load_params
-    from pipeline.store import write_atomically
-    from pipeline.track import Tracker
+    from pipeline.mlflow_view.sync import Tracker
+    from pipeline.settings.loading import load_params
+    from pipeline.system.files import write_atomically
 
     params = load_params(options.params, options.set)
     tables = [_read_table(params.results_dir / f"{name}.json") for name in params.tables]
@@ -113,6 +113,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

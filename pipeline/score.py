@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from effvis.evaluation.video_ap import evaluate
-    from pipeline.cli import progress_bar
+    from pipeline.system.cli import progress_bar
 
     with progress_bar("scoring videos") as progress:
         evaluation = evaluate(args.ground_truth, args.results, progress=progress)
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 def _tracking(args: argparse.Namespace) -> dict:
     from dataclasses import asdict
 
-    from pipeline.tracking_metrics import tracking_metrics
+    from effvis.evaluation.tracking_metrics import tracking_metrics
 
     found = tracking_metrics(args.ground_truth, args.results, minimum_score=args.minimum_score)
     return {"minimum_score": args.minimum_score, **asdict(found)}
@@ -103,6 +103,6 @@ def _write(path: Path, content: dict) -> None:
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from effvis.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.config import Params
-    from pipeline.specs import EvalSpec
+    from pipeline.identity.specs import EvalSpec
+    from pipeline.settings.params import Params
 
 RESULTS = "results.json"  # at the zip's top, by this name, or the server does not find it
 
@@ -34,7 +34,7 @@ def pack(params: Params, spec: EvalSpec, results: Path, out: Path, *, allow_miss
 
     from effvis.data.atomic import replacing_file
     from effvis.evaluation.submission import check_submission
-    from pipeline.index import load_index
+    from pipeline.indexing.read import load_index
 
     own = params.of_dataset(spec.train.dataset_name)
     index = load_index(own, "val")
@@ -57,7 +57,7 @@ def stored_results(params: Params, spec: EvalSpec) -> Path:
     Raises:
         UserError: it is not there.
     """
-    from pipeline.store import RunStore
+    from pipeline.runs.store import RunStore
 
     store = RunStore(params.runs_dir)
     folder = store.evaluation_folder(spec.train.key, spec.key)
@@ -73,10 +73,12 @@ def take_back(params: Params, spec: EvalSpec, scores: Path) -> list[str]:
     Raises:
         UserError: the scores cannot be read, or there is no such evaluation.
     """
-    from pipeline import cells, server_scores
-    from pipeline.config import load_table
-    from pipeline.records import table_cells
-    from pipeline.tables import summary, write_table
+    from pipeline.grid.rows import load_table
+    from pipeline.runs import cells
+    from pipeline.tables import server_scores
+    from pipeline.tables.shown_in import table_cells
+    from pipeline.tables.summary import summary
+    from pipeline.tables.write import write_table
 
     metrics = server_scores.read(scores)
     if cells.find(params, spec) is None:
@@ -91,7 +93,7 @@ def take_back(params: Params, spec: EvalSpec, scores: Path) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.cli import add_row_arguments, parser
+    from pipeline.system.cli import add_row_arguments, parser
 
     arguments = parser(__doc__, "pipeline.submit")
     add_row_arguments(arguments)
@@ -103,8 +105,9 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments.parse_args(argv)
     if args.scores and (args.results or args.allow_missing):
         arguments.error("--results and --allow-missing go with --out")
-    from pipeline.config import find_evaluation, load_params
-    from pipeline.track import Tracker
+    from pipeline.grid.rows import find_evaluation
+    from pipeline.mlflow_view.sync import Tracker
+    from pipeline.settings.loading import load_params
 
     params = load_params(args.params, args.set)
     spec = find_evaluation(params, args.row, args.seed)
@@ -120,6 +123,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

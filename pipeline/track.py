@@ -6,126 +6,16 @@ MLFLOW_TRACKING_URI names the server (default: the file mlflow.db of the project
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from effvis.errors import UserError
-from pipeline.background import Background, in_a_line
-from pipeline.cli import parser
-from pipeline.masking import masked
-
-if TYPE_CHECKING:
-    from pipeline.config import Params
-    from pipeline.records import Cells
-
-EXPERIMENT = "effvis"
-_SERVER = "MLFLOW_TRACKING_URI"
-_EVERY_SECONDS = 5.0
-# Loading MLflow takes a core for seconds, which the workers that a grid starts need for theirs: they train 3 to 4 s earlier if
-# it waits for a first step, or so long.
-_FIRST_SECONDS = 20.0
-_LAST_SYNC_SECONDS = 60.0
-_CATCH_UP = "python -m pipeline.track --sync"
-
-
-class Tracker(Background):
-    """``with Tracker(params): …`` syncs every few seconds in a thread, and once more at the end, for a bounded time.
-
-    A server that is slow, down or wrong is mentioned once; what it lacks then comes with a later sync.
-    """
-
-    trouble = "MLflow cannot be used now, the runs go on"
-    incomplete = f"MLflow lacks the latest results; bring them with: {_CATCH_UP}"
-
-    def __init__(self, params: Params, *, every: float = _EVERY_SECONDS, first: float = _FIRST_SECONDS,
-                 last: float = _LAST_SYNC_SECONDS):
-        super().__init__(every=every, first=first, last=last)
-        self._params = params
-        self._cells: Cells | None = None
-        self._before = self._histories()
-
-    def may_begin(self) -> bool:
-        return self._histories() != self._before
-
-    def _histories(self) -> dict[Path, int]:
-        found = {}
-        for file in Path(self._params.runs_dir).glob("*/history.jsonl"):
-            with contextlib.suppress(FileNotFoundError):  # somebody removes a run
-                found[file] = file.stat().st_size
-        return found
-
-    def catch_up(self, late: Callable[[], bool]) -> None:
-        from pipeline.records import table_cells
-
-        self._cells = self._cells or table_cells(self._params)
-        sync(self._params, self._cells, stop=late)
-
-
-def sync(params: Params, cells: Cells | None = None, *, stop: Callable[[], bool] = lambda: False) -> int:
-    """Brings every training, step, evaluation and table that the server lacks; returns how many had news.
-
-    Interrupted at any point it may simply be called again.
-
-    Args:
-        cells: where tables show what (``pipeline.records.table_cells``), for whoever calls this often.
-        stop: asked before each record.
-
-    Raises:
-        Exception: whatever MLflow raises when the server cannot be used.
-    """
-    from filelock import FileLock
-
-    from pipeline.mirror import Mirror
-    from pipeline.records import records, table_cells
-
-    uri = tracking_uri(params)
-    state = Path(params.runs_dir) / ".mlflow" / hashlib.sha256(uri.encode()).hexdigest()[:12]
-    state.mkdir(parents=True, exist_ok=True)
-    with FileLock(_lock(uri, state)):  # two grids at once would both create a run that neither finds yet
-        # Beside the project's own database; for one that the environment names, MLflow decides.
-        artifacts = None if os.environ.get(_SERVER) else Path(params.root) / "mlruns"
-        mirror = Mirror(uri, EXPERIMENT, state, artifacts)
-        news = 0
-        for record in records(params, cells or table_cells(params)):
-            if stop():
-                break
-            news += mirror.bring(record)
-        return news
-
-
-def tracking_uri(params: Params) -> str:
-    """``MLFLOW_TRACKING_URI``, or the file mlflow.db in the project's folder."""
-    return os.environ.get(_SERVER) or f"sqlite:///{Path(params.root).resolve() / 'mlflow.db'}"
-
-
-def _lock(uri: str, state: Path) -> Path:
-    """Beside a database in a file, which several run stores may share and would all make at once. Else the store's."""
-    kind, _, file = uri.partition(":///")
-    return Path(f"{file}.lock") if kind == "sqlite" else state / "lock"
-
-
-def sync_or_explain(params: Params) -> int:
-    """``sync`` for commands.
-
-    Raises:
-        UserError: the server cannot be used.
-    """
-    try:
-        return sync(params)
-    except Exception as error:
-        problem = f"cannot be used: {in_a_line(error)}"
-        raise UserError(_SERVER, tracking_uri(params), problem, "Start the server or correct the address") from error
+from pipeline.system.cli import parser
+from pipeline.system.masking import masked
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.track")
     arguments.add_argument("--sync", action="store_true", required=True, help="bring what the server lacks, and end")
     options = arguments.parse_args(argv)
-    from pipeline.config import load_params
+    from pipeline.mlflow_view.sync import sync_or_explain, tracking_uri
+    from pipeline.settings.loading import load_params
 
     params = load_params(options.params, options.set)
     print(f"{sync_or_explain(params)} runs had news for {masked(tracking_uri(params))}")
@@ -133,6 +23,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

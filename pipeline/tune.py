@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
-from pipeline.cli import parser
+from pipeline.system.cli import parser
 
 if TYPE_CHECKING:
-    from pipeline.config import Params, Row
-    from pipeline.search import Search
-    from pipeline.search_space import Base, SpaceFile
+    from pipeline.grid.table_file import Row
+    from pipeline.search.search import Search
+    from pipeline.search.space import Base, SpaceFile
+    from pipeline.settings.params import Params
 
 
 def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> list[Row]:
     """The trials that there are, and those that will be proposed as far as that is known, as rows of a table."""
-    from pipeline.search import Trial
-    from pipeline.search_space import draw
-    from pipeline.table_file import Row
+    from pipeline.grid.table_file import Row
+    from pipeline.search.search import Trial
+    from pipeline.search.space import draw
 
     parameters = [trial.parameters for trial in search.trials]
     if space.search != "optuna":
@@ -40,9 +41,9 @@ def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials
 
 def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> None:
     """What --dry-run prints."""
-    from pipeline.ablate import estimate_text
-    from pipeline.estimate import durations
-    from pipeline.plan import plan_rows
+    from pipeline.planning.estimate import durations
+    from pipeline.planning.grids import estimate_text
+    from pipeline.planning.plan import plan_rows
 
     states = {trial.number: trial.state for trial in search.trials}
     stopping = f"stopped at {space.rungs} rungs, one of {space.reduction} goes on" if space.stops else "none is stopped early"
@@ -62,9 +63,9 @@ def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, tria
 
 def write_results(params: Params, search: Search, base: Base) -> list[Path]:
     """Writes what is made of a search; returns the files."""
-    from pipeline.search import best_row, folder_of, trials_csv
-    from pipeline.search_page import page
-    from pipeline.store import write_atomically
+    from pipeline.reporting.search_page import page
+    from pipeline.search.search import best_row, folder_of, trials_csv
+    from pipeline.system.files import write_atomically
 
     folder = folder_of(params, search.name)
     contents = {"trials.csv": trials_csv(search), "index.html": page(search, base)}
@@ -84,7 +85,7 @@ def alone(params: Params, name: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    from pipeline.search import work_folder
+    from pipeline.search.search import work_folder
 
     folder = work_folder(params, name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,14 +105,14 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
 
     Nothing missing: no Ray, no wait.
     """
-    from pipeline.search import ENDED
+    from pipeline.search.search import ENDED
 
     if len(search.trials) >= trials and all(trial.state in ENDED for trial in search.trials):
         return write_results(params, search, base)
-    from pipeline.board import Board
-    from pipeline.storage import keeping
-    from pipeline.track import Tracker
-    from pipeline.trials import Plan, run_trials
+    from pipeline.mlflow_view.sync import Tracker
+    from pipeline.runs.storage import keeping
+    from pipeline.scheduling.board import Board
+    from pipeline.search.trials import Plan, run_trials
 
     with keeping(params), Tracker(params):
         with Board() as board:
@@ -121,7 +122,7 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
 
 def tell_end(params: Params, search: Search, files: list[Path], wanted: int) -> int:
     """Prints the best row and says on stderr what failed; returns the exit code."""
-    from pipeline.search import folder_of, log_of
+    from pipeline.search.search import folder_of, log_of
 
     for trial in search.trials:
         if trial.state in ("failed", "diverged"):
@@ -156,10 +157,10 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(options, option) < 1:
             raise UserError("command line", f"--{option}", "must be 1 or more", "Give another number")
 
-    from pipeline.config import load_params
-    from pipeline.prepare import prepare
-    from pipeline.search import new_search, open_search
-    from pipeline.search_space import check_space, find_base, load_space
+    from pipeline.planning.prepare import prepare
+    from pipeline.search.search import new_search, open_search
+    from pipeline.search.space import check_space, find_base, load_space
+    from pipeline.settings.loading import load_params
 
     params = load_params(options.params, options.set)
     if params.resources.workers_per_run > 1:
@@ -179,6 +180,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

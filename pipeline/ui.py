@@ -6,123 +6,10 @@ pages, and their address is all that is printed.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
-from effvis.errors import UserError
-from pipeline.cli import deferred_stop, parser
-from pipeline.masking import masked
-
-# MLflow's own defaults are four workers and a queue for jobs that nothing here has: two to four times the memory and the
-# processor time until a page answers (docs/mlflow.md).
-_LIGHT_ARGUMENTS = ("-w", "1")
-_LIGHT_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-_START_SECONDS = 300.0  # longer than it takes on a machine that is busy with trainings
-_END_SECONDS = 5.0
-_POLL_SECONDS = 0.1
-
-
-def is_server(uri: str) -> bool:
-    """Whether an address of runs is a server's, and no file's or database's."""
-    return uri.startswith(("http://", "https://"))
-
-
-def runs_page(address: str, uri: str) -> str:
-    """Where the project's runs are shown: MLflow's front page is about language models."""
-    from mlflow.tracking import MlflowClient
-
-    from pipeline.track import EXPERIMENT
-
-    experiment = MlflowClient(tracking_uri=uri).get_experiment_by_name(EXPERIMENT)
-    return f"{address.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
-
-
-def check_free(host: str, port: int) -> None:
-    """Raises:
-        UserError: nothing can listen at this host and port.
-    """
-    if not 0 < port < 2**16:
-        raise UserError("command line", "--port", f"{port} is no port", "Give a number from 1 to 65535")
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that ended a moment ago is no hindrance
-            probe.bind(address)
-    except OSError as error:
-        problem = f"{host}:{port} cannot be listened at: {error.strerror}"
-        raise UserError("command line", "--port", problem, f"Give another, as in --port {port % 65535 + 1}") from None
-
-
-@contextlib.contextmanager
-def serving(uri: str, host: str, port: int, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
-    """MLflow's pages for a store; all its processes end with the block.
-
-    Args:
-        uri: of a database or folder, as MLflow takes it.
-        log: receives what the server says.
-
-    Yields:
-        Their address, as soon as it answers, and the server's first process.
-
-    Raises:
-        UserError: the server ends, or does not answer for five minutes.
-    """
-    arguments = ["--host", host, "--port", str(port), *_LIGHT_ARGUMENTS]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *arguments],
-            # The database's address may hold a password, and others can read arguments.
-            env=os.environ | _LIGHT_ENVIRONMENT | {"MLFLOW_BACKEND_STORE_URI": uri}, stdout=output, stderr=output,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the server and its workers
-        )
-    try:
-        address = _address(host, port)
-        _wait_for_answer(process, address, log)
-        yield address, process
-    finally:
-        _end(process)
-
-
-def _address(host: str, port: int) -> str:
-    """Where this machine's browser finds it."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-
-
-def _wait_for_answer(process: subprocess.Popen, address: str, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=1):
-            return
-        time.sleep(_POLL_SECONDS)
-    raise _ended(process, log)
-
-
-def _ended(process: subprocess.Popen, log: Path) -> UserError:
-    code = process.poll()
-    problem = "the server does not answer" if code is None else f"the server ended by itself, with code {code}"
-    return UserError(log, "(log)", problem, "The log's last lines say why")
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Asks the server and its workers to end, waits for a while, and then makes them. A second Ctrl-C changes nothing."""
-    with deferred_stop(), contextlib.suppress(ProcessLookupError):  # that there is no such group any more
-        deadline = time.monotonic() + _END_SECONDS
-        os.killpg(process.pid, signal.SIGTERM)
-        while time.monotonic() < deadline:
-            process.poll()  # one that ended is there until it was asked for its code
-            os.killpg(process.pid, 0)
-            time.sleep(_POLL_SECONDS)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+from pipeline.system.cli import parser
+from pipeline.system.masking import masked
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -131,8 +18,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--host", default="127.0.0.1", help="the network address to listen at. MLflow asks for no "
                            "password: at any but this machine's own (the default, 127.0.0.1) others can read and delete runs")
     options = arguments.parse_args(argv)
-    from pipeline.config import load_params
-    from pipeline.track import sync_or_explain, tracking_uri
+    from pipeline.mlflow_view.server import check_free, ended_early, is_server, runs_page, serving
+    from pipeline.mlflow_view.sync import sync_or_explain, tracking_uri
+    from pipeline.settings.loading import load_params
 
     params = load_params(options.params, options.set)
     uri = tracking_uri(params)
@@ -148,12 +36,12 @@ def main(argv: list[str] | None = None) -> int:
         with serving(uri, options.host, options.port, log) as (address, process):
             print(f"{runs_page(address, uri)}  (Ctrl-C ends it)", flush=True)
             process.wait()
-            raise _ended(process, log)
+            raise ended_early(process, log)
     except KeyboardInterrupt:  # the way to end it
         return 0
 
 
 if __name__ == "__main__":
-    from pipeline.cli import run
+    from pipeline.system.cli import run
 
     run(main)

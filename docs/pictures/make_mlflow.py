@@ -95,10 +95,10 @@ def photograph(address: str, chromium: str) -> None:
 
 
 def main() -> None:
-    from pipeline.cli import add_params_arguments
-    from pipeline.config import load_params
-    from pipeline.track import sync, tracking_uri
-    from pipeline.ui import check_free, runs_page, serving
+    from pipeline.mlflow_view.server import check_free, runs_page, serving
+    from pipeline.mlflow_view.sync import sync, tracking_uri
+    from pipeline.settings.loading import load_params
+    from pipeline.system.cli import add_params_arguments
 
     parser = argparse.ArgumentParser(prog="python -m docs.pictures.make_mlflow", description=__doc__.splitlines()[0])
     add_params_arguments(parser)

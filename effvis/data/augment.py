@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effvis.training.targets import ClipTargets
+from effvis.data.targets import ClipTargets
 
 # VisTR crops every second sample.
 CROP_PROBABILITY = 0.5

@@ -17,8 +17,8 @@ from effvis.data.augment import crop, draw_window, mirror, scaled_sizes
 from effvis.data.dataset import DatasetIndex, Track
 from effvis.data.index import ClipIndex
 from effvis.data.mask_parts import MASK_CACHE_BYTES, MaskReader
+from effvis.data.targets import ClipPairBatch, ClipTargets
 from effvis.errors import UserError
-from effvis.training.targets import ClipPairBatch, ClipTargets
 
 # Decoded frames are kept in memory up to this many bytes.
 FRAME_CACHE_BYTES = 2**30

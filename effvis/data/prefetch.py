@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 from effvis.data.clips import ClipPairs
-from effvis.training.targets import ClipPairBatch
+from effvis.data.targets import ClipPairBatch
 
 
 class Prefetched:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from effvis.config import LossWeights
+from effvis.data.targets import ClipPairBatch, ClipTargets, stack_targets
 from effvis.model.efficientvis import BaseFeatures, EfficientVIS
 from effvis.training.losses import Predictions, interaction_losses, stack_outputs
 from effvis.training.matching import Whole, find_matches, itself, match, matching_cost
-from effvis.training.targets import ClipPairBatch, ClipTargets, stack_targets
 
 
 def pair_losses(

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effvis.config import LossWeights
+from effvis.data.targets import StackedTargets
 from effvis.model.boxes import at_least_fp32, generalized_iou
 from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
 from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches
-from effvis.training.targets import StackedTargets
 
 
 @dataclass(frozen=True)

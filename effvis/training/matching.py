@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from effvis.config import LossWeights
+from effvis.data.targets import StackedTargets
 from effvis.model.boxes import generalized_iou
-from effvis.training.targets import StackedTargets
 
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 # Of counts of a part of a batch, those of the whole batch; where losses are normalised, all parts must be counted.

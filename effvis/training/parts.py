@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from effvis.data.clips import ClipPairs
+from effvis.data.targets import ClipPairBatch
 from effvis.errors import UserError
 from effvis.training.matching import Whole
-from effvis.training.targets import ClipPairBatch
 
 # Called as ``losses_of(batch, whole=whole)``: the weighted losses of a batch, or of the part of one, by name.
 LossesOf = Callable[..., dict[str, Tensor]]

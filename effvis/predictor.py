@@ -1,0 +1,177 @@
+"""Frames in, tracklets out: one video of any length, clip by clip. What grows with it are run lengths, never pixels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from effvis.config import InferenceConfig
+from effvis.data.clips import clip_frames
+from effvis.data.dataset import Category
+from effvis.data.masks import RLE, decode
+from effvis.errors import UserError
+from effvis.inference import clip, end_to_end, handcraft
+from effvis.inference.tracklets import VideoTracklet
+from effvis.model.efficientvis import EfficientVIS
+from effvis.vistr import clip as vistr_clip
+from effvis.vistr.model import VisTR
+
+Frame = np.ndarray | Image.Image
+MINIMUM_SCORE = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Tracklet:
+    """One identity through a video.
+
+    Attributes:
+        id: from 1, in the order of appearance.
+        category: the one of the highest mean probability over the frames where it is present.
+        score: that mean.
+        rles: frame number to mask, compressed COCO RLE at the video's size; no entry where it is absent.
+        boxes: frame number to the network's box (4,), xyxy in pixels of the video.
+        probabilities: frame number to the category's probability there.
+    """
+
+    id: int
+    category: Category
+    score: float
+    rles: Mapping[int, RLE]
+    boxes: Mapping[int, np.ndarray]
+    probabilities: Mapping[int, float]
+
+    def mask(self, frame: int) -> np.ndarray | None:
+        """(H, W) bool in a frame, None where it is absent."""
+        return decode(self.rles[frame]) if frame in self.rles else None
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedVideo:
+    """The tracklets of a video of ``length`` frames; sizes in pixels."""
+
+    height: int
+    width: int
+    length: int
+    tracklets: tuple[Tracklet, ...]
+
+    def results(self, video_id: int = 1) -> list[dict]:
+        """One YouTube-VIS result per tracklet, with an entry per frame in ``segmentations``."""
+        return [
+            {"video_id": video_id, "category_id": tracklet.category.id, "score": tracklet.score,
+             "segmentations": [tracklet.rles.get(frame) for frame in range(self.length)]}
+            for tracklet in self.tracklets
+        ]
+
+
+class Predictor:
+    """A trained network, ready for videos.
+
+    Args:
+        input_size: (height, width) that frames are resized to.
+        inference: with hand-craft linking, the first of its thresholds counts; its frame rate and its number of tracklets
+            do not: every frame that is given is looked at, and every tracklet is returned.
+        categories: in the order of the network's classes.
+    """
+
+    def __init__(
+        self, model: EfficientVIS | VisTR, *, input_size: tuple[int, int], inference: InferenceConfig,
+        categories: Sequence[Category],
+    ):
+        self.model = model.eval()
+        self.input_size, self.inference, self.categories = tuple(input_size), inference, tuple(categories)
+
+    def track(self, frames: Iterable[Frame], *, minimum_score: float = MINIMUM_SCORE) -> TrackedVideo:
+        """Follows every object through a video.
+
+        Args:
+            frames: of one video in order of time, all of one size: RGB uint8 (H, W, 3) arrays or PIL images. They are taken
+                one clip at a time, so that a generator of any length will do.
+            minimum_score: tracklets below are left out.
+
+        Raises:
+            UserError: there is no frame, or one is of another kind or size.
+        """
+        clips = _Clips(frames, self.model.config.clip_length, self.input_size)
+        found = [tracklet for tracklet in self._follow(clips) if tracklet.rles and tracklet.score_K().max() >= minimum_score]
+        found.sort(key=lambda tracklet: min(tracklet.rles))
+        named = tuple(self._named(number, tracklet) for number, tracklet in enumerate(found, 1))
+        return TrackedVideo(*clips.size, clips.length, named)
+
+    def _follow(self, clips: _Clips) -> list[VideoTracklet]:
+        if isinstance(self.model, VisTR):
+            predict = vistr_clip.predict_clip
+        elif self.inference.linking == "hand-craft":
+            predict = clip.predict_alone
+        else:
+            return end_to_end.track(self.model, clips, clips.size, self.inference)
+        predicted = [(numbers, predict(self.model, pixels, clips.size, self.inference)) for numbers, pixels in clips]
+        linking = self.inference.handcraft
+        return handcraft.link(predicted, clips.size, linking, linking.thresholds[0])
+
+    def _named(self, number: int, tracklet: VideoTracklet) -> Tracklet:
+        score_K = tracklet.score_K()
+        label = int(score_K.argmax())
+        probabilities = {frame: float(probability_K[label])
+                         for frame, probability_K in zip(tracklet.rles, tracklet.probabilities, strict=True)}
+        return Tracklet(number, self.categories[label], float(score_K[label]), tracklet.rles, tracklet.boxes, probabilities)
+
+
+class _Clips:
+    """Successive clips of frames as they come, the last one padded by its last frame. To be iterated once.
+
+    Attributes:
+        size: (height, width) of the video.
+        length: frames that have come so far.
+    """
+
+    def __init__(self, frames: Iterable[Frame], clip_length: int, input_size: tuple[int, int]):
+        coming = iter(frames)
+        first = next(coming, None)
+        if first is None:
+            raise UserError("video", "frames", "there is no frame", "Give one frame at least")
+        self._clip_length, self._input_size = clip_length, input_size
+        self.length = 0
+        self.size = _image(first, 0).size[::-1]
+        self._frames = itertools.chain((first,), coming)
+
+    def __iter__(self) -> Iterator[tuple[list[int], Tensor]]:
+        """(frame numbers, frames (T, 3, H, W) uint8 at input size); fewer numbers than frames where the clip is padded."""
+        while (following := self._next()) is not None:
+            yield following
+
+    def _next(self) -> tuple[list[int], Tensor] | None:
+        # Apart from the loop, whose variables would keep the frames of a clip until those of the next are there.
+        group = [self._resized(frame) for frame in itertools.islice(self._frames, self._clip_length)]
+        if not group:
+            return None
+        numbers = list(range(self.length - len(group), self.length))
+        pixels = torch.from_numpy(np.stack(group)).permute(0, 3, 1, 2)
+        return numbers, pixels[clip_frames(0, self._clip_length, len(group))]
+
+    def _resized(self, frame: Frame) -> np.ndarray:
+        """As frames of a data set are resized, or the network would see other pixels than in training."""
+        image = _image(frame, self.length)
+        height, width = self.size
+        if image.size != (width, height):
+            found = f"is {image.width}x{image.height}, the first is {width}x{height}"
+            raise UserError("video", f"frames[{self.length}]", found, "Give frames of one size")
+        self.length += 1
+        if self.size != self._input_size:
+            image = image.resize(self._input_size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(image)
+
+
+def _image(frame: Frame, number: int) -> Image.Image:
+    if isinstance(frame, Image.Image):
+        return frame.convert("RGB")
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+        what = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise UserError("video", f"frames[{number}]", f"is {what}, not an RGB frame",
+                        "Give uint8 arrays (height, width, 3) or PIL images")
+    return Image.fromarray(frame)

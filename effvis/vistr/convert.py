@@ -1,0 +1,174 @@
+"""Published weights to VisTR's: ImageNet ResNets, DETR trained on COCO, and VisTR as its authors publish it.
+
+VisTR is a DETR whose tokens are those of a whole clip, with 3-D convolutions over its masks; its authors start from a DETR
+that they trained with VisTR's hidden width. ``convert_vistr`` reads
+
+- torchvision's ResNets (``layer1.0.conv1.weight``),
+- DETR as its authors name it (``transformer.encoder.layers.0.…``), with masks (``detr.transformer.…``, ``mask_head.…``), and
+  under VisTR's names (``vistr.transformer.…``), as VisTR's authors publish the one that they start from,
+- VisTR (``vistr.transformer.…``, ``insmask_head.…``).
+
+docs/weights.md says in which sources the names were looked up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from effvis.errors import UserError
+from effvis.model.conversion import (
+    Conversion,
+    Fitted,
+    Source,
+    assemble,
+    check_body,
+    count_parts,
+    fit_same_shape,
+    recognise,
+    why_useless,
+)
+from effvis.vistr.model import VisTR
+
+# Frames of the clips that VisTR's authors train with. A state dict has their queries in one list, frame after frame.
+PUBLISHED_FRAMES = 36
+
+# DETR stands alone, or inside the network that adds masks.
+_DETR = r"(?:detr\.|vistr\.)?"
+_DETR_RULES = (
+    (rf"{_DETR}backbone\.0\.body\.(.+)", r"body.\1"),
+    (rf"{_DETR}input_proj\.(.+)", r"project.\1"),
+    *((rf"{_DETR}transformer\.{coder}\.layers\.(\d+)\.{theirs}", rf"{coder}.\1.{ours}")
+      for coder, last_norm in (("encoder", 2), ("decoder", 3))
+      for theirs, ours in ((r"self_attn\.(.+)", r"self_attention.attention.\2"),
+                           (r"multihead_attn\.(.+)", r"cross_attention.attention.\2"),
+                           (r"norm1\.(.+)", r"self_attention.norm.\2"),
+                           (rf"norm{last_norm}\.(.+)", r"ffn.norm.\2"),
+                           (r"norm2\.(.+)", r"cross_attention.norm.\2"),
+                           (r"(linear[12]\..+)", r"ffn.\2"))),
+    (rf"{_DETR}transformer\.decoder\.norm\.(.+)", r"decoder_norm.\1"),
+    (rf"{_DETR}query_embed\.weight", "query_NTC"),
+    (rf"{_DETR}class_embed\.(.+)", r"class_logits.\1"),
+    *((rf"{_DETR}bbox_embed\.layers\.{layer}\.(.+)", rf"box.{2 * layer}.\1") for layer in range(3)),
+    (r"bbox_attention\.q_linear\.(.+)", r"box_attention.query.\1"),
+    (r"bbox_attention\.k_linear\.(.+)", r"box_attention.key.\1"),
+    *((rf"mask_head\.lay{layer}\.(.+)", rf"frame_masks.convs.{layer - 1}.\1") for layer in range(1, 6)),
+    *((rf"mask_head\.gn{layer}\.(.+)", rf"frame_masks.norms.{layer - 1}.\1") for layer in range(1, 6)),
+    *((rf"mask_head\.adapter{layer}\.(.+)", rf"frame_masks.adapters.{layer - 1}.\1") for layer in range(1, 4)),
+)
+VISTR = Source("VisTR", r"insmask_head\.0\.weight", (
+    *_DETR_RULES,
+    (r"mask_head\.dcn\.weight", "frame_masks.convs.4.weight"),
+    (r"insmask_head\.(.+)", r"sequence_masks.\1"),
+))
+DETR = Source("DETR", rf"{_DETR}transformer\.encoder\.layers\.0\.self_attn\.in_proj_weight", _DETR_RULES)
+SOURCES = (
+    VISTR,
+    DETR,
+    Source("a torchvision ResNet", r"layer1\.0\.conv1\.weight", ((r"((?:conv1|bn1|layer\d)\..+)", r"body.\1"),)),
+)
+
+
+def convert_vistr(published: Mapping[str, Tensor], model: VisTR, *, where: object) -> Conversion:
+    """Puts published weights into the places of a VisTR's own.
+
+    Of a DETR of another hidden width only the backbone is taken: the rest has no size in common.
+
+    Args:
+        published: a state dict in the names of one of the sources.
+        model: whose names, shapes and, where nothing was published, values count. It is not changed.
+        where: the file, for error messages.
+
+    Raises:
+        UserError: the names are of no known source, or the network differs in more than the hidden width, classes, and the
+            numbers of queries, frames and layers.
+    """
+    source, published = recognise(
+        published, SOURCES, where=where, hint="; Sparse R-CNN and QueryInst need --method efficientvis")
+    own, width = model.state_dict(), model.config.hidden_dim
+    check_body(published, source.place, own, prefix="body.", setting="vistr.model.backbone", where=where)
+    published_width = _width(published, default=width)
+    if published_width == width:
+        _check_norms(published, where)
+
+    def fit(name: str, place: str, value: Tensor) -> Fitted:
+        if published_width != width and not place.startswith("body."):
+            return Fitted(None, "dropped", f"{published_width} wide there, {width} here")
+        if place == "query_NTC":
+            return _fit_queries(value, own[place], source)
+        if place.startswith("class_logits.") and len(value) != len(own[place]):
+            return _fit_classes(value, own[place], source)
+        fitted = fit_same_shape(place, value, own[place], where)
+        return _with_reservation(fitted, name, source)
+
+    def why_left(name: str) -> str:
+        if published_width != width:
+            return f"what was published is {published_width} wide"
+        return "images have no time" if source is DETR and name.startswith("sequence_masks.") else "nothing was published"
+
+    return assemble(
+        source, published, own, place=source.place, fit=fit,
+        why_dropped=lambda name, place: why_useless(name) or _why_no_place(name, place, own), why_left=why_left)
+
+
+def _width(published: Mapping[str, Tensor], default: int) -> int:
+    """The hidden width of a published transformer; the default where there is none."""
+    return next((len(value) for name, value in published.items() if re.fullmatch(rf"{_DETR}input_proj\.bias", name)), default)
+
+
+def _check_norms(published: Mapping[str, Tensor], where: object) -> None:
+    last = next((name for name in published if re.fullmatch(rf"{_DETR}transformer\.encoder\.norm\.weight", name)), None)
+    if last is not None:
+        raise UserError(where, last, "this transformer normalises before its layers (--pre_norm), ours after them",
+                        "Give one that was trained without --pre_norm")
+
+
+def _fit_queries(value_QC: Tensor, own_NTC: Tensor, source: Source) -> Fitted:
+    """DETR's queries are those of one frame; VisTR's are one list, frame after frame."""
+    queries, frames, _ = own_NTC.shape
+    published_frames = 1
+    if source is VISTR:
+        published_frames = frames if len(value_QC) == queries * frames else PUBLISHED_FRAMES
+    if len(value_QC) % published_frames:
+        return Fitted(None, "dropped", f"{len(value_QC)} queries are not those of {published_frames} frames")
+    value_NTC = value_QC.unflatten(0, (published_frames, -1)).transpose(0, 1)
+    if len(value_NTC) < queries:
+        return Fitted(None, "dropped", f"{len(value_NTC)} queries per frame are fewer than {queries}")
+    cuts = []
+    if len(value_NTC) > queries:
+        cuts.append(f"the first {queries} of {len(value_NTC)} queries")
+    if published_frames not in (1, frames):
+        cuts.append(f"{published_frames} frames averaged to {frames}")
+    fitted_NCT = F.adaptive_avg_pool1d(value_NTC[:queries].transpose(1, 2), frames)
+    return Fitted(fitted_NCT.transpose(1, 2), "cut" if cuts else "loaded", ", ".join(cuts))
+
+
+def _fit_classes(value: Tensor, own: Tensor, source: Source) -> Fitted:
+    """A class layer of another number of classes, no-object last."""
+    if source is VISTR and len(value) == len(own) + 1:
+        # Its classes are YouTube-VIS's category numbers, which start at 1.
+        return Fitted(value[1:], "cut", "without class 0, which is no category of YouTube-VIS")
+    return Fitted(None, "dropped", f"{len(value) - 1} classes there, {len(own) - 1} here")
+
+
+def _with_reservation(fitted: Fitted, name: str, source: Source) -> Fitted:
+    """What does not do here just what it did there."""
+    if name == "mask_head.dcn.weight":
+        return fitted._replace(outcome="cut", reason="a deformable filter, without its offsets")
+    if source is DETR and name.startswith("mask_head.lay1."):
+        return fitted._replace(reason="reads the encoded clip; DETR's reads what the encoder is given")
+    return fitted
+
+
+def _why_no_place(name: str, place: str | None, own: Mapping[str, Tensor]) -> str:
+    layer = re.match(r"(encoder|decoder)\.\d+\.", place or "")
+    if layer and not any(known.startswith(layer[0]) for known in own):
+        return f"this network has only {count_parts(layer[1], own)} {layer[1]} layers"
+    if name.startswith("mask_head.out_lay."):
+        return "the 3-D convolutions over all frames take its place"
+    if name.startswith("mask_head.conv_offset."):
+        return "a plain convolution has no offsets"
+    return "no such part in this network"

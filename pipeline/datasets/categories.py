@@ -1,0 +1,103 @@
+"""Which category of one data set is which category of another, and results under the other's numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    from effvis.data.dataset import Category
+    from pipeline.settings.params import Params
+
+
+def mapping(source: Iterable[Category], target: Iterable[Category], same: Mapping[str, str]) -> dict[int, int]:
+    """Ids of ``target`` by those of ``source``, for the categories that both have.
+
+    Args:
+        same: names of ``source``, each with the name of ``target`` that stands for the same thing.
+
+    Raises:
+        UserError: a name of ``same`` is not there, or two categories would become one.
+    """
+    source, target = tuple(source), tuple(target)
+    ids = {_plain(category.name): category.id for category in target}
+    renamed = {_plain(old): _plain(new) for old, new in same.items()}
+    for names, known in ((renamed, {_plain(category.name) for category in source}), (renamed.values(), ids)):
+        for name in names:
+            if name not in known:
+                raise UserError("--same", name, "is no category of this data set", f"There are {', '.join(sorted(known))}")
+    found: dict[int, int] = {}
+    for category in source:
+        number = ids.get(renamed.get(_plain(category.name), _plain(category.name)))
+        if number in found.values():
+            raise UserError("--same", category.name, "another category is mapped to the same one", "Leave one of them out")
+        if number is not None:
+            found[category.id] = number
+    return found
+
+
+def renumber(
+    results: Iterable[Any], numbers: Mapping[int, int], source: Iterable[Category], file: Path
+) -> list[dict[str, Any]]:
+    """Results with the categories' new ids, without those of categories that have none.
+
+    Raises:
+        UserError: a result is of no category of ``source``.
+    """
+    known = {category.id for category in source}
+    renumbered = []
+    for i, result in enumerate(results):
+        number = result.get("category_id") if isinstance(result, dict) else None
+        if type(number) is not int or number not in known:
+            raise UserError(file, f"[{i}].category_id", f"{number!r} is no category of FROM",
+                            "Give the data set that the results are of as FROM")
+        if number in numbers:
+            renumbered.append({**result, "category_id": numbers[number]})
+    return renumbered
+
+
+def read_categories(params: Params, given: str) -> tuple[Category, ...]:
+    """The categories of a JSON file, or of the training split of a data set.
+
+    Raises:
+        UserError: there are none, or something is wrong with them.
+    """
+    from effvis.data.dataset import Category
+    from effvis.data.parsing import annotation_file
+
+    folder = params.model_copy(update={"dataset": given}).dataset_folder / "train"
+    file = Path(given) if given.endswith(".json") else annotation_file(folder)
+    if file is None:
+        raise UserError(folder, given, "there are no annotations of train", "Take the data set in, or give a JSON file")
+    content = read_results(file)
+    listed = content.get("categories") if isinstance(content, dict) else None
+    if not isinstance(listed, list) or not listed:
+        raise UserError(file, "categories", "there is no list of categories", "Give annotations in the YouTube-VIS format")
+    categories: dict[str, Category] = {}
+    for i, entry in enumerate(listed):
+        number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
+        if type(number) is not int or not isinstance(name, str):
+            raise UserError(file, f"categories[{i}]", "has no id and name", "Write {\"id\": 1, \"name\": \"person\"}")
+        if _plain(name) in categories or number in {category.id for category in categories.values()}:
+            raise UserError(file, f"categories[{i}]", f"{name} ({number}) is listed twice",
+                            "Give each category its own id and name")
+        categories[_plain(name)] = Category(number, name)
+    return tuple(categories.values())
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+def read_results(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(file, "(file)", f"cannot be read: {error.strerror}", "Correct the path") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(file, "(top)", f"unreadable JSON ({error})", "Write the file anew") from None

@@ -1,0 +1,148 @@
+"""The videos of the training split that ``holdout`` sets aside to validate on, and the file that says which they are.
+
+The official validation splits come without instances, so that only a competition's server can score them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from effvis.data.dataset import DatasetIndex
+    from pipeline.settings.params import Params
+
+FILE = "holdout.json"  # in the index's folder
+
+
+def splits_needed(params: Params) -> tuple[str, ...]:
+    """The splits that the data set has to have on disk."""
+    return ("train", "val") if params.holdout is None else ("train",)
+
+
+def annotated_split(params: Params) -> str:
+    """The split on disk that the validation videos are of."""
+    return splits_needed(params)[-1]
+
+
+def describe(params: Params) -> dict[str, Any]:
+    """What an index follows from beside the data set; empty without a holdout.
+
+    Raises:
+        UserError: the file of the holdout is wrong.
+    """
+    if params.holdout is None:
+        return {}
+    if params.holdout_file is not None:
+        return {"holdout": {"videos": sorted(_listed(params.holdout_file))}}
+    return {"holdout": params.holdout.model_dump(include={"fraction", "seed"})}
+
+
+def apply(params: Params, splits: dict[str, DatasetIndex]) -> dict[str, DatasetIndex]:
+    """The splits that were read, or what is left to train on and what is held out of the training split.
+
+    Raises:
+        UserError: the file of the holdout is of another data set, or nothing would be left to train or to validate on.
+    """
+    if params.holdout is None:
+        return splits
+    from effvis.data.holdout import choose, divide
+
+    train = splits["train"]
+    file = params.holdout_file
+    if file is None:
+        where, key = params.root / "params.yaml", "holdout.fraction"
+        held_out = choose(train, params.holdout.fraction, params.holdout.seed)
+    else:
+        where, key = file, "val"
+        held_out = _of_this_data_set(file, _listed(file), train)
+    left, validation = divide(train, held_out)
+    if not validation.videos or not left.tracks:
+        raise UserError(where, key, f"holds out {len(held_out)} of {len(train.videos)} videos",
+                        "Leave some with instances to train on, and some to validate on")
+    return {"train": left, "val": validation}
+
+
+def write(params: Params, splits: dict[str, DatasetIndex], folder: Path) -> None:
+    """Writes which videos are held out into ``folder``, in the form that ``holdout.file`` takes; nothing without a holdout."""
+    if params.holdout is None:
+        return
+    from effvis.data.holdout import videos_by_category
+
+    counts = {split: videos_by_category(index) for split, index in splits.items()}
+    content = {
+        "dataset": params.dataset_folder.resolve().name,
+        **({} if params.holdout_file else params.holdout.model_dump(include={"fraction", "seed"})),
+        "videos_by_category": {name: {split: counts[split][name] for split in counts} for name in counts["train"]},
+        "val": [{"id": video.id, "first_frame": video.file_names[0]} for video in splits["val"].videos],
+    }
+    (folder / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def ground_truth(params: Params, index: DatasetIndex) -> dict[str, Any]:
+    """The annotations of the validation videos, as the evaluator takes them.
+
+    Args:
+        index: of the validation videos.
+    """
+    from effvis.data.holdout import keep_videos
+    from effvis.data.parsing import annotation_file
+
+    file = annotation_file(params.dataset_folder / annotated_split(params))
+    annotations = json.loads(file.read_text(encoding="utf-8"))
+    annotations.setdefault("annotations", [])  # where only a competition's server has them, every number is undefined
+    return annotations if params.holdout is None else keep_videos(annotations, {video.id for video in index.videos})
+
+
+def remarks(params: Params, instances: int) -> list[str]:
+    """What one should know of the validation videos before training for hours, by what was written when they were indexed.
+
+    Args:
+        instances: of the validation videos.
+    """
+    if not instances:
+        return ["val has no instances, so that nothing can be scored on it here. Hold some training videos out: "
+                "-S holdout.fraction=0.1 (docs/datasets.md)"]
+    if params.holdout is None:
+        return []
+    file = params.index_folder / FILE
+    counts = json.loads(file.read_text(encoding="utf-8"))["videos_by_category"]
+    missing = [name for name, count in counts.items() if count["val"] == 0]
+    unscored = f"no video held out shows {', '.join(missing)}: these count in no score"
+    return [f"held out: {file}", *([unscored] if missing else [])]
+
+
+def _listed(file: Path) -> dict[int, str | None]:
+    """First frames by video id, None where the file does not say."""
+    remedy = f"Give a {FILE} as pipeline.index writes it, or {{\"val\": [{{\"id\": 7}}]}}"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(file, "holdout.file", f"cannot be read: {error.strerror}", "Correct the path") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(file, "(top)", f"unreadable JSON ({error})", remedy) from None
+    entries = content.get("val") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise UserError(file, "val", "there is no list of videos", remedy)
+    listed: dict[int, str | None] = {}
+    for i, entry in enumerate(entries):
+        number = entry.get("id") if isinstance(entry, dict) else None
+        if type(number) is not int or number in listed:
+            problem = f"video {number} is listed twice" if number in listed else "there is no id of a video"
+            raise UserError(file, f"val[{i}].id", problem, remedy)
+        listed[number] = entry.get("first_frame")
+    return listed
+
+
+def _of_this_data_set(file: Path, listed: dict[int, str | None], index: DatasetIndex) -> frozenset[int]:
+    first_frames = {video.id: video.file_names[0] for video in index.videos}
+    for i, (number, frame) in enumerate(listed.items()):
+        if first_frames.get(number) != (frame or first_frames.get(number)) or number not in first_frames:
+            known = f"starts with {first_frames[number]}, not with {frame}" if number in first_frames else "is none of it"
+            raise UserError(file, f"val[{i}]", f"is not of this data set: video {number} {known}",
+                            "Give the file that was written for this data set")
+    return frozenset(listed)

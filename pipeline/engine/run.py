@@ -1,0 +1,122 @@
+"""Trains or evaluates one run unless the run store has it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effvis.errors import UserError
+from pipeline.engine.prediction import predict_here, score
+from pipeline.engine.training import work
+
+if TYPE_CHECKING:
+    from pipeline.identity.specs import EvalSpec, TrainSpec
+    from pipeline.scheduling.progress import Report
+    from pipeline.settings.params import Params
+
+
+def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report | None = None) -> Path:
+    """Trains a run unless the store has it, and returns its folder.
+
+    May be killed at any moment and called again: it goes on from its last checkpoint, and ends in bitwise the same
+    weights (on several workers, the same but for rounding). Only one process at a time works on a key; what it starts from
+    is trained first.
+
+    Args:
+        until: ends after 1/2**until of the training, with the weights of then kept as a snapshot. Unless it is 0, the run is
+            not done: whoever asks for more of it goes on from there.
+        report: called about once a second.
+
+    Raises:
+        Diverged: the loss is not finite.
+        KeyboardInterrupt: ``report`` said to stop; a checkpoint of the last step is kept.
+        UserError: the dataset is not the one that the spec was made for.
+    """
+    from pipeline.runs.storage import fetch
+    from pipeline.runs.store import RunStore
+
+    store = RunStore(params.runs_dir)
+    if not store.is_done(spec.key):
+        fetch(params, spec.key)
+        if spec.parent is not None and not store.is_done(spec.key):
+            train_run(params, spec.parent, report=report)
+    with store.lock(spec.key):
+        if not store.is_done(spec.key) and not (until and store.has_snapshot(spec.key, until)):
+            if params.resources.workers_per_run == 1:
+                work(params, spec, report, until)
+            else:
+                from pipeline.engine.workers import train_on_workers
+
+                train_on_workers(params, spec, report)
+    return store.folder(spec.key)
+
+
+def train_with_bars(params: Params, spec: TrainSpec) -> Path:
+    """``train_run`` with a progress bar for each training, what it starts from first."""
+    from pipeline.runs.store import RunStore
+    from pipeline.system.cli import progress_bar
+
+    if spec.parent is not None and not RunStore(params.runs_dir).is_done(spec.key):
+        train_with_bars(params, spec.parent)
+    with progress_bar(f"{spec.kind} {spec.key}") as update:
+        return train_run(params, spec, report=lambda r: update(r["step"], r["total"], f"loss {r['loss']:.3f}"))
+
+
+def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None) -> dict[str, Any]:
+    """The content of the evaluation's ``metrics.json``, computed unless the store has it.
+
+    With hand-craft linking, every score threshold is tried and the best AP counts, as in the paper; all are recorded.
+
+    Args:
+        report: called with ``step`` and ``total`` (videos).
+
+    Returns:
+        ``metrics`` (the 12 numbers as fractions), ``per_category``, ``threshold`` and ``ap_by_threshold`` (hand-craft
+        only), ``seconds`` of prediction, ``frames``, ``frames_per_second``, and the keys ``run`` and ``evaluation``.
+
+    Raises:
+        UserError: the run is not trained so far, or the dataset is not the one that the spec was made for.
+    """
+    from pipeline.runs.storage import fetch
+    from pipeline.runs.store import RunStore
+
+    store = RunStore(params.runs_dir)
+    run, own = spec.train.key, spec.key
+    found = store.evaluation(run, own)
+    if found is not None:
+        return found
+    fetch(params, run)
+    with store.lock(f"{run}-{own}"):
+        return store.evaluation(run, own) or _evaluate(params, spec, store, report)
+
+
+def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None) -> dict[str, Any]:
+    from pipeline.datasets.holdout import ground_truth
+    from pipeline.engine.training import steps_of_whole
+    from pipeline.grid.rows import evaluation_digest
+    from pipeline.identity.specs import steps_after
+    from pipeline.indexing.read import load_index
+
+    params = params.of_dataset(spec.train.dataset_name)
+    index = load_index(params, "val")
+    if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
+        raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
+    if params.resources.workers_per_run == 1:
+        candidates, seconds = predict_here(params, spec, index, report)
+    else:
+        from pipeline.engine.workers import predict_on_workers
+
+        candidates, seconds = predict_on_workers(params, spec, index, report)
+    truth = ground_truth(params, index)
+    scored = {threshold: score(truth, predictions) for threshold, predictions in candidates.items()}
+    best = max(scored, key=lambda threshold: scored[threshold].metrics["AP"])
+    whole = steps_of_whole(store.folder(spec.train.key), spec.train)
+    frames = sum(len(kept) for kept in candidates[best].kept.values())
+    sweep = {"threshold": best, "ap_by_threshold": {str(t): found.metrics["AP"] for t, found in scored.items()}}
+    return store.write_evaluation(spec.train.key, spec.key, candidates[best].results, {
+        "run": spec.train.key, "evaluation": spec.key, "metrics": scored[best].metrics,
+        "per_category": scored[best].per_category, **(sweep if best is not None else {}),
+        "inference": spec.inference.model_dump(mode="json"), "seconds": round(seconds, 3), "frames": frames,
+        "frames_per_second": round(frames / seconds, 2), "time": time.time(),
+        "videos_seen": steps_after(whole, spec.halvings) * spec.train.train.batch_size})

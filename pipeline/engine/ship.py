@@ -1,0 +1,48 @@
+"""Puts the weights of a pretraining among those that come with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.grid import starts
+
+if TYPE_CHECKING:
+    from pipeline.identity.specs import TrainSpec
+    from pipeline.settings.params import Params
+
+
+def ship(
+    params: Params, spec: TrainSpec, name: str, command: str, *, folder: Path = starts.FOLDER
+) -> dict[str, Any]:
+    """Copies a finished pretraining into the project, with what it was made of and what it scores at one frame per clip.
+
+    Returns:
+        What was written beside the weights.
+
+    Raises:
+        UserError: the run is not finished or its weights are too large to ship.
+    """
+    from pipeline.engine.run import evaluate_run
+    from pipeline.engine.training import final_loss
+    from pipeline.grid.rows import pretrained_evaluation
+    from pipeline.runs.store import RunStore
+
+    store = RunStore(params.runs_dir)
+    metrics = evaluate_run(params, pretrained_evaluation(params, spec))["metrics"]
+    facts = {
+        "command": command,
+        "run": spec.key,
+        "method": spec.method,
+        "correspondence": spec.correspondence,
+        "steps": store.done(spec.key)["steps"],
+        "metrics": {"AP": round(100 * metrics["AP"], 2), "final_loss": round(final_loss(store.folder(spec.key)), 4)},
+        "dataset": {"name": spec.dataset_name, "digest": spec.dataset_digest,
+                    "shapes": params.of_dataset(spec.dataset_name).drawn.model_dump(mode="json")},
+        "input_size": list(spec.input_size),
+        "model": spec.model.model_dump(mode="json"),
+        "train": spec.train.model_dump(mode="json"),
+        "code_digest": spec.code_digest,
+    }
+    starts.ship(name, store.weights_file(spec.key), facts, folder=folder)
+    return facts

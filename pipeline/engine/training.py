@@ -1,0 +1,258 @@
+"""A training in this process: the network, its losses, its steps, history and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    from effvis.data.clips import ClipPairs
+    from effvis.data.dataset import DatasetIndex
+    from effvis.data.index import ClipIndex
+    from effvis.data.targets import ClipPairBatch
+    from effvis.model.efficientvis import EfficientVIS
+    from effvis.vistr.model import VisTR
+    from pipeline.identity.specs import TrainSpec
+    from pipeline.runs.store import RunStore
+    from pipeline.scheduling.progress import Report
+    from pipeline.settings.params import Params
+
+
+REPORT_SECONDS = 1.0
+LAST_STEPS = 50  # the final loss is a mean over so many
+
+
+class Diverged(UserError):
+    """The loss of a training is not finite: its settings are at fault, and training it again ends as before."""
+
+
+class Start(NamedTuple):
+    """A training before its first step.
+
+    Attributes:
+        losses_of: of a batch, by name.
+        left_out: names of the weights that stay as initialised, and of initial ones that found no place.
+    """
+
+    model: EfficientVIS | VisTR
+    losses_of: Callable[[ClipPairBatch], dict[str, Any]]
+    pairs: ClipPairs
+    left_out: list[str]
+
+
+def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mapping[str, Any] | None) -> Start:
+    """Builds the network and what it will be trained on.
+
+    A change here is a change of the training: the training code's digest covers it.
+
+    Raises:
+        UserError: the initial weights are not of this network.
+    """
+    from functools import partial
+
+    import torch
+
+    from effvis.data.clips import ClipPairs
+    from effvis.methods import build_model
+
+    torch.manual_seed(spec.seed)
+    model = build_model(spec.model)
+    try:
+        left_out = model.load_initial(initial) if initial is not None else []
+    except ValueError as error:
+        raise UserError("params.yaml", "pretrain.source", f"{spec.init} is of another network: {error}",
+                        "Give weights of this one, or set scratch") from None
+    if spec.method == "vistr":
+        from effvis.vistr.losses import pair_losses
+
+        losses_of = partial(pair_losses, model, weights=spec.train.loss)
+    else:
+        from effvis.training.correspondence import pair_losses
+
+        losses_of = partial(pair_losses, model, weights=spec.train.loss, correspondence=spec.train.correspondence)
+    pairs = ClipPairs(index, clips, input_size=spec.input_size, batch_size=spec.train.batch_size, seed=spec.seed,
+                      flip=spec.train.horizontal_flip, augmentation=spec.train.augmentation, scales=spec.train.scales,
+                      crop_share=spec.train.crop_share, clips_per_video=clips_per_video(spec, index.longest_video))
+    return Start(model, losses_of, pairs, left_out)
+
+
+def clips_per_video(spec: TrainSpec, longest_video: int) -> int:
+    """A pair for correspondence learning, and for its absence where that is compared; elsewhere the second clip of a pair
+    would be the first one again (a clip holds every video), or, for VisTR, cost what its longer training needs."""
+    if spec.method == "vistr":
+        return 1
+    return 2 if spec.train.correspondence or longest_video > spec.model.clip_length else 1
+
+
+def set_up_torch(params: Params) -> None:
+    """Deterministic algorithms only, and as many threads as the parameters give a run."""
+    import torch
+
+    torch.set_num_threads(params.resources.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.set_flush_denormal(True)  # tiny gradients would slow the processor down
+
+
+def work(params: Params, spec: TrainSpec, report: Report | None, until: int = 0) -> None:
+    """A training in this process: all of it, or, where torch.distributed is initialised, one worker's part.
+
+    The first worker alone writes to the store.
+
+    Args:
+        until: as of ``train_run``.
+
+    Raises:
+        UserError: as ``train_run``.
+    """
+    from contextlib import nullcontext
+
+    from effvis.data.prefetch import Prefetched
+    from effvis.training.parts import workers
+    from pipeline.indexing.read import load_clips, load_index
+    from pipeline.runs.environment import environment
+    from pipeline.runs.log import RunLog
+    from pipeline.runs.store import RunStore
+    from pipeline.scheduling.machine import device, peak_memory_mib, reset_peak_memory
+
+    began = time.time()
+    reset_peak_memory()
+    params = params.of_dataset(spec.dataset_name)
+    set_up_torch(params)
+    index = load_index(params, "train")
+    if index.digest != spec.dataset_digest:
+        raise UserError(params.index_folder, "digest", "the dataset changed after this run was planned", "Start again")
+    clips = load_clips(params, "train", spec.model.clip_length)
+    store = RunStore(params.runs_dir)
+    begun = start(spec, index, clips, _initial_weights(params, spec, store))
+    begun.model.to(device(params.resources))
+
+    log = RunLog(store.folder(spec.key))
+    prefetch = params.resources.prefetch
+    try:
+        with Prefetched(begun.pairs) if prefetch else nullcontext(begun.pairs) as pairs:
+            begun = begun._replace(pairs=pairs)
+            if workers()[0] > 0:
+                _follow(params, spec, begun, log)
+                return
+            store.begin(spec.key, spec.describe())
+            steps, times = _steps(params, spec, begun, store, log, until, report)
+    except FloatingPointError as error:
+        raise Diverged(store.folder(spec.key), "train.lr", str(error), "Lower it, or raise train.warmup_steps") from None
+    finally:
+        log.close()
+    if until:
+        return
+    store.finish(spec.key, begun.model.state_dict(), {
+        "steps": steps, **{name: round(value, 3) for name, value in times.items()}, "began": began, "ended": time.time(),
+        "clips_per_second": round(steps * spec.train.batch_size * begun.pairs.clips_per_video / times["seconds"], 3),
+        "code_digest": spec.code_digest, "initial_weights_left_out": begun.left_out,
+        "peak_memory_mib": peak_memory_mib(), **environment()})
+
+
+def _steps(
+    params: Params, spec: TrainSpec, begun: Start, store: RunStore, log: Any, until: int, report: Report | None
+) -> tuple[int, dict[str, float]]:
+    """Trains to the end, or as far as is wanted, with history and checkpoints; returns the steps and the times of all
+    attempts together."""
+    from effvis.training.loop import train
+    from effvis.training.parts import of_first_worker
+    from pipeline.identity.specs import steps_after
+    from pipeline.system.cli import deferred_stop
+
+    snapshot = log.resume() or {"training": None, "times": {"seconds": 0.0, "cpu_seconds": 0.0}}
+    clock = _Clock(snapshot["times"])
+    saved, step = time.monotonic(), of_first_worker(snapshot["training"]["step"] if snapshot["training"] else 0)
+    pace = _Pace(report)
+    with deferred_stop() as stop:
+        for progress in train(begun.model, begun.losses_of, begun.pairs, spec.train, resume=snapshot["training"],
+                              accumulate=params.resources.accumulate):
+            step, times = progress.step, clock.read()
+            log.append({"step": step, "time": time.time(), "seconds": round(times["seconds"], 3), "epoch": progress.epoch,
+                        "videos_seen": progress.videos_seen, "lr": progress.lr, "loss": progress.losses["total"],
+                        **{f"loss_{name}": value for name, value in progress.losses.items() if name != "total"}})
+            for halvings in range(1, max(params.resources.snapshots, until) + 1):
+                if step == steps_after(progress.total_steps, halvings):
+                    store.keep_snapshot(spec.key, halvings, begun.model.state_dict())
+            if pace.step(step, progress.total_steps, loss=progress.losses["total"], lr=progress.lr):
+                stop.ask()
+            enough = until and step >= steps_after(progress.total_steps, until)
+            if stop or enough or time.monotonic() - saved > params.resources.checkpoint_seconds:
+                log.checkpoint({"training": progress.state(), "times": times}, step)
+                saved = time.monotonic()
+            stop.raise_if_set()
+            if enough:
+                break
+    return step, clock.read()
+
+
+def _follow(params: Params, spec: TrainSpec, begun: Start, log: Any) -> None:
+    """Trains to the end beside the first worker, from the snapshot that it found."""
+    from effvis.training.loop import train
+    from effvis.training.parts import of_first_worker
+
+    step = of_first_worker(0)
+    resume = log.snapshot(step)["training"] if step else None
+    for _ in train(begun.model, begun.losses_of, begun.pairs, spec.train, resume=resume,
+                   accumulate=params.resources.accumulate):
+        pass
+
+
+class _Clock:
+    """Wall and processor time of a training; a resumed one goes on from the times of its checkpoint."""
+
+    def __init__(self, before: Mapping[str, float]):
+        self._wall, self._cpu = time.monotonic() - before["seconds"], time.process_time() - before["cpu_seconds"]
+
+    def read(self) -> dict[str, float]:
+        return {"seconds": time.monotonic() - self._wall, "cpu_seconds": time.process_time() - self._cpu}
+
+
+class _Pace:
+    """Passes on about one report a second, with the time that is left at the pace of this process."""
+
+    def __init__(self, report: Report | None):
+        self._report, self._said = report, float("-inf")
+        self._first: tuple[int, float] | None = None
+
+    def step(self, step: int, total: int, **facts: Any) -> bool:
+        """Whether the training is asked to stop."""
+        now = time.monotonic()
+        self._first = self._first or (step, now)
+        if self._report is None or (now - self._said < REPORT_SECONDS and step < total):
+            return False
+        self._said = now
+        done, elapsed = step - self._first[0], now - self._first[1]
+        eta = elapsed / done * (total - step) if done else None
+        return bool(self._report({"step": step, "total": total, **facts, "eta": eta}))
+
+
+def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> dict[str, Any] | None:
+    from pipeline.grid import starts
+
+    if spec.parent is not None:
+        return store.load_weights(spec.parent.key)
+    if spec.init is None:
+        return None
+    if spec.init.startswith("file:"):
+        return starts.load_file_start(params.root / params.pretrain.source, spec.init)
+    return starts.load(spec.init)
+
+
+def steps_of_whole(folder: Path, spec: TrainSpec) -> int:
+    """The steps of a training from its start to its end, which it may not have reached yet."""
+    from effvis.training.loop import total_steps
+
+    with (folder / "history.jsonl").open() as history:
+        first = json.loads(history.readline())
+    return total_steps(spec.train, round(first["step"] / first["epoch"]))
+
+
+def final_loss(folder: Path) -> float:
+    """Mean loss of a run's last steps."""
+    last = (folder / "history.jsonl").read_text().splitlines()[-LAST_STEPS:]
+    return sum(json.loads(line)["loss"] for line in last) / len(last)

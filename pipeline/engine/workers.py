@@ -1,0 +1,194 @@
+"""A run that several workers share: a training as a Ray TorchTrainer, an evaluation as a Ray task for each part of the videos.
+
+The process that asks for it takes no processor for itself. Workers write to the run store, and so need its folder.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effvis.errors import UserError
+from pipeline.scheduling import cluster
+from pipeline.scheduling.progress import Stop, read_progress, write_progress
+from pipeline.scheduling.ray_session import WORKER_DEATHS_ALLOWED, ray_running
+
+if TYPE_CHECKING:
+    from effvis.data.dataset import DatasetIndex
+    from effvis.inference.predictor import Predictions
+    from pipeline.identity.specs import EvalSpec, TrainSpec
+    from pipeline.scheduling.progress import Report
+    from pipeline.settings.params import Params, ResourceSettings
+
+REPORT_SECONDS = 1.0
+_TRAIN_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # also how long an end goes unnoticed; 2 s otherwise
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> None:
+    """Trains on ``resources.workers_per_run`` workers, each of which computes its part of every batch.
+
+    A worker that dies is started again with all others, and they go on from the last checkpoint.
+
+    Raises:
+        KeyboardInterrupt, UserError: as ``pipeline.engine.run.train_run``.
+    """
+    for name, value in _TRAIN_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    resources = params.resources
+    storage = params.runs_dir / ".ray"
+    mistake = storage / f"{spec.key}.mistake.json"
+    storage.mkdir(parents=True, exist_ok=True)
+    mistake.unlink(missing_ok=True)
+    with (ray_running(resources.workers_per_run * resources.threads, params.runs_dir, client=False),
+          _progress_files(params, spec.key, 1) as files):
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        stop = Stop(files[0].parent)
+        trainer = TorchTrainer(
+            _train_function(params, spec, files[0], mistake, stop),
+            scaling_config=ScalingConfig(
+                num_workers=resources.workers_per_run, use_gpu=resources.gpus_per_worker > 0,
+                resources_per_worker=_of_a_worker(resources)),
+            torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
+            run_config=RunConfig(name=spec.key, storage_path=str(storage),
+                                 failure_config=FailureConfig(max_failures=WORKER_DEATHS_ALLOWED)))
+        with stop.when_interrupted(lambda: files):
+            _relayed(trainer.fit, files[0], report)
+    if mistake.exists():
+        where, key, problem, remedy = json.loads(mistake.read_text())
+        mistake.unlink()
+        raise UserError(where, key, problem, remedy)
+    shutil.rmtree(storage / spec.key, ignore_errors=True)
+
+
+def _of_a_worker(resources: ResourceSettings) -> dict[str, float]:
+    wanted = {"CPU": resources.threads, "GPU": resources.gpus_per_worker, "memory": cluster.memory(resources)}
+    return {name: amount for name, amount in wanted.items() if amount}
+
+
+def _train_function(
+    params: Params, spec: TrainSpec, progress_file: Path, mistake: Path, stop: Stop
+) -> Callable[[], None]:
+    """What each worker runs; a closure, because Ray Train sends it to them as it is."""
+    def function() -> None:
+        from effvis.training.parts import workers
+        from pipeline.engine.training import work
+        from pipeline.runs.store import RunStore
+
+        cluster.check_here()
+        if mistake.exists():  # found by an earlier attempt, and no other attempt would mend it
+            return
+        first = workers()[0] == 0
+        # A driver that died may have left workers that are still about to be ended.
+        alone = RunStore(params.runs_dir).lock(f"{spec.key}-workers") if first else contextlib.nullcontext()
+        try:
+            with alone:
+                work(params, spec, stop.reporting(progress_file) if first else None)
+        except UserError as error:
+            mistake.write_text(json.dumps([error.where, error.key, error.problem, error.remedy]))
+            raise
+        except KeyboardInterrupt:  # as asked; the driver, who waits for this, ends the other workers
+            progress_file.unlink()
+
+    return function
+
+
+def _relayed(run: Callable[[], object], progress_file: Path, report: Report | None) -> None:
+    """Runs in a thread, and passes on what the first worker reports.
+
+    Not in this thread: Ray Train would take Ctrl-C for itself.
+
+    Raises:
+        KeyboardInterrupt: ``report`` said to stop.
+    """
+    future: concurrent.futures.Future[object] = concurrent.futures.Future()
+
+    def call() -> None:
+        try:
+            future.set_result(run())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    said: dict[str, Any] = {}
+    ended = False
+    while not ended:
+        ended = bool(concurrent.futures.wait([future], timeout=REPORT_SECONDS).done)
+        progress = read_progress(progress_file)
+        if report is not None and progress and progress != said:
+            said = progress
+            if report(progress):
+                raise KeyboardInterrupt
+    future.result()
+
+
+def predict_on_workers(
+    params: Params, spec: EvalSpec, index: DatasetIndex, report: Report | None
+) -> tuple[dict[float | None, Predictions], float]:
+    """As ``pipeline.engine.prediction.predict_here``, by ``resources.workers_per_run`` tasks for a part of the videos each.
+
+    The predictions are the same, in the same order; the seconds are those of the slowest task.
+    """
+    import numpy as np
+
+    from effvis.data.holdout import select
+    from effvis.inference.predictor import Predictions
+
+    resources = params.resources
+    places = [part.tolist() for part in np.array_split(range(len(index.videos)), resources.workers_per_run) if len(part)]
+    with (ray_running(resources.workers_per_run * resources.threads, params.runs_dir) as ray,
+          _progress_files(params, spec.key, len(places)) as files):
+        task = ray.remote(_predict_part).options(
+            num_cpus=resources.threads, num_gpus=resources.gpus_per_worker, memory=cluster.memory(resources) or None,
+            max_retries=WORKER_DEATHS_ALLOWED)
+        references = [task.remote(params, spec, select(index, part), file) for part, file in zip(places, files, strict=True)]
+        pending = references
+        while pending:
+            _, pending = ray.wait(pending, num_returns=len(pending), timeout=REPORT_SECONDS)
+            if report is not None:
+                report({"step": sum(read_progress(file).get("step", 0) for file in files), "total": len(index.videos)})
+        try:
+            parts = ray.get(references)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+    candidates = {
+        threshold: Predictions([result for found, _ in parts for result in found[threshold].results],
+                               {video: frames for found, _ in parts for video, frames in found[threshold].kept.items()})
+        for threshold in parts[0][0]}
+    return candidates, max(seconds for _, seconds in parts)
+
+
+def _predict_part(
+    params: Params, spec: EvalSpec, index: DatasetIndex, progress_file: Path
+) -> tuple[dict[float | None, Predictions], float]:
+    from pipeline.engine.prediction import predict_here
+
+    cluster.check_here()
+    return predict_here(params, spec, index, partial(write_progress, progress_file))
+
+
+@contextlib.contextmanager
+def _progress_files(params: Params, key: str, workers: int) -> Iterator[list[Path]]:
+    folder = params.runs_dir / ".progress"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{key}.worker-{number}.json" for number in range(workers)]
+    for file in files:
+        file.unlink(missing_ok=True)
+    try:
+        yield files
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)

@@ -1,0 +1,241 @@
+"""From params.yaml, a profile and a table to complete, frozen configurations.
+
+``load_params`` merges and validates; ``load_table`` reads a table's rows; ``evaluation_spec`` turns what a row sets, in
+the paper's terms, into one training and one evaluation, each with its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from effvis.config import Config, InferenceConfig, OptimisationConfig, build
+from effvis.errors import UserError
+from pipeline.grid.table_file import Row, RowFile, Table, TableFile
+from pipeline.identity.digests import evaluation_code_digest, key, training_digest
+from pipeline.identity.specs import EvalSpec, TrainSpec, method_of
+from pipeline.methods.base import Method
+from pipeline.settings.loading import read_mapping, with_values
+from pipeline.settings.params import Params, RowSettings
+
+if TYPE_CHECKING:
+    from pipeline.methods.efficientvis import ModelSettings
+    from pipeline.methods.vistr import VisTRModelSettings
+
+
+def known_tables(params: Params) -> list[str]:
+    """The names of all tables, and of what the paper compares in its text alone (text31)."""
+    files = (params.root / "experiments").glob("*.yaml")
+    return sorted(file.stem for file in files if file.stem.startswith(("table", "text")))
+
+
+def load_table(params: Params, name: str) -> Table:
+    """Reads experiments/<name>.yaml; every row with its evaluations, one per seed.
+
+    Raises:
+        UserError: no such table, something in it is wrong, or the dataset is not indexed yet.
+    """
+    table, all_settings = _read_table(params, name)
+    rows = []
+    for row, settings in zip(table.rows, all_settings, strict=True):
+        seeds = () if row.not_run is not None else range(params.seeds)
+        evaluations = tuple(evaluation_spec(params, settings, seed) for seed in seeds)
+        columns = {column: str(value) for column, value in row.columns.items()}
+        shares = range(1, params.resources.snapshots + 1) if table.curves else ()
+        curve = tuple(replace(spec, halvings=halvings) for spec in evaluations for halvings in shares)
+        rows.append(Row(name, row.name, columns, row.set, row.published, row.not_run, evaluations, curve))
+    return Table(name, table.title, table.caption, tuple(rows), table.convergence)
+
+
+def datasets_of(params: Params, tables: Iterable[str]) -> list[Params]:
+    """The parameters for each data set that rows of these tables are run on.
+
+    Raises:
+        UserError: no such table, something in it is wrong, or nothing stands for a data set.
+    """
+    wanted = {}
+    for name in tables:
+        table, all_settings = _read_table(params, name)
+        for row, settings in zip(table.rows, all_settings, strict=True):
+            if row.not_run is None:
+                wanted[settings.dataset] = params.with_dataset(settings.dataset)
+    return list(wanted.values())
+
+
+def _read_table(params: Params, name: str) -> tuple[TableFile, list[RowSettings]]:
+    """A table's file, and what each of its rows sets."""
+    if name not in known_tables(params):
+        raise UserError(params.root / "experiments", name, "there is no such table",
+                        f"Known tables: {', '.join(known_tables(params)) or 'none'}")
+    path = params.root / "experiments" / f"{name}.yaml"
+    table = build(TableFile, read_mapping(path, "Restore it"), where=path)
+    all_settings = [build(RowSettings, row.set, where=path, prefix=f"rows.{number}.set")
+                    for number, row in enumerate(table.rows)]
+    for number, settings in enumerate(all_settings):
+        with_values(params, settings.params, where=path, prefix=f"rows.{number}.set.params")
+    return table, all_settings
+
+
+def load_grid(params: Params, name: str) -> tuple[Row, ...]:
+    """The rows of a table; see ``load_table``."""
+    return load_table(params, name).rows
+
+
+def headline_spec(params: Params, seed: int = 0) -> EvalSpec:
+    """The run that pipeline.train trains by default."""
+    return evaluation_spec(params, params.headline, seed)
+
+
+def find_evaluation(params: Params, row: str | None, seed: int = 0) -> EvalSpec:
+    """The evaluation of ``<table>:<row's name>`` for one seed; without a row, of the headline run.
+
+    Raises:
+        UserError: no such row, or it is not run.
+    """
+    return evaluation_spec(params, find_row(params, row), seed)
+
+
+def find_row(params: Params, row: str | None) -> RowSettings:
+    """What ``<table>:<row's name>`` sets; without a row, what the headline run sets.
+
+    Raises:
+        UserError: no such row, or it is not run.
+    """
+    return params.headline if row is None else find_in_table(params, row)[1]
+
+
+def find_in_table(params: Params, row: str) -> tuple[RowFile, RowSettings]:
+    """``<table>:<row's name>`` as it is written, and what it sets.
+
+    Raises:
+        UserError: no such row, or it is not run.
+    """
+    table, _, name = row.partition(":")
+    file, all_settings = _read_table(params, table)
+    runnable = {found.name: (found, settings)
+                for found, settings in zip(file.rows, all_settings, strict=True) if found.not_run is None}
+    if name not in runnable:
+        raise UserError("--row", row, f"{table} has no such row to run", f"Its rows are {', '.join(map(repr, runnable))}")
+    return runnable[name]
+
+
+def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpec:
+    """What a row means for one seed: its training, that one's start, and its evaluation.
+
+    Raises:
+        UserError: the dataset is not indexed yet, or no shipped weights fit.
+    """
+    params = _of_row(params, settings)
+    inference = _override(params.inference, settings, "linking", "test_fps")
+    if settings.method == "vistr":
+        inference = inference.model_copy(update={"linking": "hand-craft"})
+    return _evaluation(params, _train_spec(params, settings, seed), inference)
+
+
+def _of_row(params: Params, settings: RowSettings) -> Params:
+    return with_values(params.with_dataset(settings.dataset), settings.params, where="a row", prefix="set.params")
+
+
+def pretrained_evaluation(params: Params, spec: TrainSpec) -> EvalSpec:
+    """The evaluation of a pretraining at one frame per clip, linked as its method links."""
+    linking = "hand-craft" if spec.method == "vistr" else params.inference.linking
+    return _evaluation(params, spec, params.inference.model_copy(update={"linking": linking}))
+
+
+def evaluation_digest(method: Method, validation_digest: str) -> str:
+    """Of the validation split and the code that predicts and scores."""
+    return key({"code": evaluation_code_digest(method), "data": validation_digest})
+
+
+def _evaluation(params: Params, spec: TrainSpec, inference: InferenceConfig) -> EvalSpec:
+    from pipeline.indexing.read import dataset_facts
+
+    return EvalSpec(spec, inference, evaluation_digest(spec.method, dataset_facts(params).digests["val"]))
+
+
+def pretrain_spec(params: Params, settings: RowSettings) -> TrainSpec:
+    """The training on single frames that a row would start from if nothing were shipped.
+
+    All rows that are the same network at T=1 share it, with or without correspondence learning.
+    """
+    params = _of_row(params, settings)
+    return _pretrain_spec(params, _network(params, settings), _correspondence(params, settings))
+
+
+def _pretrain_spec(params: Params, model: ModelSettings | VisTRModelSettings, correspondence: bool) -> TrainSpec:
+    if method_of(model) == "vistr":
+        train = params.vistr.pretrain.train
+    else:
+        train = params.pretrain.train.model_copy(update={"correspondence": correspondence})
+    return _spec(params, "pretrain", model, 1, train, seed=0)
+
+
+def _train_spec(params: Params, settings: RowSettings, seed: int) -> TrainSpec:
+    model, correspondence = _network(params, settings), _correspondence(params, settings)
+    train = params.vistr.train if settings.method == "vistr" else params.train.resolve(correspondence)
+    init, parent = _start(params, model, correspondence)
+    return _spec(params, "train", model, params.clip_length(settings.T), _override(train, settings, "augmentation"), seed,
+                 init, parent)
+
+
+def _network(params: Params, settings: RowSettings) -> ModelSettings | VisTRModelSettings:
+    """The parameters' network with what the row says of it."""
+    model = params.vistr.model if settings.method == "vistr" else params.model
+    if settings.backbone is not None:
+        model = model.model_copy(update={"backbone": params.scale.backbone[settings.backbone]})
+    return _override(model, settings, *(() if settings.method == "vistr" else ("attention", "dynamic_conv", "query")))
+
+
+def _spec(
+    params: Params, kind: Literal["pretrain", "train"], model: ModelSettings | VisTRModelSettings, clip_length: int,
+    train: OptimisationConfig, seed: int, init: str | None = None, parent: TrainSpec | None = None,
+) -> TrainSpec:
+    from pipeline.indexing.read import dataset_facts
+
+    dataset = dataset_facts(params)
+    resolved = model.resolve(len(dataset.categories), clip_length)
+    return TrainSpec(
+        kind=kind, model=resolved.at_one_frame() if kind == "pretrain" else resolved, train=train, seed=seed,
+        input_size=params.input_size, dataset_name=params.dataset_name, dataset_digest=dataset.digests["train"],
+        code_digest=training_digest(method_of(model)), init=init, parent=parent)
+
+
+def _correspondence(params: Params, settings: RowSettings) -> bool:
+    """Whether CL is learned: as the row says, else as the parameters do, else where the data need it (Sec. 3.3)."""
+    from pipeline.indexing.read import dataset_facts
+
+    if settings.method == "vistr":
+        return False
+    if settings.cl is not None:
+        return settings.cl
+    if params.train.correspondence == "auto":
+        return dataset_facts(params).longest_video["train"] > params.clip_length(settings.T)
+    return params.train.correspondence == "on"
+
+
+def _override(config: Config, settings: RowSettings, *names: str) -> Any:
+    """The configuration with what the row sets of these keys."""
+    return config.model_copy(update={
+        name: getattr(settings, name) for name in names if getattr(settings, name) is not None})
+
+
+def _start(
+    params: Params, model: ModelSettings | VisTRModelSettings, correspondence: bool
+) -> tuple[str | None, TrainSpec | None]:
+    """What a training starts from: its name for the key, and the training that makes it where there is one."""
+    from pipeline.grid import starts
+
+    source = params.pretrain_source(method_of(model))
+    if source == "none":
+        return None, None
+    if source not in ("auto", "shipped", "scratch"):
+        return starts.file_start(params.root / source), None
+    if source != "scratch":
+        found = starts.find(model.resolve(1, 1), correspondence)
+        if found is not None:
+            return found, None
+        if source == "shipped":
+            raise starts.none_fits(correspondence)
+    parent = _pretrain_spec(params, model, correspondence)
+    return f"run:{parent.key}", parent

@@ -1,0 +1,161 @@
+"""Pretrained weights that come with the project: effvis/pretrained/<name>.safetensors, <name>.yaml beside each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effvis.errors import UserError
+from pipeline.system.files import file_sha256
+
+if TYPE_CHECKING:
+    from effvis.config import ModelConfig
+    from effvis.vistr.config import VisTRConfig
+
+FOLDER = Path(__file__).resolve().parents[2] / "effvis" / "pretrained"
+LARGEST_BYTES = 4 * 10**6
+
+
+class NothingFits(UserError):
+    """No shipped weights are of the network that is wanted."""
+
+
+def find(model: ModelConfig | VisTRConfig, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
+    """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``; None where there is none.
+
+    Args:
+        model: at any clip length; what it is at one frame decides.
+        correspondence: whether it has to be learned with correspondence learning.
+
+    Raises:
+        UserError: its weights are not those that its description speaks of.
+    """
+    from pipeline.identity.specs import method_of
+
+    wanted = _at_one_frame(model)
+    for description in sorted(folder.glob("*.yaml")):
+        facts = _read(description)
+        same_kind = facts["correspondence"] == correspondence and facts["method"] == method_of(model)
+        if same_kind and _at_one_frame(type(model)(**facts["model"])) == wanted:
+            return f"shipped:{description.stem}@{_checked_sha256(description, facts)}"
+    return None
+
+
+def none_fits(correspondence: bool, *, folder: Path = FOLDER) -> NothingFits:
+    """What to say where ``find`` found nothing and nothing else is wanted."""
+    names = ", ".join(sorted(description.stem for description in folder.glob("*.yaml")))
+    learning = "with" if correspondence else "without"
+    return NothingFits(
+        "params.yaml", "pretrain.source",
+        f"no shipped weights fit this model, pretrained {learning} correspondence learning (there are: {names or 'none'})",
+        "Set pretrain.source to auto or scratch, and they are trained here")
+
+
+def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
+    """The weights of a ``shipped:<name>@<sha256>``, as tensors by name.
+
+    Raises:
+        UserError: they are not there, or not those that were meant.
+    """
+    from safetensors.torch import load_file
+
+    path, sha256 = _named(init, folder)
+    if not path.is_file() or file_sha256(path) != sha256:
+        raise UserError(path, "sha256", f"these are not the weights {sha256[:12]}… that the run starts from",
+                        "Restore the file from the project's repository")
+    return load_file(path)
+
+
+def described(init: str, *, folder: Path = FOLDER) -> tuple[Path, Mapping[str, Any]]:
+    """The file of a ``shipped:<name>@<sha256>``, and what stands beside it.
+
+    Raises:
+        UserError: the description lacks something.
+    """
+    path, _ = _named(init, folder)
+    return path, _read(path.with_suffix(".yaml"))
+
+
+def _named(init: str, folder: Path) -> tuple[Path, str]:
+    name, _, sha256 = init.removeprefix("shipped:").partition("@")
+    return folder / f"{name}.safetensors", sha256
+
+
+def file_start(path: Path) -> str:
+    """Weights of the user's own to start from, as ``file:<sha256>``: where they lie makes no other run.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError("params.yaml", "pretrain.source", f"there is no file {path}",
+                        "Convert published weights with python -m pipeline.import_weights, or correct the path")
+    return f"file:{file_sha256(path)}"
+
+
+def load_file_start(path: Path, init: str) -> dict[str, Any]:
+    """The weights of a ``file:<sha256>``, as tensors by name.
+
+    Raises:
+        UserError: the file is another one by now.
+    """
+    from safetensors.torch import load_file
+
+    if file_start(path) != init:
+        raise UserError(path, "sha256", "the file changed after the run was planned", "Start again")
+    return load_file(path)
+
+
+def ship(name: str, weights: Path, facts: Mapping[str, Any], *, folder: Path = FOLDER) -> Path:
+    """Copies weights into the project in half precision, with ``facts`` (model, correspondence, command, …) beside them.
+
+    Half precision halves the file; a start for further training needs no more digits.
+
+    Raises:
+        UserError: they are larger than what the project ships.
+    """
+    import yaml
+    from safetensors.torch import load_file, save
+
+    from pipeline.system.files import write_atomically
+
+    content = save({key: value.half() for key, value in load_file(weights).items()})
+    if len(content) > LARGEST_BYTES:
+        raise UserError(weights, "size", f"{len(content)} bytes are more than the {LARGEST_BYTES} that may be shipped",
+                        "Ship a smaller model")
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.safetensors"
+    write_atomically(target, content)
+    described = {**facts, "sha256": file_sha256(target)}
+    write_atomically(folder / f"{name}.yaml", yaml.safe_dump(described, sort_keys=False, width=120).encode())
+    return target
+
+
+def _read(description: Path) -> Mapping[str, Any]:
+    facts = _parsed(description.read_text(encoding="utf-8"))
+    for key in ("method", "model", "correspondence", "sha256"):
+        if not isinstance(facts, dict) or key not in facts:
+            raise UserError(description, key, "is missing", "Restore the file from the project's repository")
+    return facts
+
+
+@cache
+def _parsed(text: str) -> Any:
+    import yaml  # each evaluation of every row looks at all descriptions, and this takes 10 ms
+
+    return yaml.safe_load(text)
+
+
+def _at_one_frame(model: ModelConfig | VisTRConfig) -> dict[str, Any]:
+    # The class heads are learned anew for other classes, so their number does not tell networks apart.
+    return model.at_one_frame().model_dump(mode="json", exclude={"num_classes"})
+
+
+def _checked_sha256(description: Path, facts: Mapping[str, Any]) -> str:
+    weights = description.with_suffix(".safetensors")
+    if not weights.is_file() or file_sha256(weights) != facts["sha256"]:
+        raise UserError(weights, "sha256", f"is not the file that {description.name} describes",
+                        "Restore the file from the project's repository")
+    return facts["sha256"]

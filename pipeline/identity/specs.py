@@ -1,0 +1,110 @@
+"""What is trained and what is evaluated, complete and frozen; each knows its key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from effvis.config import InferenceConfig, ModelConfig, TrainConfig
+from effvis.vistr.config import VisTRConfig, VisTRTrainConfig
+from pipeline.identity.digests import key
+from pipeline.methods.base import Method
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One training.
+
+    Args:
+        kind: only a word for people; the same training has the same key under either.
+        model: with the dataset's number of classes and the clip length in frames. Its type says which method is trained.
+        input_size: (height, width) that frames are resized to.
+        dataset_name: for people; the digest decides.
+        dataset_digest: of the training split.
+        code_digest: of the code that trains.
+        init: the weights it starts from: None, ``shipped:<name>@<sha256>`` or ``run:<key of the parent>``.
+        parent: the training whose weights it starts from, where it is one.
+        key: 16 hex digits, computed.
+    """
+
+    kind: Literal["pretrain", "train"]
+    model: ModelConfig | VisTRConfig
+    train: TrainConfig | VisTRTrainConfig
+    seed: int
+    input_size: tuple[int, int]
+    dataset_name: str
+    dataset_digest: str
+    code_digest: str
+    init: str | None = None
+    parent: TrainSpec | None = None
+    key: str = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "key", key(self._facts()))
+
+    @property
+    def method(self) -> Method:
+        return method_of(self.model)
+
+    @property
+    def correspondence(self) -> bool:
+        """Whether queries learn to be handed on from clip to clip; VisTR's are not."""
+        return isinstance(self.train, TrainConfig) and self.train.correspondence
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "model": self.model.model_dump(mode="json"),
+            "train": self.train.model_dump(mode="json"),
+            "seed": self.seed,
+            "input_size": list(self.input_size),
+            "init": self.init,
+            "dataset_digest": self.dataset_digest,
+            "code_digest": self.code_digest,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as plain values: a run's ``config.yaml``."""
+        return {"key": self.key, "kind": self.kind, "dataset": self.dataset_name, **self._facts()}
+
+
+def method_of(model: ModelConfig | VisTRConfig) -> Method:
+    """The method that a network is of."""
+    return "vistr" if isinstance(model, VisTRConfig) else "efficientvis"
+
+
+def steps_after(total: int, halvings: int) -> int:
+    """Of a training of ``total`` steps, those after which it keeps the weights of 1/2**halvings of it; at least one."""
+    return max(1, total >> halvings)
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """One evaluation of a training's weights.
+
+    Args:
+        evaluation_digest: of the validation split and the code that predicts and scores.
+        halvings: of the weights after 1/2**halvings of the training, a point of its learning curve; 0 is its end.
+        key: 16 hex digits, computed.
+    """
+
+    train: TrainSpec
+    inference: InferenceConfig
+    evaluation_digest: str
+    halvings: int = 0
+    key: str = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "key", key(self._facts()))
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "train_key": self.train.key,
+            "inference": self.inference.model_dump(mode="json"),
+            "evaluation_digest": self.evaluation_digest,
+            **({"halvings": self.halvings} if self.halvings else {}),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {"key": self.key, **self._facts()}

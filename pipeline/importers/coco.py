@@ -1,0 +1,48 @@
+"""Reads COCO annotations with track ids, and writes them as a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.importers.writing import Progress
+
+
+def import_coco(
+    images: Path, annotations: Path, out: Path, *, fps: float, val: tuple[str, ...] = (), progress: Progress | None = None,
+) -> dict[str, int]:
+    """Writes the data set ``out``, as a whole or not at all.
+
+    Args:
+        val: patterns of the videos to validate on.
+        progress: called with (frames written, frames in all).
+
+    Returns:
+        Videos written per split.
+
+    Raises:
+        UserError: the first thing that is wrong with the file or a frame; or ``out`` exists.
+    """
+    from effvis.data.atomic import replacing_folder
+    from effvis.data.frame_files import natural
+    from pipeline.importers.coco_file import CocoFile
+    from pipeline.importers.writing import check_options, counted, held_out, write_split
+
+    check_options(out, fps)
+    if not images.is_dir():
+        raise UserError(images, "IMAGES", "no such folder", "Give the folder that the file names are relative to")
+    categories, videos = CocoFile(annotations).read(images)
+    names = sorted((video.name for video in videos), key=natural)
+    validating = held_out(names, val, "video")
+    splits = {"train": [v for v in videos if v.name not in validating], "val": [v for v in videos if v.name in validating]}
+    if not splits["train"]:
+        raise UserError(annotations, "images", "no video to train on", "Leave one out of --val")
+    told = counted(progress, sum(len(video.frames) for video in videos))
+    with replacing_folder(out) as new:
+        for split, found in splits.items():
+            if found:
+                write_split(new / split, found, categories, fps=fps, told=told, description=f"imported from COCO, {split}")
+    return {split: len(found) for split, found in splits.items()}

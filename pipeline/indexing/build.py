@@ -1,0 +1,171 @@
+"""Checks a data set and writes its index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effvis.errors import UserError
+from pipeline.datasets import layouts, place
+from pipeline.indexing.read import FACTS, index_remedy, read_facts
+
+if TYPE_CHECKING:
+    from effvis.data.dataset import DatasetIndex
+    from effvis.data.problems import Problems
+    from pipeline.indexing.stamps import SplitStamp
+    from pipeline.settings.params import Params
+
+
+def build(params: Params, progress: Callable[[int, int, str], None] | None = None, *, anew: bool = False) -> bool:
+    """Reads and checks both splits and replaces ``params.index_folder`` with their index, as a whole.
+
+    Args:
+        progress: called with (frame files checked, frame files in all, split).
+        anew: believe nothing that was found earlier (``pipeline.indexing.stamps``).
+
+    Returns:
+        Whether anything had to be done.
+
+    Raises:
+        UserError: the first thing that is wrong with the data set, or it is not in place.
+    """
+    from effvis.data.youtube_vis import read_split
+    from pipeline.datasets import holdout
+    from pipeline.indexing import stamps
+
+    if not place.in_place(params):
+        raise UserError(params.dataset_folder, "dataset", "the data set is not in place", index_remedy(params))
+    known = {} if anew else stamps.read(params, holdout.splits_needed(params))
+    if _is_current(params, known):
+        return False
+    splits, frames, annotations = {}, {}, {}
+    for split in holdout.splits_needed(params):
+        folder = params.dataset_folder / split
+        annotations[split] = _annotations(folder)
+        frames[split] = {}
+        splits[split] = read_split(
+            folder, require_annotations=split == "train", known=known[split].frames if split in known else {},
+            remember=frames[split].__setitem__, progress=_told(progress, split))
+    used = holdout.apply(params, splits)
+    _check_same_categories(params, used)
+    _write(params, used)
+    stamps.write(params, {
+        split: stamps.SplitStamp(*annotations[split], frames[split], index.digest, _file_sizes(params, split))
+        for split, index in splits.items()})
+    return True
+
+
+def check(params: Params, progress: Callable[[int, int, str], None] | None = None) -> dict[str, Problems]:
+    """All that is wrong with each split. Everything is read, nothing is written.
+
+    Args:
+        progress: as in ``build``.
+
+    Raises:
+        UserError: there is no data set to check.
+    """
+    from effvis.data.youtube_vis import check_split
+    from pipeline.datasets import holdout
+
+    # Of a user's folder, what is missing in it is for the check to say.
+    if (place.is_generated(params) or not params.dataset_folder.is_dir()) and not place.in_place(params):
+        raise UserError(params.dataset_folder, "dataset", "the data set is not in place", index_remedy(params))
+    found, categories = {}, []
+    for split in holdout.splits_needed(params):
+        found[split], listed = check_split(params.dataset_folder / split, require_annotations=split == "train",
+                                           progress=_told(progress, split))
+        categories.append(listed)
+    if None not in categories and categories[0] != categories[-1]:
+        found["val"].errors.append(_other_categories(params))
+    return found
+
+
+def _told(progress: Callable[[int, int, str], None] | None, split: str) -> Callable[[int, int], None] | None:
+    return progress and (lambda done, total: progress(done, total, split))
+
+
+def _annotations(folder: Path) -> tuple[Path, tuple[int, int, int]]:
+    """The annotations of a split, and their stamp before they are read."""
+    from effvis.data.frames import file_stamp
+    from effvis.data.parsing import annotation_file
+
+    file = annotation_file(folder)
+    return file, file_stamp(file)
+
+
+def _is_current(params: Params, known: dict[str, SplitStamp]) -> bool:
+    """Whether the index is there and whole, of these parameters, and of the data set as it is."""
+    from pipeline.indexing import stamps
+
+    # What is held out depends on more than a split's files.
+    if params.holdout is not None or set(known) != set(layouts.SPLITS):
+        return False
+    try:
+        facts = read_facts(params)
+        return all(
+            facts["splits"][split]["digest"] == stamp.digest and _file_sizes(params, split) == stamp.index_files
+            and stamps.unchanged(stamp, params.dataset_folder / split) for split, stamp in known.items())
+    except (UserError, OSError):
+        return False
+
+
+def _file_sizes(params: Params, split: str) -> dict[str, int]:
+    """Of the files of a split's index that the parameters ask for, in bytes."""
+    from pipeline.indexing import parquet
+
+    files = parquet.files(params.index_folder / split, _clip_lengths(params))
+    return {file.name: file.stat().st_size for file in files}
+
+
+def _clip_lengths(params: Params) -> list[int]:
+    return sorted(set(params.index.clip_lengths))
+
+
+def _write(params: Params, splits: dict[str, DatasetIndex]) -> None:
+    from effvis.data.atomic import replacing_folder
+    from effvis.data.index import clip_index
+    from pipeline.datasets import holdout
+    from pipeline.indexing import parquet
+
+    with replacing_folder(params.index_folder) as folder:
+        for split, index in splits.items():
+            (folder / split).mkdir()
+            parquet.write_split(index, folder / split)
+            for clip_length in _clip_lengths(params):
+                parquet.write_clips(clip_index(index, clip_length), index, folder / split)
+        text = json.dumps(_facts(params, splits), indent=1) + "\n"
+        (folder / FACTS).write_text(text, encoding="utf-8")
+        holdout.write(params, splits, folder)
+
+
+def _facts(params: Params, splits: dict[str, DatasetIndex]) -> dict:
+    import hashlib
+
+    combined = hashlib.sha256("".join(index.digest for index in splits.values()).encode()).hexdigest()
+    return {
+        "name": params.dataset_name,
+        "source": place.describe(params),
+        "digest": combined,
+        "categories": [{"id": category.id, "name": category.name} for category in splits["train"].categories],
+        "splits": {split: {
+            "digest": index.digest,
+            "images": str(index.images.relative_to(params.dataset_folder)),
+            "longest_video": index.longest_video,
+            "frames": sum(video.length for video in index.videos),
+            "instances": len(index.tracks),
+            "videos": [{"id": video.id, "height": video.height, "width": video.width, "fps": video.fps,
+                        "length": video.length} for video in index.videos],
+        } for split, index in splits.items()},
+    }
+
+
+def _check_same_categories(params: Params, splits: dict[str, DatasetIndex]) -> None:
+    if splits["train"].categories != splits["val"].categories:
+        raise _other_categories(params)
+
+
+def _other_categories(params: Params) -> UserError:
+    return UserError(params.dataset_folder / "val", "categories", "not the categories of train, in their order",
+                     "List the same categories with the same ids in both splits")

@@ -1,0 +1,117 @@
+"""Reads the index of a data set, and the facts that keys are made of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effvis.errors import UserError
+from pipeline.datasets import place
+
+if TYPE_CHECKING:
+    from effvis.data.dataset import DatasetIndex
+    from effvis.data.index import ClipIndex
+    from pipeline.settings.params import Params
+
+
+FACTS = "dataset.json"
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What a plan needs to know of the data, without reading the tables.
+
+    Attributes:
+        categories: their names, in the order of the labels.
+        digests: per split.
+        longest_video: in frames, per split.
+    """
+
+    name: str
+    categories: tuple[str, ...]
+    digests: dict[str, str]
+    longest_video: dict[str, int]
+
+
+def dataset_facts(params: Params) -> DatasetFacts:
+    """The facts of the indexed data set.
+
+    Raises:
+        UserError: it is not indexed, or the index is of another data set than the parameters say.
+    """
+    facts = read_facts(params)
+    splits = facts["splits"]
+    return DatasetFacts(
+        facts["name"], tuple(category["name"] for category in facts["categories"]),
+        {split: entry["digest"] for split, entry in splits.items()},
+        {split: entry["longest_video"] for split, entry in splits.items()})
+
+
+def dataset_digest(params: Params) -> str:
+    """Of both splits together."""
+    return read_facts(params)["digest"]
+
+
+def load_index(params: Params, split: str) -> DatasetIndex:
+    """A split as it was read and checked by ``build``, from its tables.
+
+    Raises:
+        UserError: as ``dataset_facts``.
+    """
+    from effvis.data.dataset import Category, DatasetIndex, Video
+    from pipeline.indexing import parquet
+
+    facts = read_facts(params)
+    entry, folder = facts["splits"][split], params.index_folder / split
+    rows = entry["videos"]
+    names = parquet.read_file_names(folder, [row["length"] for row in rows])
+    videos = tuple(Video(row["id"], row["height"], row["width"], row["fps"], files)
+                   for row, files in zip(rows, names, strict=True))
+    categories = tuple(Category(category["id"], category["name"]) for category in facts["categories"])
+    return DatasetIndex(params.dataset_folder / entry["images"], entry["digest"], categories, videos,
+                        parquet.read_tracks(folder, videos))
+
+
+def load_clips(params: Params, split: str, clip_length: int) -> ClipIndex:
+    """The clips of a split: from the tables, or, for a length that was not indexed, made from the index.
+
+    Making them takes some 10 ms; they are not added to the tables, which are the output of one command as a whole.
+
+    Raises:
+        UserError: as ``dataset_facts``.
+    """
+    from effvis.data.index import clip_index
+    from pipeline.indexing import parquet
+
+    folder = params.index_folder / split
+    if all(file.is_file() for file in parquet.clip_files(folder, clip_length)):
+        read_facts(params)
+        return parquet.read_clips(folder, clip_length)
+    return clip_index(load_index(params, split), clip_length)
+
+
+def read_facts(params: Params) -> dict:
+    file = params.index_folder / FACTS
+    try:
+        stat = file.stat()
+        facts = _parsed(file, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    except OSError:
+        raise UserError(file, "(file)", f"{params.dataset_name} is not indexed", index_remedy(params)) from None
+    except ValueError:
+        raise UserError(file, "(file)", "unreadable JSON", index_remedy(params)) from None
+    if facts["source"] != place.describe(params):
+        raise UserError(file, "source", "this index is of another data set than the parameters say", index_remedy(params))
+    return facts
+
+
+@cache
+def _parsed(file: Path, version: tuple[int, ...]) -> dict:
+    """Once per version of the file: it lists all videos, and every row of a grid asks for it."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def index_remedy(params: Params) -> str:
+    return f"Run python -m pipeline.download -S dataset={params.dataset}, then pipeline.index with the same"

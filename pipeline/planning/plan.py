@@ -1,0 +1,91 @@
+"""What a grid misses: trainings and evaluations, each once, in the order in which they can run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.grid.table_file import Row, Table
+    from pipeline.identity.specs import EvalSpec, TrainSpec
+    from pipeline.runs.store import RunStore
+    from pipeline.settings.params import Params
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Unique specs in the order in which the rows name them.
+
+    Attributes:
+        trainings: pretrainings among them before what starts from them.
+        missing: keys that need work. A training whose evaluations are all there does not, even if its weights are
+            elsewhere: a grid may be spread over machines.
+        labels: key → what a person calls it.
+    """
+
+    trainings: tuple[TrainSpec, ...]
+    evaluations: tuple[EvalSpec, ...]
+    missing: frozenset[str]
+    labels: dict[str, str]
+
+
+def plan_rows(params: Params, rows: Iterable[Row]) -> Plan:
+    """Finds what rows share and what the store and the committed cells have of it."""
+    from pipeline.runs import cells
+    from pipeline.runs.store import RunStore
+
+    store = RunStore(params.runs_dir)
+    trainings: dict[str, TrainSpec] = {}
+    evaluations: dict[str, EvalSpec] = {}
+    names: dict[str, dict[str, None]] = defaultdict(dict)
+    for row in rows:
+        for spec in (*row.evaluations, *row.curve):
+            evaluations[spec.key] = spec
+            for one in (*_ancestors_first(spec.train), spec):
+                names[one.key][f"{row.table}: {row.name}"] = None
+            trainings |= {one.key: one for one in _ancestors_first(spec.train)}
+    missing = {spec.key for spec in evaluations.values() if cells.find(params, spec) is None}
+    for key in tuple(missing):
+        missing |= {one.key for one in _missing_trainings(evaluations[key].train, store)}
+    labels = {spec.key: _training_label(list(names[spec.key]), spec) for spec in trainings.values()}
+    labels |= {spec.key: _evaluation_label(list(names[spec.key]), spec) for spec in evaluations.values()}
+    return Plan(tuple(trainings.values()), tuple(evaluations.values()), frozenset(missing), labels)
+
+
+def _ancestors_first(spec: TrainSpec) -> tuple[TrainSpec, ...]:
+    return (*_ancestors_first(spec.parent), spec) if spec.parent else (spec,)
+
+
+def _missing_trainings(spec: TrainSpec, store: RunStore) -> tuple[TrainSpec, ...]:
+    """What has to be trained for a spec's weights: what starts from a training that is done needs nothing before it."""
+    if store.is_done(spec.key):
+        return ()
+    return (*(_missing_trainings(spec.parent, store) if spec.parent else ()), spec)
+
+
+def _training_label(cells: list[str], spec: TrainSpec) -> str:
+    return f"single frames for {_first(cells)}" if spec.kind == "pretrain" else _label(cells, spec.seed)
+
+
+def _evaluation_label(cells: list[str], spec: EvalSpec) -> str:
+    return _label(cells, spec.train.seed) + (f", after 1/{2**spec.halvings}" if spec.halvings else "")
+
+
+def _label(cells: list[str], seed: int) -> str:
+    return f"{_first(cells)}, seed {seed}"
+
+
+def _first(cells: list[str]) -> str:
+    return f"{cells[0]} +{len(cells) - 1}" if len(cells) > 1 else cells[0]
+
+
+def keys_of_table(table: Table) -> dict[str, object]:
+    """What decides a table's numbers."""
+    rows = [
+        {"name": row.name, "trainings": [spec.train.key for spec in row.evaluations],
+         "evaluations": [spec.key for spec in (*row.evaluations, *row.curve)]}
+        for row in table.rows
+    ]
+    return {"table": table.name, "rows": rows}

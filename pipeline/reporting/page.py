@@ -1,0 +1,128 @@
+"""The report as one HTML file that needs nothing else: styles, drawings and pictures are inside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from pipeline.reporting.figures import Figure
+    from pipeline.settings.params import Params
+
+MINUS = "−"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that the page shows.
+
+    Attributes:
+        tables: each as ``pipeline.tables.summary.summary`` has it.
+        ledger: as results/claims.json has it, or None.
+        cells: of the tables' evaluations, by key.
+        minimum_score: of the tracklets that figures show.
+        how_to_read: of the tables, with ``*emphasis*``.
+        command: that makes the numbers.
+    """
+
+    tables: Sequence[Mapping[str, Any]]
+    ledger: Mapping[str, Any] | None
+    cells: Mapping[str, Mapping[str, Any]]
+    figures: Sequence[Figure]
+    minimum_score: float
+    how_to_read: str
+    command: str
+
+
+def page(params: Params, contents: Contents) -> str:
+    """The HTML; the same for the same contents."""
+    from pipeline.reporting.charts import learning_curves
+    from pipeline.reporting.pictures import data_uri
+    from pipeline.reporting.templates import render
+    from pipeline.tables.markdown import convergence_text
+    from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION
+
+    curves = [table for table in contents.tables if any(row.get("curve") for row in table["rows"])]
+    return render(
+        "report.html",
+        filters={"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured},
+        params=params, contents=contents, metrics=(FIRST, *OTHERS), server_caption=SERVER_CAPTION, commits=_commits(contents),
+        tables=[_table(contents, table) for table in contents.tables], ledger=contents.ledger and _ledger(contents.ledger),
+        curves=[(table, data_uri("image/svg+xml", learning_curves(table)), convergence_text(table)) for table in curves])
+
+
+def _table(contents: Contents, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with what stands in place of numbers, and the runs that its numbers come from."""
+    rows = [{**row, "state": _state(row)} for row in table["rows"]]
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row["not_run"]:
+            reasons.setdefault(row["not_run"], []).append(row["name"])
+    runs = [(row["name"], run, evaluation, contents.cells.get(evaluation))
+            for row in rows for run, evaluation in zip(row["runs"], row["evaluations"], strict=True)]
+    return {**table, "rows": rows, "columns": list(rows[0]["columns"]), "reasons": reasons, "behind": runs}
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    """Why a row has no numbers of ours; empty if it has."""
+    if row["not_run"]:
+        return "not run"
+    if row["measured"]:
+        return ""
+    return "scored by the server alone" if "server" in row else "not measured yet"
+
+
+def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:
+    from pipeline.tables.claims import HOW_TO_READ
+
+    facts = {**ledger, "confidence": f"{ledger['confidence']:.0%}"}
+    contradicted = [claim for claim in ledger["claims"] if claim["verdict"] == "contradicted"]
+    return {**facts, "how_to_read": HOW_TO_READ.format(**facts), "contradicted": contradicted}
+
+
+def _commits(contents: Contents) -> list[str]:
+    """The states of the source that the tables' runs were trained in, the most frequent first."""
+    states = Counter()
+    for table in contents.tables:
+        for row in table["rows"]:
+            states.update(_source(contents.cells.get(key)) for key in row["evaluations"])
+    return [f"{state}: {count} evaluation{'s' * (count > 1)}" for state, count in sorted(states.items(), key=_by_count)]
+
+
+def _by_count(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
+
+
+def _source(cell: Mapping[str, Any] | None) -> str:
+    git = ((cell or {}).get("made") or {}).get("git") or {}
+    if "commit" not in git:
+        return "not recorded"
+    return git["commit"][:10] + (" with uncommitted changes" if git.get("dirty") else "")
+
+
+def _emphasised(text: str) -> Markup:
+    """``*word*`` as HTML."""
+    from markupsafe import Markup, escape
+
+    plain, *rest = str(escape(text)).split("*")
+    tags = ("<em>", "</em>")
+    return Markup(plain + "".join(tags[number % 2] + part for number, part in enumerate(rest)))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}".replace("-", MINUS)
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.1f}".replace("-", MINUS)
+
+
+def _measured(value: Mapping[str, Any] | None) -> str:
+    """Mean and, over several seeds, deviation."""
+    if value is None:
+        return "–"
+    return _number(value["mean"]) + ("" if value["std"] is None else f" ± {value['std']:.1f}")

@@ -1,0 +1,168 @@
+"""What pictures show of a video: its instances, a run's tracklets, and whose colour each tracklet has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from effvis.config import InferenceConfig
+    from effvis.data.clips import FrameReader
+    from effvis.data.dataset import DatasetIndex
+    from effvis.data.masks import RLE
+    from effvis.model.efficientvis import EfficientVIS
+    from pipeline.identity.specs import EvalSpec
+    from pipeline.settings.params import Params
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An instance or a tracklet of a video.
+
+    Attributes:
+        rles: its masks by frame of the video; no entry where it is absent.
+        text: its category and, for a tracklet, its score.
+        boxes: its proposals by frame, each (4,), xyxy in pixels of the video; empty where they are not to be drawn.
+    """
+
+    rles: Mapping[int, RLE]
+    text: str
+    boxes: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    def without_boxes(self) -> Drawn:
+        return Drawn(self.rles, self.text)
+
+
+def evenly(total: int, wanted: int) -> list[int]:
+    """``wanted`` positions among ``total``, first and last included."""
+    if wanted >= total:
+        return list(range(total))
+    if wanted == 1:
+        return [0]
+    return [round(i * (total - 1) / (wanted - 1)) for i in range(wanted)]
+
+
+def truth(index: DatasetIndex, v: int) -> list[Drawn]:
+    """The instances of a video."""
+    return [
+        Drawn({frame: rle for frame, rle in enumerate(track.rles) if rle}, index.categories[track.label].name)
+        for track in index.tracks_of(v) if not track.iscrowd
+    ]
+
+
+def stored_results(params: Params, spec: EvalSpec) -> list[dict[str, Any]]:
+    """What an evaluation scored, as the YouTube-VIS evaluator takes it.
+
+    Raises:
+        UserError: the run is not evaluated, or its results are elsewhere.
+    """
+    from pipeline.runs.store import RunStore
+
+    store = RunStore(params.runs_dir)
+    folder = store.evaluation_folder(spec.train.key, spec.key)
+    if store.evaluation(spec.train.key, spec.key) is None:
+        raise UserError(folder, "results.json", "this run is not evaluated",
+                        "Run python -m pipeline.train and pipeline.evaluate, or pipeline.ablate for a row, first")
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def scored_frames(spec: EvalSpec, index: DatasetIndex, v: int) -> list[int]:
+    """The frames of a video that results have an entry for: all, or those that a lower frame rate keeps."""
+    from effvis.inference.predictor import kept_frames
+
+    return kept_frames(index.videos[v], spec.inference.test_fps if spec.inference.scored_frames == "kept" else None)
+
+
+def from_results(
+    results: Sequence[Mapping[str, Any]], spec: EvalSpec, index: DatasetIndex, v: int, minimum_score: float
+) -> list[Drawn]:
+    """The tracklets of a video that score at least so much; of one under several categories, the best."""
+    frames = scored_frames(spec, index, v)
+    names = {category.id: category.name for category in index.categories}
+    own = [result for result in results if result["video_id"] == index.videos[v].id and result["score"] >= minimum_score]
+    return [
+        Drawn({frame: rle for frame, rle in zip(frames, result["segmentations"], strict=True) if rle},
+              f"{names[result['category_id']]} {result['score']:.2f}")
+        for result in _one_category_each(own)
+    ]
+
+
+def _one_category_each(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of results with the same masks the best."""
+    best: dict[str, Mapping[str, Any]] = {}
+    for result in results:
+        masks = json.dumps(result["segmentations"])
+        if masks not in best or result["score"] > best[masks]["score"]:
+            best[masks] = result
+    return list(best.values())
+
+
+def tracked(
+    model: EfficientVIS, inference: InferenceConfig, index: DatasetIndex, v: int, input_size: tuple[int, int],
+    minimum_score: float,
+) -> list[Drawn]:
+    """As ``from_results``, but predicted now, end-to-end and with proposals, which results do not hold."""
+    from effvis.data.clips import FrameReader
+    from effvis.inference import end_to_end
+    from effvis.inference.predictor import kept_frames
+
+    video = index.videos[v]
+    kept = kept_frames(video, inference.test_fps)
+    clips = _clips(FrameReader(index, input_size), v, kept, model.config.clip_length)
+    found = []
+    for tracklet in end_to_end.track(model, clips, (video.height, video.width), inference):
+        if tracklet.rles and (score := tracklet.score_K()).max() >= minimum_score:
+            found.append(Drawn(
+                {kept[place]: rle for place, rle in tracklet.rles.items()},
+                f"{index.categories[int(score.argmax())].name} {score.max():.2f}",
+                {kept[place]: box_4 for place, box_4 in tracklet.boxes.items()}))
+    return found
+
+
+def _clips(reader: FrameReader, v: int, kept: Sequence[int], clip_length: int) -> Iterator[tuple[list[int], Tensor]]:
+    from effvis.data.clips import clip_frames
+
+    for start in range(0, len(kept), clip_length):
+        places = clip_frames(start, clip_length, len(kept))
+        yield list(dict.fromkeys(places)), reader.clip(v, [kept[place] for place in places])
+
+
+def video_ious(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> np.ndarray:
+    """Overlap of D tracklets with G instances over so many frames of a video, as video AP has it: (D, G)."""
+    import numpy as np
+
+    from effvis.evaluation.tracks import build_tracks, overlaps
+
+    sizes: dict[tuple, int] = {}
+    tracks, others = (build_tracks([[one.rles.get(frame) for frame in frames] for one in group], sizes, len(frames))
+                      for group in (found, instances))
+    intersections_DG, unions_DG = overlaps(tracks, others)
+    return intersections_DG / np.maximum(unions_DG, 1)
+
+
+def followed(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> list[int]:
+    """For each tracklet the number of the instance that it follows, at most one tracklet each; a new one for the others.
+
+    The pairs are those of the largest sum of video IoUs. A tracklet that goes over to another instance keeps its number, so
+    that its colour there is a wrong one.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    ious_DG = video_ious(found, instances, frames)
+    pairs = {int(d): int(g) for d, g in zip(*linear_sum_assignment(-ious_DG), strict=True) if ious_DG[d, g] > 0}
+    others = iter(range(len(instances), len(instances) + len(found)))
+    return [pairs[d] if d in pairs else next(others) for d in range(len(found))]
+
+
+def mean_best_iou(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> float:
+    """Mean over a video's instances of the video IoU of the tracklet that fits each best; 0 for one that nothing follows."""
+    if not found:
+        return 0.0
+    return float(video_ious(found, instances, frames).max(axis=0).mean())

@@ -1,0 +1,254 @@
+"""One pool for everything that a grid still misses: each job a Ray task, ``slots`` of them side by side.
+
+The pool knows nothing of tables. A job has a key, the keys it needs and a function; what it needs runs first, what
+needs something that failed is skipped, everything else goes on. Jobs are idempotent (the store's lock per key sees to
+that), so a job that is run twice, by Ray after a worker died or by a second grid beside this one, does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import platform
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from effvis.errors import UserError
+from pipeline.scheduling import cluster
+from pipeline.scheduling.progress import Stop, read_progress, write_progress
+from pipeline.scheduling.ray_session import WORKER_DEATHS_ALLOWED, ray_running
+from pipeline.system.disk import explained
+
+Kind = Literal["pretrain", "train", "evaluate"]
+
+# A finished training's evaluations come first: they are short, and a table cell that is there is worth more than a
+# training that is further along. Pretrainings are what everything else waits for.
+_ORDER: dict[Kind, int] = {"evaluate": 0, "pretrain": 1, "train": 2}
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One key to be worked out.
+
+    Args:
+        key: unique among the jobs of a pool.
+        kind: decides the order among jobs that are ready.
+        label: what a person calls it, e.g. ``table1e: w/ CL, seed 0``.
+        work: called as ``work(report=report)`` in another process, so picklable; ``report`` as
+            ``pipeline.scheduling.progress.Report``.
+        needs: keys of jobs that must be done before; those that are not in the pool count as done.
+        cost: any unit; of the jobs of one kind the most costly starts first.
+        log: file that receives what the job prints, and its traceback.
+    """
+
+    key: str
+    kind: Kind
+    label: str
+    work: Callable[..., object]
+    log: Path
+    needs: tuple[str, ...] = ()
+    cost: float = 0.0
+
+
+@dataclass
+class Status:
+    """Where a job stands, for whoever shows it."""
+
+    job: Job
+    state: Literal["waiting", "running", "done", "failed", "skipped"] = "waiting"
+    started: float = 0.0
+    seconds: float = 0.0
+    message: str = ""
+    progress_file: Path | None = None
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """The job's latest report; empty before the first."""
+        return read_progress(self.progress_file) if self.progress_file else {}
+
+
+def run_pool(
+    jobs: Iterable[Job],
+    *,
+    slots: int | Callable[[list[dict[str, Any]]], int],
+    threads: int,
+    gpus: int = 0,
+    memory: int = 0,
+    workers: int = 1,
+    progress_folder: Path,
+    on_change: Callable[[list[Status]], None] = lambda statuses: None,
+    on_done: Callable[[Job], None] = lambda job: None,
+) -> list[Status]:
+    """Runs all jobs and returns where each ended, in the order given. No job, no Ray.
+
+    Args:
+        slots: jobs side by side; on a cluster, whose nodes come and go, it may be a function of ``ray.nodes()``.
+        threads: processors that each worker of a job takes.
+        gpus: that each worker takes.
+        memory: that each worker takes, in bytes, for Ray to choose the node by; 0: not counted.
+        workers: of each job. One is the job itself; more are started by the job, which then takes nothing for itself: jobs
+            that held what their workers wait for would wait for ever.
+        progress_folder: for the jobs' latest reports, ``<key>.json``; in the run store, shared by grids that run at the same
+            time.
+        on_change: called with all statuses about twice a second, in this thread.
+        on_done: called with each job that ended well, in this thread, before jobs that need it start.
+
+    Ctrl-C and SIGTERM, as exceptions in this thread, pass when the trainings that run have saved where they are.
+
+    Raises:
+        UserError: two jobs have one key, or jobs need each other in a circle; as ``ray_running``.
+    """
+    jobs = list(jobs)
+    statuses = {job.key: Status(job, progress_file=progress_folder / f"{job.key}.json") for job in jobs}
+    if len(statuses) < len(jobs):
+        raise UserError("schedule", "jobs", "two jobs have one key", "Plan each key once")
+    if not statuses:
+        return []
+    _check_no_circle(statuses)
+    progress_folder.mkdir(parents=True, exist_ok=True)
+    fixed = slots if isinstance(slots, int) else None
+    running: dict[Any, Status] = {}
+    stop = Stop(progress_folder)
+    with (ray_running((fixed or 0) * workers * threads, progress_folder.parent) as ray,
+          stop.when_interrupted(lambda: [status.progress_file for status in running.values()])):
+        own = {"num_cpus": threads, "num_gpus": gpus, "memory": memory or None} if workers == 1 else {"num_cpus": 0}
+        start = ray.remote(execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
+        queue, told = Queue(statuses), float("-inf")
+        while True:
+            free = (fixed or slots(ray.nodes())) - len(running)  # below 0 where a node has gone
+            for status in queue.take(free):
+                status.state, status.started = "running", time.monotonic()
+                running[start.remote(status.job, status.progress_file, stop)] = status
+            if not running or time.monotonic() - told >= _POLL_SECONDS:
+                on_change(list(statuses.values()))
+                told = time.monotonic()
+            if not running:
+                break
+            ray.wait(list(running), timeout=_POLL_SECONDS)
+            finished, _ = ray.wait(list(running), num_returns=len(running), timeout=0)  # all that ended meanwhile
+            for reference in finished:
+                status = running.pop(reference)
+                status.message = _outcome(ray, reference, status.job)
+                status.state = "failed" if status.message else "done"
+                status.seconds = time.monotonic() - status.started
+                if status.state == "done":
+                    on_done(status.job)
+                queue.settle(status)
+    return list(statuses.values())
+
+
+def _check_no_circle(statuses: Mapping[str, Status]) -> None:
+    unsettled = set(statuses)
+    while unsettled:
+        free = {key for key in unsettled if not unsettled.intersection(statuses[key].job.needs)}
+        if not free:
+            raise UserError("schedule", ", ".join(sorted(unsettled)), "these jobs need each other", "Break the circle")
+        unsettled -= free
+
+
+class Queue:
+    """What can start now, the job to start first first; and, of what cannot yet, how much it still needs.
+
+    Args:
+        rank: the job of the smallest starts first; among equals, the order given.
+    """
+
+    def __init__(self, statuses: Mapping[str, Status], rank: Callable[[Job], Any] | None = None):
+        self._statuses, self._rank = statuses, rank or _rank
+        self._place = {key: place for place, key in enumerate(statuses)}
+        self._missing = {key: statuses.keys() & set(status.job.needs) for key, status in statuses.items()}
+        self._needed_by: dict[str, list[str]] = defaultdict(list)
+        for key, needs in self._missing.items():
+            for need in needs:
+                self._needed_by[need].append(key)
+        self._ready: list[tuple[Any, int, str]] = []
+        for key, needs in self._missing.items():
+            if not needs:
+                self._make_ready(key)
+
+    def take(self, most: int) -> Iterator[Status]:
+        """The next jobs, at most so many."""
+        while self._ready and most > 0:
+            most -= 1
+            yield self._statuses[heapq.heappop(self._ready)[-1]]
+
+    def settle(self, status: Status) -> None:
+        """A job has ended: what needs it can start, or is skipped with all that needs that."""
+        for key in self._needed_by[status.job.key]:
+            waiting = self._statuses[key]
+            if status.state == "done":
+                self._missing[key].remove(status.job.key)
+                if not self._missing[key] and waiting.state == "waiting":
+                    self._make_ready(key)
+            elif waiting.state == "waiting":
+                waiting.state, waiting.message = "skipped", f"needs {status.job.label}"
+                self.settle(waiting)
+
+    def _make_ready(self, key: str) -> None:
+        heapq.heappush(self._ready, (self._rank(self._statuses[key].job), self._place[key], key))
+
+
+def _rank(job: Job) -> tuple[int, float]:
+    return _ORDER[job.kind], -job.cost
+
+
+def _outcome(ray, reference, job: Job) -> str:
+    """Empty for a job that ended well, else one line on what happened."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:  # the process died (killed, out of memory): it could not say so itself
+        message = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        _append(job.log, f"{message}\n")
+        return message
+
+
+def execute(job: Job, progress_file: Path, stop: Stop) -> str:
+    """Runs in a Ray worker: the job with its output in its log. Returns "" or one line on what went wrong."""
+    try:
+        cluster.check_here()  # before anything is written: it would be where nobody looks
+        with explained(job.log):  # on a full disk, what the job says has no place either
+            return _logged(job, progress_file, stop)
+    except UserError as error:
+        return str(error)
+
+
+def _logged(job: Job, progress_file: Path, stop: Stop) -> str:
+    where = {"device": _device()}
+    write_progress(progress_file, where)  # in place of an earlier attempt's
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log, "a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            job.work(report=stop.reporting(progress_file, where))
+            return ""
+        except UserError as error:
+            print(f"error: {error}")
+            return str(error)
+        except KeyboardInterrupt:  # as asked; nobody hears the answer
+            print("interrupted")
+            return "interrupted"
+        except Exception as error:  # whatever it is, the other jobs go on
+            traceback.print_exc()
+            return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        finally:
+            progress_file.unlink(missing_ok=True)
+
+
+def _device() -> str:
+    """Of this worker, for people: its machine, and the GPUs that Ray gave it."""
+    import ray
+
+    gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    return f"{platform.node()} {'GPU ' + ', '.join(gpus) if gpus else 'CPU'}"
+
+
+def _append(file: Path, text: str) -> None:
+    with contextlib.suppress(OSError):  # where the disk is full, the message is what remains
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "a") as log:
+            log.write(text)

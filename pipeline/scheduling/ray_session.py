@@ -1,0 +1,113 @@
+"""Starts Ray, or joins a cluster, and ends with the block."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effvis.errors import UserError
+from pipeline.scheduling import cluster
+from pipeline.scheduling.machine import side_by_side
+
+if TYPE_CHECKING:
+    from pipeline.settings.params import ResourceSettings
+
+WORKER_DEATHS_ALLOWED = 2  # Ray starts a task again whose worker died; training resumes from its checkpoint
+_STARTS = 4  # attempts of half a minute each
+_OBJECT_STORE_BYTES = 100 * 2**20  # jobs exchange files, not objects; Ray's default takes 30 % of the memory
+
+
+def slots_now(resources: ResourceSettings, runs_dir: Path) -> int:
+    """Runs side by side: what is set, or what this machine holds, or the nodes that a cluster has now.
+
+    Raises:
+        UserError: as ``ray_running``.
+    """
+    if resources.slots is not None or cluster.address() is None:
+        return side_by_side(resources)
+    with ray_running(0, runs_dir) as ray:
+        return cluster.holds(resources, ray.nodes())
+
+
+@contextlib.contextmanager
+def ray_running(processors: int, runs_dir: Path, *, client: bool = True) -> Iterator[Any]:
+    """Ray as it runs in this process, else started for this alone, or the cluster that ``RAY_ADDRESS`` names. Takes 4 s.
+
+    Args:
+        processors: of a Ray that is started here.
+        runs_dir: the run store, which all nodes of a cluster have to see.
+        client: as ``cluster.address``.
+
+    Raises:
+        UserError: there is no such cluster, or one of its nodes does not see the run store or has other code.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # no warning on machines without a GPU
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    address = cluster.address(client=client)
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    with cluster.marked(runs_dir) if address else contextlib.nullcontext() as environment:
+        try:
+            if address:
+                cluster.join(ray, address, runtime_env=environment, **quiet)
+            else:
+                _start_ray(ray, num_cpus=processors, object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _start_ray(ray: Any, **options: Any) -> None:
+    """Starts Ray on this machine, never joining somebody else's that happens to run here ("local").
+
+    Ray gives its processes half a minute to appear, which a machine with other work may not have: then they get another.
+
+    Raises:
+        UserError: not even then.
+    """
+    for attempt in range(1, _STARTS + 1):
+        try:
+            with _only_what_is_used():
+                ray.init(address="local", **options)
+            return
+        except Exception as error:  # of no class of its own
+            if "timed out during startup" not in str(error):
+                raise
+            if attempt == _STARTS:
+                raise UserError("ray", "start", f"Ray's processes did not appear in {_STARTS} attempts of 30 s",
+                                "Wait until the machine has less to do, and start again") from None
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _only_what_is_used() -> Iterator[None]:
+    """Ray without three of its processes, which ``ray.init`` starts even where nobody asked for what they do.
+
+    On two processors the start then takes 4 s instead of 7, and half of the processor time. There is no public setting for
+    it (Ray 2.60); where a later Ray calls these methods otherwise, its processes are there again.
+    """
+    from ray._private import node
+
+    class Node(node.Node):
+        def start_monitor(self) -> None:
+            """Adds and removes machines."""
+
+        def start_log_monitor(self) -> None:
+            """Passes on to the driver what workers print; here each job has its log."""
+
+        def start_api_server(self, **_: Any) -> None:
+            """Waited for; without the dashboard it would only gather usage statistics."""
+
+    whole, node.Node = node.Node, Node
+    try:
+        yield
+    finally:
+        node.Node = whole

@@ -1,0 +1,241 @@
+"""A search as it is remembered: results/search/<name>/search.json, written anew at every event.
+
+It holds which trials were proposed and what each was worth at its rungs; everything else follows from the run store. A
+search whose process was killed goes on from it, and trials.csv, best.yaml and the page are made of it alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from effvis.errors import UserError
+from pipeline.identity.digests import key
+
+if TYPE_CHECKING:
+    from pipeline.identity.specs import EvalSpec
+    from pipeline.search.space import Base, SpaceFile
+    from pipeline.settings.params import Params
+
+State = Literal["running", "stopped", "done", "diverged", "failed"]
+ENDED: tuple[State, ...] = ("stopped", "done", "diverged")  # what failed for another reason is tried again
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial was worth at a rung.
+
+    Attributes:
+        halvings: after 1/2**halvings of its training.
+        value: of the metric, a fraction; the mean over seeds.
+        seconds: of the search until then, without the times between its attempts.
+    """
+
+    halvings: int
+    value: float
+    seconds: float
+
+
+@dataclass
+class Trial:
+    """Parameters that were proposed, and what became of them.
+
+    Attributes:
+        runs, evaluations: keys, one per seed; the evaluations are of the final weights.
+        state: ``running`` also where the search was interrupted.
+    """
+
+    number: int
+    parameters: dict[str, Any]
+    runs: list[str]
+    evaluations: list[str]
+    state: State = "running"
+    message: str = ""
+    reports: list[Report] = field(default_factory=list)
+
+    @property
+    def value(self) -> float | None:
+        """At the last rung that it reached."""
+        return self.reports[-1].value if self.reports else None
+
+    def at(self, halvings: int) -> float | None:
+        return next((report.value for report in self.reports if report.halvings == halvings), None)
+
+    def label(self) -> str:
+        return f"trial {self.number} ({', '.join(f'{name} {text(value)}' for name, value in self.parameters.items())})"
+
+
+@dataclass
+class Search:
+    """A search and its trials.
+
+    Attributes:
+        key: of all that decides what a trial is worth: the space, the row, the data, the code, the number of seeds.
+        seconds: that it ran so far, all attempts together.
+    """
+
+    name: str
+    key: str
+    space: dict[str, Any]
+    base: str
+    seeds: int
+    dataset: str
+    profile: str
+    seconds: float = 0.0
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def metric(self) -> str:
+        return self.space["metric"]
+
+    @property
+    def halvings(self) -> tuple[int, ...]:
+        """At which a trial is evaluated, its end last."""
+        return tuple(range(self.space["rungs"], -1, -1))
+
+    def add(self, parameters: Mapping[str, Any], specs: Sequence[EvalSpec]) -> Trial:
+        trial = new_trial(len(self.trials), parameters, specs)
+        self.trials.append(trial)
+        return trial
+
+    def report(self, trial: Trial, halvings: int, value: float) -> None:
+        """A trial that was interrupted reports again what it reported before: that changes nothing."""
+        if trial.at(halvings) is None:
+            trial.reports.append(Report(halvings, value, round(self.seconds, 1)))
+
+    def best(self) -> Trial | None:
+        """Of the trials that were trained to their end, the one that is worth most; of equals the first."""
+        done = [trial for trial in self.trials if trial.state == "done"]
+        return max(done, key=lambda trial: trial.value, default=None)
+
+    def ended(self) -> int:
+        return sum(trial.state in ENDED for trial in self.trials)
+
+
+def new_trial(number: int, parameters: Mapping[str, Any], specs: Sequence[EvalSpec]) -> Trial:
+    """A trial that nothing is known of.
+
+    Args:
+        specs: its evaluations, one per seed.
+    """
+    return Trial(number, dict(parameters), [spec.train.key for spec in specs], [spec.key for spec in specs])
+
+
+def folder_of(params: Params, name: str) -> Path:
+    return params.results_dir / "search" / name
+
+
+def work_folder(params: Params, name: str) -> Path:
+    """For logs, a lock and what Ray Tune writes while it runs."""
+    return params.runs_dir / ".tune" / name
+
+
+def log_of(params: Params, name: str, trial: Trial) -> Path:
+    return work_folder(params, name) / f"trial-{trial.number}.txt"
+
+
+def new_search(params: Params, name: str, space: SpaceFile, base: Base, seeds: int) -> Search:
+    """Without trials. Of the same inputs it has the same key."""
+    values = space.model_dump(mode="json")
+    evaluations = [spec.key for spec in base.trial(params, {}, seeds)]
+    return Search(name, key({"space": values, "evaluations": evaluations}), values, base.name, seeds, params.dataset_name,
+                  params.profile)
+
+
+def open_search(params: Params, new: Search) -> Search:
+    """The search of this name as it was left, or the new one where there is none.
+
+    Raises:
+        UserError: what lies there is another search, or cannot be read.
+    """
+    file = folder_of(params, new.name) / "search.json"
+    if not file.is_file():
+        return new
+    found = read_search(file)
+    if found.key != new.key:
+        raise UserError(file, "key", "is of a search with another space, row, number of seeds, data set or code",
+                        f"Give this one another --name, or move {file.parent} away")
+    return found
+
+
+def read_search(file: Path) -> Search:
+    """Reads ``search.json``.
+
+    Raises:
+        UserError: it is not what ``write_search`` wrote.
+    """
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        trials = [Trial(**{**trial, "reports": [Report(**report) for report in trial["reports"]]}) for trial in facts["trials"]]
+        return Search(**{**facts, "trials": trials})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(file, "(file)", f"is not a search: {error}",
+                        "Restore it from git or move its folder away; what was trained is not trained again") from None
+
+
+def all_searches(params: Params) -> Iterator[Search]:
+    """Those of the results, as far as they can be read."""
+    for file in sorted((params.results_dir / "search").glob("*/search.json")):
+        try:
+            yield read_search(file)
+        except UserError:  # whoever goes on with it is told
+            continue
+
+
+def write_search(params: Params, search: Search) -> None:
+    from pipeline.system.files import write_atomically
+
+    folder = folder_of(params, search.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "search.json", (json.dumps(asdict(search), indent=1) + "\n").encode())
+
+
+def trials_csv(search: Search) -> str:
+    """A line per trial: its parameters, what it was worth in percent at each rung, its runs."""
+    names = list(search.space["space"])
+    values = [f"{search.metric} {after(halvings)}" for halvings in search.halvings]
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(["trial", "state", *names, *values, "runs", "message"])
+    for trial in search.trials:
+        reached = [trial.at(halvings) for halvings in search.halvings]
+        writer.writerow([trial.number, trial.state, *(text(trial.parameters[name]) for name in names),
+                         *("" if value is None else round(100 * value, 2) for value in reached),
+                         " ".join(trial.runs), trial.message])
+    return content.getvalue()
+
+
+def best_row(search: Search, base: Base) -> str:
+    """The best trial as an entry of ``rows`` in an experiments/<table>.yaml.
+
+    Raises:
+        LookupError: no trial was trained to its end.
+    """
+    import yaml
+
+    best = search.best()
+    if best is None:
+        raise LookupError(search.name)
+    given = base.set.get("params", {})
+    row = {"name": f"{search.name}, best of {len(search.trials)}", "columns": dict(base.columns),
+           "set": {**base.set, "params": {**given, **best.parameters}}}
+    seeds = f"{search.seeds} seed{'s' * (search.seeds > 1)}"
+    head = (f"# Trial {best.number} of the search {search.name} on {search.dataset}: {search.metric} "
+            f"{100 * best.value:.1f} % over {seeds}; base: {search.base}.\n"
+            f"# To be put below rows: of an experiments/<table>.yaml. Runs: {', '.join(best.runs)}\n")
+    return head + yaml.safe_dump([row], sort_keys=False, allow_unicode=True)
+
+
+def after(halvings: int) -> str:
+    """A rung in words."""
+    return f"after 1/{2**halvings}" if halvings else "at the end"
+
+
+def text(value: Any) -> str:
+    """A parameter's value for people."""
+    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, bool | None) else str(value)

@@ -1,0 +1,185 @@
+"""The form of experiments/search/<name>.yaml, and what it says: which parameters of which row are tried, and how.
+
+A trial is a row with other parameters, so that its training and its evaluation have keys as every row's have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from effvis.config import Config, build
+from effvis.errors import UserError
+from pipeline.settings.params import Params, RowSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipeline.identity.specs import EvalSpec
+
+_DIGITS = 3  # significant ones of a drawn number, so that a row can be read
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as a text: only 1.0e-3 is a number there."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+class Distribution(Config):
+    """Where the values of one parameter come from: exactly one of its keys. Ends of ranges are included."""
+
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = Field(None, description="uniform in the exponent")
+    integer: tuple[int, int] | None = None
+    choice: tuple[Annotated[bool | int | float | str | None, BeforeValidator(_number)], ...] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_that_makes_sense(self):
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(type(self).model_fields)}")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"{given[0]} is [lowest, highest], the lowest first")
+        if self.log_uniform is not None and self.log_uniform[0] <= 0:
+            raise ValueError("log_uniform needs a lowest value above 0")
+        return self
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Its ends; None where there are only choices."""
+        return self.uniform or self.log_uniform or self.integer
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """All choices, or both ends of the range: if these can be run, whatever is drawn can."""
+        return self.choice if self.choice is not None else self.range
+
+    def draw(self, generator: np.random.Generator) -> Any:
+        if self.choice is not None:
+            return self.choice[int(generator.integers(len(self.choice)))]
+        if self.integer is not None:
+            return int(generator.integers(self.integer[0], self.integer[1] + 1))
+        if self.log_uniform is not None:
+            return self.rounded(math.exp(generator.uniform(*map(math.log, self.log_uniform))))
+        return self.rounded(generator.uniform(*self.uniform))
+
+    def rounded(self, value: Any) -> Any:
+        """A number to a few digits, inside the range; a choice as it is."""
+        if self.choice is not None or self.integer is not None:
+            return value
+        low, high = self.range
+        return min(max(float(f"{value:.{_DIGITS}g}"), low), high)
+
+
+class SpaceFile(Config):
+    """A search as it is written."""
+
+    row: str | None = Field(None, description="TABLE:NAME, what trials differ from; None: the headline run")
+    search: Literal["asha", "random", "optuna"] = "asha"
+    metric: Literal["AP", "AP50", "AP75", "AR1", "AR10"] = "AP"
+    rungs: int = Field(2, ge=0, le=12, description="how often a trial is evaluated on its way: after a half, a quarter, …")
+    reduction: int = Field(2, ge=2, description="at each rung, one of so many trials goes on")
+    seed: int = Field(0, ge=0, description="of what is drawn; trainings have their own")
+    space: dict[str, Distribution] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _trials_are_stopped_at_rungs(self):
+        if self.search == "asha" and not self.rungs:
+            raise ValueError("asha stops trials at rungs: rungs must be 1 or more, or search random")
+        return self
+
+    @property
+    def stops(self) -> bool:
+        """Whether trials are stopped at rungs."""
+        return self.search != "random" and self.rungs > 0
+
+
+@dataclass(frozen=True)
+class Base:
+    """The row that trials differ from.
+
+    Attributes:
+        name: ``TABLE:NAME``, or ``the headline run``.
+        set: what it sets, as it is written.
+        columns: of its table.
+    """
+
+    name: str
+    settings: RowSettings
+    set: Mapping[str, Any]
+    columns: Mapping[str, Any]
+
+    def trial(self, params: Params, values: Mapping[str, Any], seeds: int) -> tuple[EvalSpec, ...]:
+        """The evaluations of a trial, one per seed, each with its training.
+
+        Raises:
+            UserError: a value is wrong, or the data set is not indexed yet.
+        """
+        from pipeline.grid.rows import evaluation_spec
+
+        settings = self.settings.model_copy(update={"params": {**self.settings.params, **values}})
+        return tuple(evaluation_spec(params, settings, seed) for seed in range(seeds))
+
+
+def load_space(file: Path, *, row: str | None) -> SpaceFile:
+    """Reads a search.
+
+    Args:
+        row: in place of the file's.
+
+    Raises:
+        UserError: names the file, the key and the remedy.
+    """
+    from pipeline.settings.loading import read_mapping
+
+    space = build(SpaceFile, read_mapping(file, "Write one like experiments/search/lr.yaml"), where=file)
+    return space if row is None else space.model_copy(update={"row": row})
+
+
+def find_base(params: Params, file: Path, space: SpaceFile) -> Base:
+    """The row of a search.
+
+    Raises:
+        UserError: there is no such row, or it is not run.
+    """
+    from pipeline.grid.rows import find_in_table
+
+    if space.row is None:
+        return Base("the headline run", params.headline, params.headline.model_dump(exclude_unset=True), {})
+    try:
+        written, settings = find_in_table(params, space.row)
+    except UserError as error:
+        raise UserError(file, "row", f"{space.row}: {error.problem}", error.remedy) from None
+    return Base(space.row, settings, written.set, written.columns)
+
+
+def check_space(params: Params, file: Path, space: SpaceFile, base: Base) -> None:
+    """Tries the ends of every range, and every choice, before anything is trained.
+
+    Raises:
+        UserError: no run can have such a value, or the parameter makes no difference to this row.
+    """
+    from pipeline.settings.loading import with_values
+
+    for name, distribution in space.space.items():
+        for value in distribution.ends:
+            with_values(params, {name: value}, where=file, prefix="space")
+        if len({base.trial(params, {name: value}, 1)[0].key for value in distribution.ends}) < len(distribution.ends):
+            raise UserError(file, f"space.{name}", f"several of its values are the same run of {base.name}",
+                            "Remove it: the row sets it itself, or is run without it")
+
+
+def draw(space: SpaceFile, number: int, attempt: int) -> dict[str, Any]:
+    """The values of one trial, which follow from the space, its number and the attempt alone."""
+    import numpy as np
+
+    generator = np.random.default_rng([space.seed, number, attempt])
+    return {name: distribution.draw(generator) for name, distribution in space.space.items()}

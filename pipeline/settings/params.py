@@ -1,0 +1,243 @@
+"""What may be set: params.yaml over its profile, and what a row of a table sets over both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, PrivateAttr, model_validator
+
+from effvis.config import Config, InferenceConfig, build
+from effvis.data.synthetic.shapes import ShapesConfig
+from effvis.errors import UserError
+from pipeline.methods.base import PretrainSettings
+from pipeline.methods.efficientvis import ModelSettings, TrainSettings
+from pipeline.methods.vistr import VisTRSettings
+from pipeline.settings.sources import SOURCES
+
+Backbone = Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"]
+GENERATED_DATASET = "shapes-vis"  # what params.yaml draws; others may differ from it
+# Fields of the configurations that are not anybody's to set, and what they follow from.
+DERIVED = {
+    "model.num_classes": "It follows from the dataset",
+    "model.clip_length": "It follows from a row's T and from scale.T",
+    "pretrain.train.correspondence": "Pretraining learns correspondence where the row does",
+    "vistr.model.num_classes": "It follows from the dataset",
+    "vistr.model.clip_length": "It follows from a row's T and from scale.T",
+}
+
+# Where a row's ``params`` may reach: what a training or an evaluation is made of, and so its key.
+OF_A_RUN = ("model.", "train.", "inference.", "pretrain.train.", "vistr.model.", "vistr.train.", "vistr.pretrain.train.")
+
+
+class IndexSettings(Config):
+    clip_lengths: tuple[PositiveInt, ...] = ()
+
+
+class ArchiveSettings(Config):
+    location: str = Field(min_length=1, description="an address, or a file or folder relative to params.yaml")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{8,64}$", description="its first 8 hex digits or more")
+    size: PositiveInt | None = Field(None, description="in bytes")
+
+
+class SourceSettings(Config):
+    """Where a data set comes from that neither is drawn here nor lies in a folder of the user's."""
+
+    page: str | None = Field(None, description="where one registers for it, for people")
+    archives: tuple[ArchiveSettings, ...] = ()
+
+
+class HoldoutSettings(Config):
+    """Training videos to validate on instead of the validation split: a fraction of them, or those that a file names."""
+
+    fraction: float | None = Field(None, gt=0, lt=1)
+    seed: int = 0
+    file: str | None = Field(None, min_length=1, description="relative to params.yaml; {dataset}: the data set's name")
+
+    @model_validator(mode="after")
+    def _one_of_both(self):
+        if (self.fraction is None) == (self.file is None):
+            raise ValueError("needs either fraction or file")
+        return self
+
+
+class ScaleSettings(Config):
+    """What the paper has, and what stands for it here; clip lengths that are not listed stand for themselves."""
+
+    T: dict[PositiveInt, PositiveInt] = {}
+    backbone: dict[Literal["R50", "R101"], Backbone] = {"R50": "resnet50", "R101": "resnet101"}
+    dataset: dict[Literal["youtube-vis-2019", "youtube-vis-2021"], str] = {}
+
+
+class ResourceSettings(Config):
+    slots: PositiveInt | None = Field(None, description="runs side by side; None: as many as the machine holds")
+    workers_per_run: PositiveInt = Field(1, description="processes that share each run's batches or videos; no result "
+                                         "depends on it but for rounding")
+    threads: PositiveInt = Field(1, description="processor threads of each worker")
+    memory_gib: float = Field(2.0, gt=0, description="main memory of each worker")
+    gpus_per_worker: int = Field(0, ge=0, le=1, description="1: each worker has a GPU of its own; 0: it runs on processors")
+    accumulate: PositiveInt = Field(1, description="parts of each worker's share of a batch, one after the other, for less "
+                                    "memory; no result depends on it but for rounding")
+    prefetch: bool = Field(False, description="a further thread of each run prepares the next batch meanwhile")
+    checkpoint_seconds: float = Field(30, gt=0)
+    snapshots: int = Field(0, ge=0, le=12, description="weights kept after a half, a quarter, an eighth, … of the training, "
+                           "so many of them: for learning curves")
+
+
+class RowSettings(Config):
+    """What a row of a table sets, in the paper's terms; what it leaves out is as in the parameters."""
+
+    T: PositiveInt = Field(36, description="the paper's clip length, before scaling")
+    cl: bool | None = Field(None, description="correspondence learning; None: train.correspondence")
+    linking: Literal["end-to-end", "hand-craft"] | None = None
+    test_fps: float | None = Field(None, gt=0)
+    method: Literal["efficientvis", "vistr"] = "efficientvis"
+    attention: Literal["ftsa", "ftsa-st", "spatial", "temporal", "joint"] | None = None
+    dynamic_conv: Literal["temporal", "still"] | None = None
+    query: Literal["time-disentangled", "time-shared"] | None = None
+    augmentation: Literal["none", "multi-scale", "random-crop"] | None = Field(None, description="of the clip training")
+    backbone: Literal["R50", "R101"] | None = Field(None, description="the paper's, before scaling")
+    dataset: Literal["youtube-vis-2019", "youtube-vis-2021"] | None = Field(None, description="the paper's, before scaling")
+    params: dict[str, Any] = Field({}, description="parameters that are otherwise than in params.yaml, by dotted key")
+
+    @model_validator(mode="after")
+    def _vistr_has_no_tracklet_queries(self):
+        if self.method == "vistr":
+            foreign = [name for name in ("cl", "attention", "dynamic_conv", "query") if getattr(self, name) is not None]
+            if foreign or self.linking == "end-to-end":
+                raise ValueError(f"VisTR has no {', '.join(foreign) or 'end-to-end linking'}")
+        return self
+
+
+class Params(Config):
+    """params.yaml over its profile."""
+
+    profile: str
+    dataset: str
+    data_dir: Path = Path("data")
+    runs_dir: Path = Path("runs")
+    results_dir: Path = Path("results")
+    storage_path: str | None = Field(None, min_length=1, description="where runs are copied to and taken from, an address "
+                                     "such as s3://bucket/folder or a folder")
+    seeds: PositiveInt = 2
+    methods: str = Field("efficientvis,vistr", description="whose rows dvc.yaml runs, with commas")
+    tables: tuple[str, ...] = ()
+    headline: RowSettings = RowSettings()
+    shapes: ShapesConfig = ShapesConfig()
+    generated: dict[str, dict[str, Any]] = Field({}, description="further drawn data sets, as differences from shapes")
+    sources: dict[str, SourceSettings] = Field({}, description="published data sets, by the name of their folder in data_dir")
+    holdout: HoldoutSettings | None = None
+    index: IndexSettings = IndexSettings()
+    input_size: tuple[PositiveInt, PositiveInt]
+    model: ModelSettings
+    pretrain: PretrainSettings = PretrainSettings()
+    train: TrainSettings
+    vistr: VisTRSettings = VisTRSettings()
+    inference: InferenceConfig = InferenceConfig()
+    scale: ScaleSettings = ScaleSettings()
+    resources: ResourceSettings = ResourceSettings()
+    _root: Path = PrivateAttr(default=Path("."))
+
+    @property
+    def root(self) -> Path:
+        """The project's folder: where params.yaml lies. All folders of the parameters are absolute."""
+        return self._root
+
+    @property
+    def dataset_folder(self) -> Path:
+        """Holds train/ and val/."""
+        return self._root / self._dataset_path
+
+    @property
+    def dataset_name(self) -> str:
+        """For people, with the split where it is not the data set's own."""
+        name = self.dataset_folder.resolve().name
+        if self.holdout is None:
+            return name
+        if self.holdout_file is not None:
+            return f"{name} (holdout {self.holdout_file.name})"
+        return f"{name} (holdout {self.holdout.fraction:g}, seed {self.holdout.seed})"
+
+    @property
+    def holdout_file(self) -> Path | None:
+        if self.holdout is None or self.holdout.file is None:
+            return None
+        return self._root / self.holdout.file.replace("{dataset}", self.dataset_folder.resolve().name)
+
+    @property
+    def index_folder(self) -> Path:
+        """Data sets of the same name have each their own: data/index/data/shapes-vis. dvc.yaml says the same."""
+        path = self._dataset_path
+        return self.data_dir / "index" / path.relative_to(path.anchor)
+
+    @property
+    def _dataset_path(self) -> Path:
+        """Relative to the root, or absolute. The name of a generated or published data set stands for its folder."""
+        if self.dataset not in (*self.generated_names, *self.published_names):
+            return Path(self.dataset)
+        folder = self.data_dir / self.dataset
+        return folder.relative_to(self._root) if folder.is_relative_to(self._root) else folder
+
+    @property
+    def generated_names(self) -> tuple[str, ...]:
+        """Of the data sets that are drawn here."""
+        return (GENERATED_DATASET, *self.generated)
+
+    @property
+    def generated_name(self) -> str | None:
+        """The name of the data set if it is drawn here."""
+        return next((name for name in self.generated_names if self.dataset_folder == self.data_dir / name), None)
+
+    @property
+    def published_names(self) -> tuple[str, ...]:
+        """Of the data sets that are taken in from archives."""
+        return tuple({**SOURCES, **self.sources})
+
+    @property
+    def published_name(self) -> str | None:
+        """The name of the data set if it is taken in from archives."""
+        return next((name for name in self.published_names if self.dataset_folder == self.data_dir / name), None)
+
+    @property
+    def drawn(self) -> ShapesConfig:
+        """What the data set is drawn from, if it is drawn here.
+
+        Raises:
+            UserError: what ``generated`` says of it is wrong.
+        """
+        values = self.shapes.model_dump() | self.generated.get(self.generated_name, {})
+        return build(ShapesConfig, values, where=self.root / "params.yaml", prefix=f"generated.{self.generated_name}")
+
+    def with_dataset(self, published: str | None) -> Params:
+        """The same parameters for what stands for a data set of the paper; None is the parameters' own.
+
+        Raises:
+            UserError: nothing stands for it.
+        """
+        if published in self.scale.dataset:
+            return self.model_copy(update={"dataset": self.scale.dataset[published]})
+        if published in (None, "youtube-vis-2019"):
+            return self
+        raise UserError("params.yaml", "scale.dataset", f"nothing stands for {published}",
+                        f"Name a data set for it, as in scale: {{dataset: {{{published}: data/{published}}}}}")
+
+    def of_dataset(self, name: str) -> Params:
+        """The same parameters for the data set of this name, which they or ``scale.dataset`` have.
+
+        Raises:
+            UserError: neither has it.
+        """
+        known = [self, *(self.model_copy(update={"dataset": dataset}) for dataset in self.scale.dataset.values())]
+        for params in known:
+            if params.dataset_name == name:
+                return params
+        raise UserError("params.yaml", "dataset", f"{name} is not among the data sets here",
+                        f"There are {', '.join(params.dataset_name for params in known)}")
+
+    def pretrain_source(self, method: Literal["efficientvis", "vistr"]) -> str:
+        """What the trainings of a method start from."""
+        return (self.vistr.pretrain if method == "vistr" else self.pretrain).source
+
+    def clip_length(self, published: int) -> int:
+        """What stands for a clip length of the paper."""
+        return self.scale.T.get(published, published)

@@ -1,0 +1,50 @@
+"""Whole files: written atomically, read as JSON, and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.system.disk import explained
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there as a whole or not at all, even if the machine stops.
+
+    Raises:
+        UserError: the disk is full, read-only or failing; what was there stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with explained(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # on a full disk, half a file is in the way of everything else
+            raise
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a file holds; None where it is missing, unreadable or no JSON object."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def json_bytes(facts: Mapping[str, Any]) -> bytes:
+    return (json.dumps(facts, indent=2) + "\n").encode()

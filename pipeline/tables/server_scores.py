@@ -1,0 +1,113 @@
+"""results/server/<evaluation key>.json: what a competition's server said of an evaluation's results. Small and committed.
+
+Apart from cells, so that a number of the server is never taken for one that was measured here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.identity.specs import EvalSpec
+    from pipeline.settings.params import Params
+
+# The servers' names for the 12 numbers, in lower case and without anything but letters and digits.
+_NAMES = {
+    "AP": ("ap", "map", "segmmap"), "AP50": ("ap50", "map50", "segmmap50"), "AP75": ("ap75", "map75", "segmmap75"),
+    "APs": ("aps", "maps", "apsmall", "segmmaps"), "APm": ("apm", "mapm", "apmedium", "segmmapm"),
+    "APl": ("apl", "mapl", "aplarge", "segmmapl"), "AR1": ("ar1",), "AR10": ("ar10",), "AR100": ("ar100",),
+    "ARs": ("ars", "arsmall"), "ARm": ("arm", "armedium"), "ARl": ("arl", "arlarge"),
+}
+_METRICS = {alias: metric for metric, aliases in _NAMES.items() for alias in aliases}
+
+
+def read(file: Path) -> dict[str, float]:
+    """The numbers in a server's scores.txt, lines of ``name: value``, as fractions by our names.
+
+    Where one is above 1, all are percent. -1, for what the server found undefined, stays. Lines with other names are left out.
+
+    Raises:
+        UserError: the file cannot be read, a value is no number or out of range, a number is there twice, or AP is not there.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot be read ({getattr(error, 'strerror', None) or 'not text'})"
+        raise UserError(file, "(file)", problem, "Give the scores.txt of the server's output") from None
+    values: dict[str, float] = {}
+    for number, line in enumerate(lines, start=1):
+        name, separator, text = line.partition(":")
+        metric = _METRICS.get(re.sub(r"[^a-z0-9]", "", name.lower()))
+        if not separator or metric is None:
+            continue
+        if metric in values:
+            raise UserError(file, f"line {number}", f"{metric} is there a second time", "Keep the lines of one submission")
+        values[metric] = _value(text, file, number)
+    if "AP" not in values:
+        raise UserError(file, "AP", "no line gives it", "Write lines of name: value, with AP or mAP among the names")
+    percent = max(values.values()) > 1
+    return {metric: values[metric] / (100 if percent and values[metric] >= 0 else 1) for metric in _NAMES if metric in values}
+
+
+def _value(text: str, file: Path, line: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 <= value <= 100 or value == -1):
+        raise UserError(file, f"line {line}", f"{text.strip()!r} is not a score", "Write a fraction, or percent")
+    return value
+
+
+def keep(params: Params, spec: EvalSpec, metrics: Mapping[str, float]) -> Path:
+    """Writes what the server said of an evaluation; returns the file.
+
+    Raises:
+        UserError: there are other numbers of the server for it already.
+    """
+    from pipeline.system.files import write_atomically
+
+    file = _file(params, spec.key)
+    earlier = find(params, spec.key)
+    if earlier is not None and earlier != metrics:
+        raise UserError(file, "metrics", "the server said something else of this evaluation before",
+                        "The same results score the same: see which file is this row's, and remove the wrong one")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = {"evaluation": spec.key, "run": spec.train.key, "seed": spec.train.seed, "dataset": spec.train.dataset_name,
+               "source": "server", "metrics": dict(metrics)}
+    write_atomically(file, (json.dumps(content, indent=2) + "\n").encode())
+    return file
+
+
+def find(params: Params, evaluation: str) -> dict[str, float] | None:
+    """What the server said of the evaluation of this key, as fractions; None where it was not asked.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = _file(params, evaluation)
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        return dict(content["metrics"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(file, "metrics", "cannot be read",
+                        "Restore it from git, or remove it and give the scores anew") from None
+
+
+def file_of(params: Params, evaluation: str) -> tuple[Path, ...]:
+    """The file of an evaluation, where there is one."""
+    file = _file(params, evaluation)
+    return (file,) if file.is_file() else ()
+
+
+def _file(params: Params, evaluation: str) -> Path:
+    return params.results_dir / "server" / f"{evaluation}.json"

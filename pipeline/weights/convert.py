@@ -1,0 +1,96 @@
+"""Reads a file of published weights and converts it into a start for training."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    from effvis.model.conversion import Conversion
+    from pipeline.settings.params import Params
+
+
+def published_file(args: argparse.Namespace, params: Params) -> Path:
+    """The file of ``--published``, verified; downloaded unless it is here."""
+    from pipeline.datasets.fetch import fetch, verify
+    from pipeline.system.cli import progress_bar
+    from pipeline.weights.published import find
+
+    published = find(args.published)
+    if args.method not in published.methods:
+        raise UserError("--published", args.published, f"is no start for {args.method}",
+                        f"Add --method {published.methods[0]}, or choose another one of --list")
+    setting, model = ("vistr.model", params.vistr.model) if args.method == "vistr" else ("model", params.model)
+    if published.backbone != model.backbone:
+        raise UserError("--published", args.published, f"has a {published.backbone}, the model a {model.backbone}",
+                        f"Add -S {setting}.backbone={published.backbone}, or choose another one of --list")
+    if args.downloaded is not None:
+        verify(args.downloaded, sha256=published.sha256)
+        return args.downloaded
+    file = params.data_dir / "published" / published.file
+    with progress_bar(f"{published.file} (MiB)") as update:
+        new = fetch(published.url, file, sha256=published.sha256,
+                    progress=lambda done, total: update(done >> 20, (total or done) >> 20))
+    print(f"{published.file}: {'downloaded' if new else 'already there'}, {file}", file=sys.stderr)
+    return file
+
+
+def convert_file(published: Mapping[str, Any], args: argparse.Namespace, params: Params, file: Path) -> Conversion:
+    import torch
+
+    torch.manual_seed(0)
+    if args.method == "vistr":
+        from effvis.vistr.convert import convert_vistr
+        from effvis.vistr.model import build_vistr
+
+        config = params.vistr.model.resolve(args.classes, args.clip_length)
+        return convert_vistr(published, build_vistr(config), where=file)
+    from effvis.model.convert import convert
+    from effvis.model.efficientvis import EfficientVIS
+
+    return convert(published, EfficientVIS(params.model.resolve(args.classes, 1)), where=file)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tensors of a .safetensors file or of a checkpoint saved by PyTorch, by name.
+
+    Of a checkpoint it takes the part that holds the weights: ``state_dict`` (mmdetection), ``model`` (detectron2, DETR,
+    VisTR), or the whole.
+
+    Raises:
+        UserError: the file is missing, is of another kind, or holds more than plain weights.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    remedy = "Give the file as it was published, or its weights saved as .safetensors"
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # DETR's and VisTR's checkpoints hold their command line as well: plain values in a namespace, which runs no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(path, "(file)", f"cannot be read: {error.strerror or error}", remedy) from None
+    except SafetensorError as error:
+        raise UserError(path, "(file)", f"is not a safetensors file: {error}", remedy) from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        # PyTorch's message is a page long; its first line says what is wrong.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(path, "(file)", f"holds no plain weights: {reason}", remedy) from None
+    for part in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(part), Mapping):
+            content = content[part]
+            break
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)} \
+        if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise UserError(path, "(file)", "holds no tensors by name", remedy)
+    return tensors

@@ -1,0 +1,166 @@
+"""Which trained model a command works with: an exported folder, a run of the store, or weights that come with the project."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from effvis.errors import UserError
+
+if TYPE_CHECKING:
+    from effvis.config import InferenceConfig
+    from effvis.model_file import ModelFile
+    from pipeline.settings.params import Params
+
+
+class Found(NamedTuple):
+    """A model.
+
+    Attributes:
+        weights: its safetensors file.
+        text: what it is, for people.
+    """
+
+    description: ModelFile
+    weights: Path
+    text: str
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model: --run, or --row and --seed, for ``find_model``."""
+    from pipeline.system.cli import add_row_arguments
+
+    parser.add_argument("--run", metavar="KEY_OR_PATH", help="a run's key, or the folder of an exported model (default: the "
+                        "headline run or, where it is not trained, the weights that come with the project)")
+    add_row_arguments(parser)
+
+
+def find_model(options: argparse.Namespace) -> Found:
+    """The model that the arguments name.
+
+    Raises:
+        UserError: there is none, or it cannot be described.
+    """
+    from pipeline.grid.rows import find_evaluation
+    from pipeline.indexing.read import FACTS
+    from pipeline.runs.store import RunStore
+    from pipeline.settings.loading import load_params
+
+    if options.run is not None and options.row is not None:
+        raise UserError("command line", "--run", "is given together with --row", "Give one of them")
+    if options.run is not None and Path(options.run).is_dir() and not _is_run(Path(options.run)):
+        return _of_folder(Path(options.run))
+    params = load_params(options.params, options.set)
+    if options.run is not None:
+        folder = Path(options.run).resolve() if _is_run(Path(options.run)) else params.runs_dir / options.run
+        if not folder.is_dir():
+            runs = ", ".join(sorted(file.parent.name for file in params.runs_dir.glob("*/done.json"))) or "none"
+            raise UserError("--run", options.run, "is no folder of a model and no run's key",
+                            f"Finished runs in {params.runs_dir}: {runs}")
+        return _of_run(params, RunStore(folder.parent), folder.name)
+    if options.row is not None:
+        spec = find_evaluation(params, options.row, options.seed)
+        return _of_run(params, RunStore(params.runs_dir), spec.train.key, spec.inference)
+    if (params.index_folder / FACTS).is_file():
+        spec, store = find_evaluation(params, None, options.seed), RunStore(params.runs_dir)
+        if store.is_done(spec.train.key):
+            found = _of_run(params, store, spec.train.key, spec.inference)
+            return found._replace(text=f"the headline run, {found.text}")
+    return _of_shipped(params)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "done.json").is_file()
+
+
+def _of_folder(folder: Path) -> Found:
+    from effvis.model_file import WEIGHTS, read
+
+    description = read(folder)
+    return Found(description, folder / WEIGHTS, f"{folder}, {_score_text(description.provenance)}")
+
+
+def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | None = None) -> Found:
+    """A finished run with the inference of its row or, without a row, of the parameters.
+
+    Raises:
+        UserError: it is not finished, or its data set is not here to name its classes.
+    """
+    from effvis.model_file import describe
+    from pipeline.settings.loading import read_mapping
+
+    done = store.require_done(run)
+    file = store.folder(run) / "config.yaml"
+    config = read_mapping(file, "Train the run again")
+    if inference is None:
+        inference = params.inference
+    if config["method"] == "vistr":
+        inference = inference.model_copy(update={"linking": "hand-craft"})
+    report = _best_report(store, run, inference)
+    if report is not None and "threshold" in report:
+        linking = inference.handcraft.model_copy(update={"thresholds": (report["threshold"],)})
+        inference = inference.model_copy(update={"handcraft": linking})
+    description = describe({
+        "method": config["method"], "input_size": config["input_size"], "model": config["model"],
+        "inference": inference.model_dump(mode="json"), "labels": _labels(params, config, file), "sha256": done["sha256"],
+        "provenance": {
+            "run": run, "seed": config["seed"], "init": config["init"], "steps": done.get("steps"),
+            "dataset": {"name": config["dataset"], "digest": config["dataset_digest"]},
+            "code_digest": config["code_digest"], "metrics": report and report["metrics"],
+            "evaluation": report and report["evaluation"], "git": done.get("git"), "packages": done.get("packages")},
+    }, where=file)
+    return Found(description, store.weights_file(run), f"run {run}, {_score_text(description.provenance)}")
+
+
+def _best_report(store: Any, run: str, inference: InferenceConfig) -> Mapping[str, Any] | None:
+    """The evaluation of the whole training by this inference; those of its snapshots saw fewer videos."""
+    wanted = inference.model_dump(mode="json")
+    reports = [report for report in store.evaluations(run) if report["inference"] == wanted]
+    return max(reports, key=lambda report: report["videos_seen"], default=None)
+
+
+def _labels(params: Params, config: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
+    from pipeline.indexing.read import dataset_facts, load_index
+
+    params = params.of_dataset(config["dataset"])
+    if dataset_facts(params).digests["train"] != config["dataset_digest"]:
+        raise UserError(file, "dataset_digest", f"the {config['dataset']} that is here is not the one that the run was trained "
+                        "on, so that its classes have no names", "Restore that data set, or export the run where it is")
+    return [{"id": category.id, "name": category.name} for category in load_index(params, "val").categories]
+
+
+def _of_shipped(params: Params) -> Found:
+    """The pretraining that fits the parameters' network.
+
+    Raises:
+        UserError: none fits.
+    """
+    from effvis.model_file import describe
+    from pipeline.grid import starts
+
+    name = starts.find(params.model.resolve(1, 1), correspondence=True)
+    if name is None:
+        raise UserError(params.root / "params.yaml", "headline", "this run is not trained, and no weights that come with the "
+                        "project fit its network", "Train it with python -m pipeline.train, or give --run")
+    weights, facts = starts.described(name)
+    categories = facts["dataset"]["shapes"]["categories"]
+    description = describe({
+        "method": facts["method"], "input_size": facts["input_size"], "model": facts["model"],
+        "inference": params.inference.model_dump(mode="json"),
+        "labels": [{"id": number, "name": category} for number, category in enumerate(categories, 1)],
+        "sha256": facts["sha256"],
+        "provenance": {
+            "shipped": weights.stem, "run": facts["run"], "steps": facts["steps"],
+            "dataset": {name: facts["dataset"][name] for name in ("name", "digest")}, "code_digest": facts["code_digest"],
+            "metrics": {"AP": facts["metrics"]["AP"] / 100}},
+    }, where=weights.with_suffix(".yaml"))
+    text = (f"{weights.stem}, which comes with the project (trained on single frames; the headline run, python -m "
+            f"pipeline.train, is better), {_score_text(description.provenance)}")
+    return Found(description, weights, text)
+
+
+def _score_text(provenance: Mapping[str, Any]) -> str:
+    metrics, dataset = provenance.get("metrics"), (provenance.get("dataset") or {}).get("name", "unknown data")
+    return f"AP {100 * metrics['AP']:.1f} on {dataset}" if metrics else f"trained on {dataset}, not evaluated"

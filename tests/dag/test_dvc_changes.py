@@ -1,0 +1,97 @@
+"""What a change reruns: dvc repro in a project where everything was run before."""
+
+import shutil
+
+import pytest
+import yaml
+from support.dvc_project import contents, dvc, jobs_run, stages_run
+from support.project import write_params
+
+pytestmark = pytest.mark.slow
+
+FRAME = "train/JPEGImages/00001/00003.jpg"
+SHOW_NUMBERS = ("claims", "report")  # run where numbers changed; so small a network may score the same again
+
+
+def test_what_nothing_depends_on_reruns_nothing(dvc_project):
+    """Neither a second repro, nor a comment in the model, nor how many processors train."""
+    before = contents(dvc_project / "runs") | contents(dvc_project / "results", "*.*")
+    assert stages_run(dvc(dvc_project, "repro")) == []
+    with (dvc_project / "effvis" / "model" / "efficientvis.py").open("a") as module:
+        module.write("\n# Nothing but a remark.\n")
+    write_params(dvc_project, resources={"slots": 1})
+    assert stages_run(dvc(dvc_project, "repro")) == ["plan"]
+    assert contents(dvc_project / "runs") | contents(dvc_project / "results", "*.*") == before
+
+
+def test_a_changed_row_runs_only_what_that_row_misses(dvc_project):
+    """Another clip length: a training of its own, from the pretraining that is there."""
+    def done():
+        return contents(dvc_project / "runs", "*/weights.safetensors"), contents(dvc_project / "results" / "cells")
+
+    trainings, cells = done()
+    file = dvc_project / "experiments" / "table1e.yaml"
+    table = yaml.safe_load(file.read_text())
+    table["rows"][0]["set"]["T"] = 18
+    file.write_text(yaml.safe_dump(table))
+    output = dvc(dvc_project, "repro")
+    assert [stage for stage in stages_run(output) if stage not in SHOW_NUMBERS] == ["plan", "ablate@table1e"]
+    assert jobs_run(output) == ["evaluate", "train"]
+    for before, now in zip((trainings, cells), done(), strict=True):
+        assert before.items() <= now.items() and len(now) == len(before) + 1
+
+
+def change_the_evaluator(project):
+    with (project / "effvis" / "evaluation" / "video_ap.py").open("a") as module:
+        module.write("\nCHANGED = True\n")
+
+
+def change_a_setting_of_inference(project):
+    write_params(project, inference={"presence_threshold": 0.2})
+
+
+@pytest.mark.parametrize("change", [change_the_evaluator, change_a_setting_of_inference])
+def test_another_way_to_evaluate_evaluates_everything_again_and_trains_nothing(dvc_project, change):
+    trained = contents(dvc_project / "runs", "*/weights.safetensors")
+    change(dvc_project)
+    output = dvc(dvc_project, "repro")
+    stages = [stage for stage in stages_run(output) if stage not in SHOW_NUMBERS]
+    assert stages == ["plan", "ablate@table1e", "ablate@table1h", "evaluate"]
+    assert jobs_run(output) == ["evaluate"] * 3
+    assert contents(dvc_project / "runs", "*/weights.safetensors") == trained
+    assert len(list((dvc_project / "runs").glob("*/eval/*/metrics.json"))) == 6
+
+
+def test_a_damaged_drawn_frame_is_put_back(dvc_project):
+    frame = dvc_project / "data" / "shapes-vis" / FRAME
+    whole = frame.read_bytes()
+    frame.write_bytes(whole[:300])
+    assert stages_run(dvc(dvc_project, "repro")) == []
+    assert frame.read_bytes() == whole
+
+
+def test_a_folder_of_the_users_is_watched(dvc_project, tmp_path):
+    """Outside of the project, and beside the drawn data set, which it leaves as it is."""
+    own = tmp_path / "own"
+    shutil.copytree(dvc_project / "data" / "shapes-vis", own)
+    drawn = contents(dvc_project / "data")
+    write_params(dvc_project, dataset=str(own))
+    assert stages_run(dvc(dvc_project, "repro", "plan")) == ["index", "plan"]
+    assert stages_run(dvc(dvc_project, "repro", "plan")) == []
+    keys = contents(dvc_project / "results" / "plan")
+    (own / FRAME).write_bytes((own / FRAME).with_name("00004.jpg").read_bytes())
+    assert stages_run(dvc(dvc_project, "repro", "plan")) == ["index", "plan"]
+    assert all(content != keys[name] for name, content in contents(dvc_project / "results" / "plan").items())
+    assert drawn.items() <= contents(dvc_project / "data").items()
+    write_params(dvc_project, dataset="data/shapes-vis")
+    assert stages_run(dvc(dvc_project, "repro")) == ["plan"]
+
+
+def test_commands_by_hand_on_another_data_set_make_nothing_stale(dvc_project, tmp_path):
+    from pipeline.indexing import build
+    from pipeline.settings.loading import load_params
+
+    own = tmp_path / "shapes-vis"
+    shutil.copytree(dvc_project / "data" / "shapes-vis", own)
+    build.build(load_params(dvc_project / "params.yaml", [f"dataset={own}"]))
+    assert "up to date" in dvc(dvc_project, "repro")

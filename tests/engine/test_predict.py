@@ -1,0 +1,230 @@
+"""pipeline.predict and pipeline.export: which model they take, and what they leave."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from support.models import noise
+from support.stored import evaluate
+
+import effvis
+from effvis.data.dataset import DatasetIndex
+from effvis.data.masks import decode
+from effvis.errors import UserError
+from effvis.methods import build_model
+from effvis.video import open_video, writing_video
+from pipeline import export, predict
+from pipeline.grid import starts
+from pipeline.grid.rows import find_evaluation
+from pipeline.indexing.read import load_index
+from pipeline.runs.store import RunStore
+from pipeline.settings.loading import load_params
+
+CHECKOUT = Path(effvis.__file__).resolve().parents[1]
+VISTR_ROW = "table1d:T=18 VisTR"
+# Random weights find something everywhere.
+EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"new_tracklet_below": -100, "thresholds": [0.0]}}
+
+
+def put_run(project, row=None):
+    """A finished run with random weights; returns what it is the run of."""
+    params = load_params(project / "params.yaml")
+    spec = find_evaluation(params, row)
+    torch.manual_seed(0)
+    store = RunStore(params.runs_dir)
+    store.begin(spec.train.key, spec.train.describe())
+    store.finish(spec.train.key, build_model(spec.train.model).state_dict(), {"steps": 3})
+    return params, spec
+
+
+@pytest.fixture
+def video(tmp_path):
+    """A folder of seven frames of odd size."""
+    (tmp_path / "clip").mkdir()
+    for number, frame in enumerate(noise(7, 41, 57)):
+        Image.fromarray(frame).save(tmp_path / "clip" / f"{number}.png")
+    return tmp_path / "clip"
+
+
+def run_predict(video, out, *arguments):
+    assert predict.main([str(video), "--out", str(out), "--score", "0", *map(str, arguments)]) == 0
+    return json.loads((out / f"{video.stem}_results.json").read_text())
+
+
+def test_results_table_and_overlay_tell_the_same(tiny_project, video, tmp_path, capsys):
+    pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
+    project = tiny_project(pretrain={"source": "none"}, inference=EVERYTHING)
+    params, spec = put_run(project)
+    results = run_predict(video, tmp_path / "out", "--params", project / "params.yaml", "--folder-fps", 10)
+    said = capsys.readouterr()
+    assert f"the headline run, run {spec.train.key}" in said.err and "circle" in said.err
+    rows = list(csv.DictReader((tmp_path / "out" / "clip_tracklets.csv").open()))
+    assert len(results) == 4 and len(rows) == sum(rle is not None for result in results for rle in result["segmentations"])
+    names = {category.id: category.name for category in load_index(params, "val").categories}
+    for row in rows:
+        result = results[int(row["tracklet"]) - 1]
+        mask = decode(result["segmentations"][int(row["frame"])])
+        assert mask.shape == (41, 57) and mask.sum() == int(row["area"])
+        assert row["category"] == names[result["category_id"]]
+        assert float(row["score"]) == pytest.approx(result["score"], abs=1e-4)
+        assert float(row["seconds"]) == pytest.approx(int(row["frame"]) / 10, abs=1e-3)
+        if mask.any():
+            assert [int(row["x0"]), int(row["y1"])] == [np.nonzero(mask)[1].min(), np.nonzero(mask)[0].max() + 1]
+    overlay = open_video(tmp_path / "out" / "clip_overlay.mp4")
+    assert (overlay.length, overlay.fps) == (7, 10.0)
+    assert (overlay.height, overlay.width) == (41 * 9 + 1, 57 * 9 + 1), "nine times as large, with even sides"
+
+
+def test_a_video_file_at_a_lower_frame_rate(tiny_project, tmp_path):
+    pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
+    project = tiny_project(pretrain={"source": "none"}, inference=EVERYTHING)
+    put_run(project)
+    with writing_video(tmp_path / "film.mp4", height=40, width=56, fps=12) as write:
+        for frame in noise(9, 40, 56):
+            write(frame)
+    results = run_predict(tmp_path / "film.mp4", tmp_path, "--params", project / "params.yaml", "--fps", 6, "--scale", 1)
+    assert {len(result["segmentations"]) for result in results} == {5}
+    overlay = open_video(tmp_path / "film_overlay.mp4")
+    assert (overlay.length, overlay.fps, overlay.width) == (5, 6.0, 56)
+    assert (tmp_path / "film.mp4").is_file()
+
+
+@pytest.mark.parametrize("row", [None, VISTR_ROW], ids=["efficientvis", "vistr"])
+def test_a_run_an_exported_model_and_python_give_the_same(tiny_project, video, tmp_path, row):
+    project = tiny_project(pretrain={"source": "none"}, vistr={"pretrain": {"source": "none"}}, inference=EVERYTHING)
+    params, spec = put_run(project, row)
+    common = ["--params", project / "params.yaml", "--no-overlay"]
+    by_key = run_predict(video, tmp_path / "key", *common, "--run", spec.train.key)
+    by_folder = run_predict(video, tmp_path / "folder", *common, "--run", params.runs_dir / spec.train.key)
+    by_row = run_predict(video, tmp_path / "row", *common, *(["--row", row] if row else []))
+    model = tmp_path / "model"
+    assert export.main(["--params", str(project / "params.yaml"), "--run", spec.train.key, "--out", str(model)]) == 0
+    exported = run_predict(video, tmp_path / "exported", "--no-overlay", "--params", "/absent.yaml", "--run", model)
+    in_python = effvis.load(model).track(open_video(video).frames(), minimum_score=0.0).results()
+    assert by_key and by_key == by_folder == by_row == exported == in_python
+
+
+def test_an_export_tells_labels_data_code_and_metrics(tiny_project, tmp_path):
+    project = tiny_project(pretrain={"source": "none"})
+    params, spec = put_run(project)
+    evaluate(params, spec, ap=0.125)
+    assert export.main(["--params", str(project / "params.yaml"), "--out", str(tmp_path / "model")]) == 0
+    config = yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())
+    index: DatasetIndex = load_index(params, "train")
+    assert config["labels"] == [{"id": category.id, "name": category.name} for category in index.categories]
+    assert config["input_size"] == [32, 48] and config["inference"] == spec.inference.model_dump(mode="json")
+    provenance = config["provenance"]
+    assert provenance["run"] == spec.train.key and provenance["code_digest"] == spec.train.code_digest
+    assert provenance["dataset"] == {"name": "shapes-vis", "digest": index.digest}
+    assert provenance["metrics"]["AP"] == 0.125 and provenance["evaluation"] == spec.key
+
+
+def test_linking_by_hand_takes_the_threshold_that_was_best(tiny_project, tmp_path):
+    project = tiny_project(vistr={"pretrain": {"source": "none"}})
+    params, spec = put_run(project, VISTR_ROW)
+    store = RunStore(params.runs_dir)
+    store.write_evaluation(spec.train.key, spec.key, [], {
+        "evaluation": spec.key, "metrics": {"AP": 0.5}, "per_category": {}, "threshold": 0.2, "videos_seen": 9,
+        "inference": spec.inference.model_dump(mode="json")})
+    assert export.main(["--params", str(project / "params.yaml"), "--row", VISTR_ROW, "--out", str(tmp_path / "model")]) == 0
+    loaded = effvis.load(tmp_path / "model")
+    assert loaded.inference.handcraft.thresholds == (0.2,) and loaded.inference.linking == "hand-craft"
+
+
+def test_without_a_trained_run_the_weights_that_come_with_the_project_are_taken(video, tmp_path, capsys):
+    elsewhere = ["-S", f"runs_dir={tmp_path / 'runs'}", "-S", f"data_dir={tmp_path / 'data'}"]
+    results = run_predict(video, tmp_path, "--params", CHECKOUT / "params.yaml", *elsewhere, "--no-overlay")
+    assert "comes with the project" in capsys.readouterr().err
+    fast = run_predict(video, tmp_path / "fast", "--params", CHECKOUT / "params.yaml", *elsewhere, "--no-overlay", "--fast")
+    assert [one["score"] for one in fast] == pytest.approx([one["score"] for one in results], abs=1e-3)
+    model = tmp_path / "model"
+    assert export.main(["--params", str(CHECKOUT / "params.yaml"), *elsewhere, "--out", str(model)]) == 0
+    provenance = yaml.safe_load((model / "config.yaml").read_text())["provenance"]
+    facts = yaml.safe_load((starts.FOLDER / f"{provenance['shipped']}.yaml").read_text())
+    assert [category.name for category in effvis.load(model).categories] == facts["dataset"]["shapes"]["categories"]
+    assert provenance["code_digest"] == facts["code_digest"]
+
+
+def _unfinished(project):
+    params, spec = put_run(project)
+    (params.runs_dir / spec.train.key / "done.json").unlink()
+    return ["--run", spec.train.key]
+
+
+def _of_other_data(project):
+    params, spec = put_run(project)
+    file = params.runs_dir / spec.train.key / "config.yaml"
+    file.write_text(file.read_text().replace(spec.train.dataset_digest, "0" * 64))
+    return ["--run", spec.train.key]
+
+
+@pytest.mark.parametrize("arguments, problem", [
+    (lambda project: ["--run", "0123456789abcdef"], "0123456789abcdef: is no folder of a model and no run's key"),
+    (lambda project: ["--run", str(project / "experiments")], "config.yaml.*cannot be read"),
+    (lambda project: ["--run", "a", "--row", "b"], "--run.*together with --row"),
+    (lambda project: [], "no weights that come with the project"),
+    (lambda project: ["--row", "table1e:w/ CL"], "this run is not finished"),
+    (_unfinished, "this run is not finished"),
+    (_of_other_data, "dataset_digest.*not the one that the run was trained on"),
+    (lambda project: ["--score", "2"], "--score"),
+    (lambda project: ["--fps", "0"], "--fps"),
+    (lambda project: ["--folder-fps", "nan"], "--folder-fps"),
+    (lambda project: ["--scale", "0"], "--scale"),
+    (lambda project: ["--out", str(project / "params.yaml")], "--out: is a file"),
+])
+def test_what_cannot_be_done_is_said_before_anything_is_written(tiny_project, video, tmp_path, arguments, problem):
+    project = tiny_project(pretrain={"source": "none"})
+    given = ["--params", str(project / "params.yaml"), "--no-overlay", "--out", str(tmp_path / "out"), *arguments(project)]
+    with pytest.raises(UserError, match=problem):
+        predict.main([str(video), *given])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_overlay_needs_pyav_and_says_so_first(video, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UserError, match=r"\[video\]"):
+        predict.main([str(video), "--out", str(tmp_path / "out")])
+
+
+def test_an_export_overwrites_nothing(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists already"):
+        export.main(["--params", str(CHECKOUT / "params.yaml"), "--out", str(tmp_path)])
+
+
+def test_a_video_that_cannot_be_read_is_one_line_and_exit_code_2(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    command = [sys.executable, "-m", "pipeline.predict", str(tmp_path / "clip.mp4"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and "clip.mp4" in line
+
+
+def test_frames_that_lack_are_told(tiny_project, tmp_path, capsys):
+    av = pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
+    from support.footage import damaged, film, pictures
+
+    assert av
+    project = tiny_project(pretrain={"source": "none"})
+    put_run(project)
+    file = damaged(film(tmp_path / "clip.avi", pictures(20, 64, 64), codec="mjpeg", pixels="yuvj420p"), 0.5, 0.75)
+    run_predict(file, tmp_path / "out", "--params", project / "params.yaml", "--no-overlay")
+    assert "clip.avi should have 20 frames" in capsys.readouterr().err
+
+
+def test_a_real_video(tmp_path):
+    sequences = CHECKOUT.parent / "shared" / "real" / "davis-mini" / "val" / "JPEGImages"
+    if not sequences.is_dir():
+        pytest.skip(f"no real videos in {sequences}")
+    folder = sorted(sequences.iterdir())[0]
+    results = run_predict(folder, tmp_path, "--params", CHECKOUT / "params.yaml", "--no-overlay",
+                          "-S", f"runs_dir={tmp_path}", "-S", f"data_dir={tmp_path}")
+    assert results and {len(result["segmentations"]) for result in results} == {len(list(folder.glob("*.jpg")))}

@@ -1,0 +1,253 @@
+"""Training as a command: deterministic, and the same whether or not it was killed. Real processes, a tiny dataset."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from support.project import TINY, merged
+
+from effvis.errors import UserError
+from pipeline.datasets import place
+from pipeline.engine.run import evaluate_run, train_run
+from pipeline.engine.ship import ship
+from pipeline.grid import starts
+from pipeline.grid.rows import headline_spec, pretrain_spec
+from pipeline.indexing import build
+from pipeline.runs.store import RunStore
+from pipeline.settings.loading import load_params
+from pipeline.settings.params import RowSettings
+
+PROJECT = Path(__file__).resolve().parents[2]
+# Enough steps to be killed in the middle of, and checkpoints between them.
+LONGER = {
+    "shapes": {"val_videos": 2},
+    "pretrain": {"train": {"epochs": 4, "batch_size": 2, "lr_drop_epoch": 3}},
+    "train": {"epochs": 10, "batch_size": 1, "lr_drop_epoch": 8},
+    "resources": {"checkpoint_seconds": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(PROJECT / "experiments", folder / "experiments")
+    values = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    (folder / "params.yaml").write_text(yaml.safe_dump(merged(values, merged(TINY, LONGER))))
+    params = load_params(folder / "params.yaml")
+    place.take(params)
+    build.build(params)
+    return folder
+
+
+def command(project, module, *arguments):
+    return [sys.executable, "-m", f"pipeline.{module}", "--params", str(project / "params.yaml"), *arguments]
+
+
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+
+
+def run_command(project, module, *arguments):
+    return subprocess.run(command(project, module, *arguments), env=environment(), capture_output=True, text=True)
+
+
+def weights(folder):
+    return (folder / "weights.safetensors").read_bytes()
+
+
+def steps(folder):
+    return [json.loads(line)["step"] for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(project):
+    """The headline run of the project, trained without interruption in this process; (params, spec, folder)."""
+    params = load_params(project / "params.yaml")
+    spec = headline_spec(params).train
+    return params, spec, train_run(params, spec)
+
+
+def interrupt_when_at_step(project, step, number, *arguments):
+    """Starts training and sends it a signal as soon as its history has so many steps; returns its exit code and errors."""
+    params = load_params(project / "params.yaml", [argument for argument in arguments if argument != "-S"])
+    history = RunStore(params.runs_dir).folder(headline_spec(params).train.key) / "history.jsonl"
+    process = subprocess.Popen(command(project, "train", *arguments), env=environment(), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if history.exists() and history.read_bytes().count(b"\n") >= step:
+            process.send_signal(number)
+            break
+        time.sleep(0.005)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+@pytest.mark.slow
+def test_training_leaves_a_whole_run(trained):
+    params, spec, folder = trained
+    store = RunStore(params.runs_dir)
+    done = store.done(spec.key)
+    assert done["steps"] == 60 and steps(folder) == list(range(1, 61))
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == spec.describe()
+    assert store.is_done(spec.parent.key) and not (folder / "checkpoint").exists()
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    parts = [name for name in rows[0] if name.startswith("loss_")]
+    assert sum(rows[0][name] for name in parts) == pytest.approx(rows[0]["loss"], rel=1e-5)
+    assert rows[-1]["lr"] == pytest.approx(params.train.lr / 10)
+
+
+@pytest.mark.slow
+def test_a_done_run_is_not_trained_again(trained):
+    params, spec, folder = trained
+    before = (folder / "done.json").stat().st_mtime_ns, (folder / "history.jsonl").stat().st_mtime_ns
+    reports = []
+    assert train_run(params, spec, report=reports.append) == folder
+    assert ((folder / "done.json").stat().st_mtime_ns, (folder / "history.jsonl").stat().st_mtime_ns) == before
+    assert reports == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefetch", ["false", "true"])
+def test_the_same_training_in_another_process_gives_the_same_bits(project, trained, tmp_path, prefetch):
+    _, spec, folder = trained
+    result = run_command(project, "train", "-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}",
+                         "-S", f"resources.prefetch={prefetch}")
+    assert result.returncode == 0, result.stderr
+    assert weights(tmp_path / spec.key) == weights(folder)
+    assert weights(tmp_path / spec.parent.key) == weights(folder.parent / spec.parent.key)
+    assert json.loads((tmp_path / "results/train.json").read_text())["run"] == spec.key
+
+
+@pytest.mark.slow
+def test_another_seed_gives_other_weights(trained):
+    params, spec, folder = trained
+    other = headline_spec(params, seed=1).train
+    assert other.key != spec.key and weights(train_run(params, other)) != weights(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefetch", ["false", "true"])
+def test_killed_at_any_moment_it_ends_in_the_same_bits(project, trained, tmp_path, prefetch):
+    _, spec, folder = trained
+    moment = random.randint(2, 55)
+    arguments = ("-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}",
+                 "-S", f"resources.prefetch={prefetch}")
+    print(f"killing at steps {moment} and 57")
+    for step in (moment, 57):
+        code, _ = interrupt_when_at_step(project, step, signal.SIGKILL, *arguments)
+        assert code == -signal.SIGKILL
+        assert not RunStore(tmp_path).is_done(spec.key)
+    killed = (tmp_path / spec.key / "history.jsonl").read_text().splitlines()
+    result = run_command(project, "train", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert weights(tmp_path / spec.key) == weights(folder)
+    assert steps(tmp_path / spec.key) == list(range(1, 61))
+    # It did go on: the first lines, with the time of day in them, are those of the attempt before.
+    assert (tmp_path / spec.key / "history.jsonl").read_text().splitlines()[:20] == killed[:20]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop_it_saves_where_it_is(project, trained, tmp_path, number, code):
+    _, spec, folder = trained
+    arguments = ("-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}",
+                 "-S", "resources.checkpoint_seconds=1000")
+    got, errors = interrupt_when_at_step(project, 5, number, *arguments)
+    assert got == code and "Traceback" not in errors
+    saved = list((tmp_path / spec.key / "checkpoint").glob("*.pt"))
+    assert [path.name for path in saved] == [f"step_{steps(tmp_path / spec.key)[-1]:08d}.pt"]
+    assert run_command(project, "train", *arguments).returncode == 0
+    assert weights(tmp_path / spec.key) == weights(folder)
+
+
+@pytest.mark.slow
+def test_a_half_written_run_is_redone(project, trained, tmp_path):
+    params, spec, folder = trained
+    shutil.copytree(params.runs_dir, tmp_path / "runs")
+    broken = tmp_path / "runs" / spec.key
+    expected = weights(broken)
+    (broken / "weights.safetensors").write_bytes(expected[: len(expected) // 2])
+    again = train_run(load_params(project / "params.yaml", [f"runs_dir={tmp_path / 'runs'}"]), spec)
+    assert again == broken and weights(broken) == expected and steps(broken) == list(range(1, 61))
+
+
+@pytest.mark.slow
+def test_reports_say_how_far_it_is(project, tmp_path):
+    params = load_params(project / "params.yaml", [f"runs_dir={tmp_path}"])
+    reports = []
+    train_run(params, pretrain_spec(params, RowSettings(cl=False)), report=reports.append)
+    assert reports[0]["step"] == 1 and reports[-1]["step"] == reports[-1]["total"] == 12
+    assert {"step", "total", "loss", "lr", "eta"} == set(reports[0]) and reports[-1]["eta"] == 0
+
+
+@pytest.mark.slow
+def test_a_loss_that_explodes_is_a_user_error(project, tmp_path):
+    params = load_params(project / "params.yaml", [f"runs_dir={tmp_path}", "pretrain.train.lr=1e30"])
+    with pytest.raises(UserError, match="train.lr"):
+        train_run(params, pretrain_spec(params, RowSettings(cl=True)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("linking", ["end-to-end", "hand-craft"])
+def test_an_evaluation_is_written_once_and_scored_on_the_kept_frames(project, trained, linking):
+    params, spec, folder = trained
+    changed = load_params(project / "params.yaml", [
+        f"inference.linking={linking}", "inference.test_fps=3", "inference.presence_threshold=0",
+        "inference.handcraft.thresholds=[0.0, 0.9]"])
+    evaluation = headline_spec(changed)
+    found = evaluate_run(changed, evaluation)
+    assert found["run"] == spec.key and found["evaluation"] == evaluation.key
+    assert 0 <= found["metrics"]["AP"] <= 1 and set(found["per_category"])
+    assert found["frames"] == 8  # every other one of 2 videos of 8 frames
+    stored = folder / "eval" / evaluation.key
+    results = json.loads((stored / "results.json").read_text())
+    assert results and all(len(result["segmentations"]) == 4 for result in results)
+    if linking == "hand-craft":
+        assert found["threshold"] == 0.0 and set(found["ap_by_threshold"]) == {"0.0", "0.9"}
+        assert found["ap_by_threshold"]["0.0"] == found["metrics"]["AP"]
+    before = (stored / "metrics.json").stat().st_mtime_ns
+    assert evaluate_run(changed, evaluation) == found and (stored / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_pretraining_is_shipped_with_what_it_was_made_of(trained, tmp_path):
+    params, spec, folder = trained
+    facts = ship(params, spec.parent, "tiny", "python -m pipeline.pretrain --ship tiny", folder=tmp_path)
+    described = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    assert described == facts | {"sha256": hashlib.sha256((tmp_path / "tiny.safetensors").read_bytes()).hexdigest()}
+    assert described["steps"] == 12 and described["model"]["clip_length"] == 1 and described["correspondence"] is True
+    init = starts.find(spec.parent.model, True, folder=tmp_path)
+    loaded, own = starts.load(init, folder=tmp_path), RunStore(params.runs_dir).load_weights(spec.parent.key)
+    assert loaded.keys() == own.keys() and all(torch.equal(loaded[name], own[name].half()) for name in own)
+
+
+@pytest.mark.slow
+def test_evaluating_what_is_not_trained_is_a_user_error(project, tmp_path):
+    result = run_command(project, "evaluate", "-S", f"runs_dir={tmp_path}")
+    assert result.returncode == 2 and "pipeline.train" in result.stderr and "Traceback" not in result.stderr
+
+
+COMMANDS = [file.stem for file in sorted((PROJECT / "pipeline").glob("*.py")) if "\ndef main(" in file.read_text()]
+
+
+@pytest.mark.slow
+def test_commands_answer_for_help_at_once_and_name_mistakes(tmp_path):
+    for module in COMMANDS:
+        result = subprocess.run([sys.executable, "-X", "importtime", "-m", f"pipeline.{module}", "--help"],
+                                capture_output=True, text=True, cwd=PROJECT)
+        assert result.returncode == 0 and "usage" in result.stdout
+        # What takes long to import says more than a clock on a busy machine.
+        assert not any(name in result.stderr for name in ("torch", "pydantic", "numpy", "rich")), module
+    result = run_command(tmp_path, "train")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "params.yaml" in result.stderr

@@ -1,0 +1,87 @@
+"""The paper's ablation switches as rows set them: the configuration of their training, what it starts from, what it draws."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from support.models import LAPTOP, SCHEMES
+
+from effvis.errors import UserError
+from effvis.model.efficientvis import EfficientVIS
+from pipeline.engine.training import _initial_weights, start
+from pipeline.grid.rows import evaluation_spec
+from pipeline.indexing.read import load_clips, load_index
+from pipeline.runs.store import RunStore
+from pipeline.settings.loading import load_params
+from pipeline.settings.params import RowSettings
+
+
+def _train_spec(params, **row):
+    return evaluation_spec(params, RowSettings(**row), 0).train
+
+
+def test_rows_set_the_switches_over_the_parameters(tiny_project):
+    params = load_params(tiny_project(model={"dynamic_conv": "still"}) / "params.yaml")
+    plain = _train_spec(params, T=3)
+    assert (plain.model.attention, plain.model.dynamic_conv, plain.model.query) == ("ftsa", "still", "time-disentangled")
+    row = _train_spec(params, T=3, attention="joint", dynamic_conv="temporal", query="time-shared")
+    assert row.model == plain.model.model_copy(
+        update={"attention": "joint", "dynamic_conv": "temporal", "query": "time-shared"})
+    assert row.key != plain.key
+
+
+def test_rows_of_the_same_network_at_one_frame_share_its_pretraining(tiny_project):
+    params = load_params(tiny_project() / "params.yaml")
+    parent = _train_spec(params, T=3).parent
+    for row in ({"dynamic_conv": "still"}, {"query": "time-shared"}):
+        assert _train_spec(params, T=3, **row).parent == parent
+    starts = {scheme: _train_spec(params, T=3, attention=scheme).parent for scheme in SCHEMES}
+    assert starts["ftsa"] == parent and starts["joint"] == starts["spatial"]
+    assert len({spec.key for spec in starts.values()}) == 4
+    for scheme in SCHEMES:
+        model = EfficientVIS(_train_spec(params, T=3, attention=scheme).model)
+        assert model.load_initial(EfficientVIS(starts[scheme].model).state_dict()) == []
+
+
+def test_shipped_weights_are_for_what_is_the_same_network_at_one_frame(tiny_project):
+    """The laptop's: of table 1 the rows of still convolution and shared queries, of the attention schemes FTSA alone."""
+    values = {name: value for name, value in LAPTOP.items() if name != "num_classes"}
+    params = load_params(tiny_project(model=values, pretrain={"source": "shipped"}) / "params.yaml")
+    init = _train_spec(params, T=3).init
+    assert init.startswith("shipped:laptop_cl@")
+    for row in ({"dynamic_conv": "still"}, {"query": "time-shared"}):
+        assert _train_spec(params, T=3, **row).init == init
+    for scheme in SCHEMES[1:]:
+        with pytest.raises(UserError, match="no shipped weights fit"):
+            _train_spec(params, T=3, attention=scheme)
+
+
+def test_augmentation_of_a_row_reaches_its_clip_pairs(tiny_project):
+    params = load_params(tiny_project() / "params.yaml", ["train.scales=[0.5]", "train.crop_share=[0.5, 0.5]"])
+    index, clips = load_index(params, "train"), load_clips(params, "train", 3)
+    plain, scaled, cropped = (
+        start(_train_spec(params, T=3, **row), index, clips, None).pairs.batch(0)
+        for row in ({}, {"augmentation": "multi-scale"}, {"augmentation": "random-crop"}))
+    assert plain.frames[0].shape[-2:] == (32, 48) and scaled.frames[0].shape[-2:] == (16, 24)
+    assert cropped.frames[0].shape == plain.frames[0].shape
+    batches = [start(_train_spec(params, T=3, augmentation="random-crop"), index, clips, None).pairs.batch(s) for s in range(4)]
+    originals = [start(_train_spec(params, T=3), index, clips, None).pairs.batch(s) for s in range(4)]
+    assert any(not torch.equal(a.frames[0], b.frames[0]) for a, b in zip(batches, originals, strict=True))
+
+
+def test_a_run_starts_from_a_file_of_weights(tiny_project, tmp_path):
+    project = tiny_project(pretrain={"source": "start.safetensors"})
+    params = load_params(project / "params.yaml")
+    with pytest.raises(UserError, match="pretrain.source: there is no file"):
+        _train_spec(params, T=3)
+    spec = _train_spec(load_params(project / "params.yaml", ["pretrain.source=none"]), T=3)
+    torch.manual_seed(5)
+    weights = EfficientVIS(spec.model.at_one_frame()).state_dict()
+    save_file({name: value.contiguous() for name, value in weights.items()}, project / "start.safetensors")
+    spec = _train_spec(params, T=3)
+    assert spec.init.startswith("file:") and spec.key != _train_spec(load_params(
+        project / "params.yaml", ["pretrain.source=none"]), T=3).key
+    loaded = _initial_weights(params, spec, RunStore(params.runs_dir))
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+    (project / "start.safetensors").write_bytes(b"another")
+    with pytest.raises(UserError, match="changed after"):
+        _initial_weights(params, spec, RunStore(params.runs_dir))

@@ -1,0 +1,64 @@
+"""Losses of five training steps of every variant and of VisTR on fixed clip pairs, as they were when last looked at.
+
+A change that is meant to change them writes them anew: ``PYTHONPATH=tests python tests/model/test_golden.py``; the difference
+is then part of the change that is reviewed.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from support.builders import pair_batch, small_vistr, tiny_model
+
+from effvis.config import LossWeights
+from effvis.training import correspondence
+from effvis.vistr import losses as vistr_losses
+
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+VARIANTS = {
+    "default": {},
+    **{f"attention={scheme}": {"attention": scheme} for scheme in ("ftsa-st", "spatial", "temporal", "joint")},
+    "dynamic_conv=still": {"dynamic_conv": "still"},
+    "neighbour_crop=here": {"neighbour_crop": "here"},
+    "query=time-shared": {"query": "time-shared"},
+    **{f"backbone={name}": {"backbone": name} for name in ("resnet18", "resnet50", "resnet101")},
+    "without CL": {},
+}
+NAMES = [*VARIANTS, "VisTR"]
+
+
+def five_losses(name: str) -> list[float]:
+    """Total losses of five AdamW steps from seed 0."""
+    batch = pair_batch([([0, 1], [1, 2]), ([3], [3])], 3, seed=0, absent=True)
+    if name == "VisTR":
+        model = small_vistr(3, seed=0)
+        losses = partial(vistr_losses.pair_losses, model, batch, vistr_losses.VisTRLossWeights())
+    else:
+        model = tiny_model(3, seed=0, **VARIANTS[name])
+        losses = partial(correspondence.pair_losses, model, batch, LossWeights(), name != "without CL")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    totals = []
+    for _ in range(5):
+        total = sum(losses().values())
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        totals.append(round(total.item(), 6))
+    return totals
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_five_steps_lose_what_they_did(name):
+    assert five_losses(name) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=1e-4)
+
+
+def test_variants_differ():
+    losses = json.loads(GOLDEN.read_text())
+    assert list(losses) == NAMES and len({tuple(totals) for totals in losses.values()}) == len(losses)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps({name: five_losses(name) for name in NAMES}, indent=1) + "\n")

@@ -1,0 +1,339 @@
+"""Published weights find their places: checkpoints made here with the published names and shapes, in small."""
+
+import argparse
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from support.published_weights import (
+    FFN,
+    INNER,
+    MASK_ROI,
+    PROPOSALS,
+    ROI,
+    STAGES,
+    WIDTH,
+    Harmful,
+    command_in,
+    network,
+    published_weights,
+)
+
+from effvis.errors import UserError
+from effvis.model.convert import convert
+from effvis.model.efficientvis import EfficientVIS
+
+# Of one stage: mmdetection's name, detectron2's, and the shape. Read from the two projects' sources.
+STAGE = [
+    ("attention.attn.in_proj_weight", "self_attn.in_proj_weight", (3 * WIDTH, WIDTH)),
+    ("attention.attn.in_proj_bias", "self_attn.in_proj_bias", (3 * WIDTH,)),
+    ("attention.attn.out_proj.weight", "self_attn.out_proj.weight", (WIDTH, WIDTH)),
+    ("attention.attn.out_proj.bias", "self_attn.out_proj.bias", (WIDTH,)),
+    ("attention_norm.weight", "norm1.weight", (WIDTH,)),
+    ("attention_norm.bias", "norm1.bias", (WIDTH,)),
+    ("instance_interactive_conv.dynamic_layer.weight", "inst_interact.dynamic_layer.weight", (2 * WIDTH * INNER, WIDTH)),
+    ("instance_interactive_conv.dynamic_layer.bias", "inst_interact.dynamic_layer.bias", (2 * WIDTH * INNER,)),
+    ("instance_interactive_conv.norm_in.weight", "inst_interact.norm1.weight", (INNER,)),
+    ("instance_interactive_conv.norm_in.bias", "inst_interact.norm1.bias", (INNER,)),
+    ("instance_interactive_conv.norm_out.weight", "inst_interact.norm2.weight", (WIDTH,)),
+    ("instance_interactive_conv.norm_out.bias", "inst_interact.norm2.bias", (WIDTH,)),
+    ("instance_interactive_conv.fc_layer.weight", "inst_interact.out_layer.weight", (WIDTH, WIDTH * ROI**2)),
+    ("instance_interactive_conv.fc_layer.bias", "inst_interact.out_layer.bias", (WIDTH,)),
+    ("instance_interactive_conv.fc_norm.weight", "inst_interact.norm3.weight", (WIDTH,)),
+    ("instance_interactive_conv.fc_norm.bias", "inst_interact.norm3.bias", (WIDTH,)),
+    ("instance_interactive_conv_norm.weight", "norm2.weight", (WIDTH,)),
+    ("instance_interactive_conv_norm.bias", "norm2.bias", (WIDTH,)),
+    ("ffn.layers.0.0.weight", "linear1.weight", (FFN, WIDTH)),
+    ("ffn.layers.0.0.bias", "linear1.bias", (FFN,)),
+    ("ffn.layers.1.weight", "linear2.weight", (WIDTH, FFN)),
+    ("ffn.layers.1.bias", "linear2.bias", (WIDTH,)),
+    ("ffn_norm.weight", "norm3.weight", (WIDTH,)),
+    ("ffn_norm.bias", "norm3.bias", (WIDTH,)),
+    ("cls_fcs.0.weight", "cls_module.0.weight", (WIDTH, WIDTH)),
+    ("cls_fcs.1.weight", "cls_module.1.weight", (WIDTH,)),
+    ("cls_fcs.1.bias", "cls_module.1.bias", (WIDTH,)),
+    *((f"reg_fcs.{3 * k}.weight", f"reg_module.{3 * k}.weight", (WIDTH, WIDTH)) for k in range(3)),
+    *((f"reg_fcs.{3 * k + 1}.{part}", f"reg_module.{3 * k + 1}.{part}", (WIDTH,)) for k in range(3)
+      for part in ("weight", "bias")),
+    ("fc_reg.weight", "bboxes_delta.weight", (4, WIDTH)),
+    ("fc_reg.bias", "bboxes_delta.bias", (4,)),
+    ("fc_cls.weight", "class_logits.weight", ("K", WIDTH)),
+    ("fc_cls.bias", "class_logits.bias", ("K",)),
+]
+
+
+def drawn(shape, generator):
+    return torch.randn(shape, generator=generator) / max(1, torch.Size(shape[1:]).numel()) ** 0.5
+
+
+def detectron2_backbone_name(name):
+    """Of a torchvision name, e.g. layer1.0.bn2.weight -> res2.0.conv2.norm.weight."""
+    stage, _, rest = name.partition(".")
+    if not stage.startswith("layer"):
+        return {"conv1": "stem.conv1.", "bn1": "stem.conv1.norm."}[stage] + rest
+    number, layer, tail = rest.split(".", 2)
+    layer = {"bn1": "conv1.norm", "bn2": "conv2.norm", "downsample": "shortcut"}.get(layer, layer)
+    if layer == "shortcut":
+        tail = tail.removeprefix("0.") if tail.startswith("0.") else "norm." + tail.removeprefix("1.")
+    return f"res{int(stage[-1]) + 1}.{number}.{layer}.{tail}"
+
+
+def detector(style, classes=80):
+    """Sparse R-CNN on ResNet-18, or QueryInst where the style is mmdetection; what both have is equal."""
+    generator = torch.Generator().manual_seed(1)
+    mmdetection = style == "mmdetection"
+    weights = {}
+    for name, value in published_weights("resnet18").items():
+        if mmdetection and not name.startswith("fc."):
+            weights[f"backbone.{name}"] = value
+        elif not mmdetection and not name.startswith("fc.") and not name.endswith("num_batches_tracked"):
+            weights[f"backbone.bottom_up.{detectron2_backbone_name(name)}"] = value
+    for level, channels in enumerate((64, 128, 256, 512)):
+        for kind, shape in (("lateral", (WIDTH, channels, 1, 1)), ("output", (WIDTH, WIDTH, 3, 3))):
+            neck = {"lateral": "lateral_convs", "output": "fpn_convs"}[kind]
+            at = f"neck.{neck}.{level}.conv" if mmdetection else f"backbone.fpn_{kind}{level + 2}"
+            weights[f"{at}.weight"], weights[f"{at}.bias"] = drawn(shape, generator), drawn((WIDTH,), generator)
+    features, boxes = drawn((PROPOSALS, WIDTH), generator), torch.rand(PROPOSALS, 4, generator=generator)
+    weights["rpn_head.init_proposal_features.weight" if mmdetection else "init_proposal_features.weight"] = features
+    weights["rpn_head.init_proposal_bboxes.weight" if mmdetection else "init_proposal_boxes.weight"] = boxes
+    for stage in range(STAGES):
+        for theirs, other, shape in STAGE:
+            name = f"roi_head.bbox_head.{stage}.{theirs}" if mmdetection else f"head.head_series.{stage}.{other}"
+            weights[name] = drawn([classes if side == "K" else side for side in shape], generator)
+    for stage in range(STAGES if mmdetection else 0):
+        weights |= mask_head(f"roi_head.mask_head.{stage}", classes, generator)
+    return weights
+
+
+def mask_head(at, classes, generator):
+    shapes = {
+        "instance_interactive_conv.dynamic_layer.weight": (2 * WIDTH * INNER, WIDTH),
+        "instance_interactive_conv.dynamic_layer.bias": (2 * WIDTH * INNER,),
+        "instance_interactive_conv.norm_in.weight": (INNER,), "instance_interactive_conv.norm_in.bias": (INNER,),
+        "instance_interactive_conv.norm_out.weight": (WIDTH,), "instance_interactive_conv.norm_out.bias": (WIDTH,),
+        "convs.0.conv.weight": (WIDTH, WIDTH, 3, 3), "convs.0.bn.weight": (WIDTH,), "convs.0.bn.bias": (WIDTH,),
+        "convs.0.bn.running_mean": (WIDTH,), "convs.0.bn.running_var": (WIDTH,),
+        "upsample.weight": (WIDTH, WIDTH, 2, 2), "upsample.bias": (WIDTH,),
+        "conv_logits.weight": (classes, WIDTH, 1, 1), "conv_logits.bias": (classes,),
+    }
+    weights = {f"{at}.{name}": drawn(shape, generator) for name, shape in shapes.items()}
+    weights[f"{at}.convs.0.bn.running_var"] = weights[f"{at}.convs.0.bn.running_var"].abs() + 0.5
+    return weights | {f"{at}.convs.0.bn.num_batches_tracked": torch.tensor(3)}
+
+
+def outcomes(conversion, outcome):
+    return {fate.name: fate.reason for fate in conversion.fates if fate.outcome == outcome}
+
+
+def norm(weights, at, x):
+    return F.layer_norm(x, x.shape[-1:], weights[f"{at}.weight"], weights[f"{at}.bias"])
+
+
+def filtered(weights, at, query, regions):
+    """The dynamic convolution of Sparse R-CNN, instance by instance: (N, P, C)."""
+    out = []
+    for q, region in zip(query, regions, strict=True):
+        filters = weights[f"{at}.dynamic_layer.weight"] @ q + weights[f"{at}.dynamic_layer.bias"]
+        first, second = filters[: WIDTH * INNER].view(WIDTH, INNER), filters[WIDTH * INNER:].view(INNER, WIDTH)
+        out.append(norm(weights, f"{at}.norm_out", norm(weights, f"{at}.norm_in", region @ first).relu() @ second).relu())
+    return torch.stack(out)
+
+
+def literal_stage(weights, stage, query, regions):
+    """Sparse R-CNN's head on one image from a published state dict: refined query, class logits, box deltas."""
+    at = f"roi_head.bbox_head.{stage}"
+    attention = torch.nn.MultiheadAttention(WIDTH, 2)
+    attention.load_state_dict({name: weights[f"{at}.attention.attn.{name}"] for name in attention.state_dict()})
+    query = norm(weights, f"{at}.attention_norm", query + attention(query, query, query)[0])
+    x = filtered(weights, f"{at}.instance_interactive_conv", query, regions).flatten(1)
+    x = F.linear(x, weights[f"{at}.instance_interactive_conv.fc_layer.weight"],
+                 weights[f"{at}.instance_interactive_conv.fc_layer.bias"])
+    x = norm(weights, f"{at}.instance_interactive_conv.fc_norm", x).relu()
+    query = norm(weights, f"{at}.instance_interactive_conv_norm", query + x)
+    x = F.linear(query, weights[f"{at}.ffn.layers.0.0.weight"], weights[f"{at}.ffn.layers.0.0.bias"]).relu()
+    x = F.linear(x, weights[f"{at}.ffn.layers.1.weight"], weights[f"{at}.ffn.layers.1.bias"])
+    query = norm(weights, f"{at}.ffn_norm", query + x)
+    heads = []
+    for tower, depth, last in (("cls_fcs", 1, "fc_cls"), ("reg_fcs", 3, "fc_reg")):
+        x = query
+        for k in range(depth):
+            x = norm(weights, f"{at}.{tower}.{3 * k + 1}", x @ weights[f"{at}.{tower}.{3 * k}.weight"].T).relu()
+        heads.append(F.linear(x, weights[f"{at}.{last}.weight"], weights[f"{at}.{last}.bias"]))
+    return query, *heads
+
+
+def literal_masks(weights, stage, query, regions):
+    """QueryInst's mask head with its BatchNorm in evaluation: (N, K, S, S)."""
+    at = f"roi_head.mask_head.{stage}"
+    x = filtered(weights, f"{at}.instance_interactive_conv", query, regions).transpose(1, 2)
+    x = F.conv2d(x.reshape(-1, WIDTH, MASK_ROI, MASK_ROI), weights[f"{at}.convs.0.conv.weight"],
+                 weights.get(f"{at}.convs.0.conv.bias"), padding=1)
+    bn = f"{at}.convs.0.bn"
+    x = F.batch_norm(x, weights[f"{bn}.running_mean"], weights[f"{bn}.running_var"], weights[f"{bn}.weight"],
+                     weights[f"{bn}.bias"]).relu()
+    x = F.conv_transpose2d(x, weights[f"{at}.upsample.weight"], weights[f"{at}.upsample.bias"], stride=2).relu()
+    return F.conv2d(x, weights[f"{at}.conv_logits.weight"], weights[f"{at}.conv_logits.bias"])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_on_single_frames_a_converted_network_is_the_published_one(bias):
+    # One class, so that class and mask layers are taken too; spatial attention alone is what theirs is.
+    published, model = detector("mmdetection", classes=1), network(num_classes=1, attention="spatial")
+    if bias:
+        # Before a BatchNorm mmdetection's convolutions have none, those of QueryInst's own repository do.
+        published |= {f"roi_head.mask_head.{stage}.convs.0.conv.bias": torch.randn(WIDTH) for stage in range(STAGES)}
+    conversion = convert(published, model, where="test")
+    assert not outcomes(conversion, "left at init")
+    assert all("counts no batches" in reason for reason in outcomes(conversion, "dropped").values())
+    model.load_state_dict(conversion.weights)
+    regions = torch.randn(4, ROI**2, WIDTH)
+    mask_regions = torch.randn(4, MASK_ROI**2, WIDTH)
+    query = torch.randn(4, WIDTH)
+    for stage in range(STAGES):
+        with torch.no_grad():
+            expected = literal_stage(published, stage, query, regions)
+            ours = model.interactions[stage](query.view(1, 4, 1, WIDTH), regions.view(1, 4, 1, -1, WIDTH))
+            for value, wanted in zip(ours, expected, strict=True):
+                torch.testing.assert_close(value.view(wanted.shape), wanted, atol=1e-5, rtol=1e-5)
+            masks = model.mask_heads[stage](query.view(1, 4, 1, WIDTH), mask_regions.view(1, 4, 1, -1, WIDTH))
+            torch.testing.assert_close(
+                masks.view(4, 1, 8, 8), literal_masks(published, stage, query, mask_regions), atol=1e-5, rtol=1e-4)
+    assert torch.equal(model.query_NTC[:, 0], published["rpn_head.init_proposal_features.weight"][:4])
+    assert torch.equal(model.proposal_NT4[:, 0], published["rpn_head.init_proposal_bboxes.weight"][:4])
+    for level in range(4):
+        for ours, theirs in ((model.backbone.fpn.lateral, "lateral_convs"), (model.backbone.fpn.output, "fpn_convs")):
+            assert torch.equal(ours[level].weight, published[f"neck.{theirs}.{level}.conv.weight"])
+            assert torch.equal(ours[level].bias, published[f"neck.{theirs}.{level}.conv.bias"])
+    assert torch.equal(model.backbone.body.layer3[0].downsample[1].running_mean,
+                       published["backbone.layer3.0.downsample.1.running_mean"])
+
+
+def test_both_projects_names_mean_the_same():
+    there, here = (convert(detector(style), network(), where="test") for style in ("mmdetection", "detectron2"))
+    masks = {name for name in here.weights if name.startswith("mask_heads.")}
+    assert {name for name in here.weights if not torch.equal(here.weights[name], there.weights[name])} <= masks
+    assert masks <= set(outcomes(here, "left at init"))
+
+
+def test_what_does_not_fit_is_said():
+    conversion = convert(detector("mmdetection"), network(iterations=1), where="test")
+    dropped, left = outcomes(conversion, "dropped"), outcomes(conversion, "left at init")
+    assert dropped["roi_head.bbox_head.0.fc_cls.weight"] == "80 classes there, 3 here"
+    assert "class-agnostic" in dropped["roi_head.mask_head.0.conv_logits.weight"]
+    assert dropped["roi_head.bbox_head.1.fc_reg.weight"] == "this network has only 1 iterations"
+    assert outcomes(conversion, "cut") == dict.fromkeys(
+        ("query_NTC", "proposal_NT4"), "the first 4 of 10 proposals")
+    assert left["interactions.0.attention.temporal.norm.weight"] == "images have no time"
+    assert set(left) == {name for name in conversion.weights if ".temporal." in name or ".class_logits." in name
+                         or name.startswith("mask_heads.0.logits.")}
+    # Nothing is lost: every own tensor and every published one has one fate.
+    reached = set(outcomes(conversion, "loaded")) | set(outcomes(conversion, "cut")) | set(left)
+    assert reached == set(conversion.weights)
+
+
+def test_fewer_proposals_than_queries_stay_out():
+    conversion = convert(detector("detectron2"), network(queries=11), where="test")
+    assert outcomes(conversion, "dropped")["init_proposal_features.weight"] == "10 proposals are fewer than 11 queries"
+    assert "query_NTC" in outcomes(conversion, "left at init")
+
+
+def test_an_imagenet_backbone():
+    published = published_weights("resnet18")
+    conversion = convert({f"module.{name}": value for name, value in published.items()}, network(), where="test")
+    assert torch.equal(conversion.weights["backbone.body.layer4.1.conv2.weight"], published["layer4.1.conv2.weight"])
+    assert set(outcomes(conversion, "loaded")) == {name for name in conversion.weights if name.startswith("backbone.body.")}
+    assert outcomes(conversion, "dropped")["fc.weight"] == "ImageNet's classifier"
+
+
+@pytest.mark.parametrize("published, changes, key, problem", [
+    (lambda: {"encoder.weight": torch.zeros(2)}, {}, "encoder.weight", "no known network"),
+    (lambda: published_weights("resnet50"), {}, "backbone.body.layer1.0", "not this network's. Set model.backbone"),
+    (lambda: published_weights("resnet18"), {"backbone": "tiny"}, "backbone.body", "not this network's"),
+    (lambda: {name: value for name, value in published_weights("resnet18").items() if "layer2.1.bn1" not in name}, {},
+     "backbone.body.layer2.1.bn1", "not this network's"),
+    (lambda: detector("mmdetection"), {"roi_size": 5}, "interactions.0.gather.weight", "has shape"),
+])
+def test_another_network_is_an_error(published, changes, key, problem):
+    with pytest.raises(UserError, match=problem) as error:
+        convert(published(), network(**changes), where="start.pth")
+    assert error.value.key.startswith(key) and error.value.where == "start.pth"
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    run = command_in(tmp_path)
+    return lambda file, out=tmp_path / "start.safetensors", *more: run(file, "--out", out, *more)
+
+
+@pytest.mark.parametrize("style, part", [("mmdetection", "state_dict"), ("detectron2", "model")])
+def test_the_command_writes_a_start_for_clips(command, tmp_path, capsys, style, part):
+    torch.save({part: detector(style), "meta": {"epoch": 36}}, tmp_path / "published.pth")
+    assert command(tmp_path / "published.pth", tmp_path / "start.safetensors", "--classes", "5") == 0
+    shown = capsys.readouterr().out
+    assert style in shown and "80 classes there, 5 here" in shown and "the first 4 of 10 proposals" in shown
+    assert "interactions.*.attention.temporal" in shown and "left at init" in shown.splitlines()[-1]
+    weights = load_file(tmp_path / "start.safetensors")
+    clip = EfficientVIS(network(num_classes=3).config.model_copy(update={"clip_length": 3}))
+    dropped = clip.load_initial(weights)
+    assert dropped and all(".class_logits." in name for name in dropped)
+    name = "rpn_head.init_proposal_features.weight" if style == "mmdetection" else "init_proposal_features.weight"
+    assert torch.equal(clip.query_NTC[:, 2], detector(style)[name][:4])
+
+
+def test_the_command_reads_safetensors_and_plain_state_dicts(command, tmp_path):
+    weights = published_weights("resnet18")
+    save_file(weights, tmp_path / "resnet18.safetensors")
+    torch.save(weights, tmp_path / "resnet18.pth")
+    assert command(tmp_path / "resnet18.safetensors", tmp_path / "a.safetensors") == 0
+    assert command(tmp_path / "resnet18.pth", tmp_path / "b.safetensors") == 0
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_the_command_reads_both_formats_and_the_command_line_beside_the_weights(command, tmp_path, new_format):
+    # mmdetection publishes in the format of PyTorch before 1.6; DETR and VisTR save their arguments too.
+    weights = published_weights("resnet18")
+    torch.save({"model": weights, "args": argparse.Namespace(lr=1e-4, masks=True)}, tmp_path / "checkpoint.pth",
+               _use_new_zipfile_serialization=new_format)
+    assert command(tmp_path / "checkpoint.pth") == 0
+    assert torch.equal(load_file(tmp_path / "start.safetensors")["backbone.body.conv1.weight"], weights["conv1.weight"])
+
+
+@pytest.mark.parametrize("beside", [Harmful(), argparse.Namespace(lr=Harmful())])
+def test_no_code_is_unpickled(command, tmp_path, monkeypatch, beside):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": published_weights("resnet18"), "meta": beside}, tmp_path / "published.pth")
+    with pytest.raises(UserError, match="holds no plain weights") as error:
+        command(tmp_path / "published.pth")
+    assert "published.pth" in error.value.where and "\n" not in error.value.problem
+    assert not (tmp_path / "harm").exists() and not (tmp_path / "start.safetensors").exists()
+
+
+@pytest.mark.parametrize("name, content, problem", [
+    ("missing.pth", None, "cannot be read"),
+    ("missing.safetensors", None, "cannot be read"),
+    ("text.pth", b"not weights", "holds no plain weights"),
+    ("empty.pth", b"", "holds no plain weights"),
+    ("text.safetensors", b"not weights", "is not a safetensors file"),
+])
+def test_a_file_of_another_kind_is_an_error(command, tmp_path, name, content, problem):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=problem):
+        command(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"epoch": 3}}, {}])
+def test_a_checkpoint_without_tensors_is_an_error(command, tmp_path, content):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="holds no tensors"):
+        command(tmp_path / "other.pth")
+
+
+def test_the_output_has_to_be_a_safetensors_file(command, tmp_path):
+    torch.save(published_weights("resnet18"), tmp_path / "resnet18.pth")
+    for out in (tmp_path / "start.pth", tmp_path / "nowhere" / "start.safetensors"):
+        with pytest.raises(UserError, match="--out"):
+            command(tmp_path / "resnet18.pth", out)

@@ -1,0 +1,135 @@
+"""The network against slow, literal transcriptions of the paper's equations, and against its own invariances."""
+
+import math
+
+import pytest
+import torch
+from support.builders import tiny_config, tiny_model
+
+from effvis.model.attention import FactorisedTemporoSpatialAttention
+from effvis.model.dynamic_conv import DynamicConv, aggregate_neighbours
+from effvis.model.efficientvis import EfficientVIS
+from effvis.model.heads import MaskHead
+
+
+def _literal_attention(module, sequence_LC):
+    """softmax(q k / sqrt(d)) v for each head, embedding by embedding, then projection, residual and LayerNorm."""
+    length, width = sequence_LC.shape
+    depth = width // module.heads
+    qkv = [module.project_in.weight @ x + module.project_in.bias for x in sequence_LC]
+    out = []
+    for i in range(length):
+        heads = []
+        for h in range(module.heads):
+            part = slice(h * depth, (h + 1) * depth)
+            q = qkv[i][:width][part]
+            logits = torch.stack([(q @ qkv[j][width: 2 * width][part]) / math.sqrt(depth) for j in range(length)])
+            weight = logits.exp() / logits.exp().sum()
+            heads.append(sum(weight[j] * qkv[j][2 * width:][part] for j in range(length)))
+        mixed = module.project_out.weight @ torch.cat(heads) + module.project_out.bias
+        x = sequence_LC[i] + mixed
+        out.append((x - x.mean()) / (x.var(unbiased=False) + module.norm.eps).sqrt() * module.norm.weight + module.norm.bias)
+    return torch.stack(out)
+
+
+def test_ftsa_is_equation_1_then_equation_2():
+    torch.manual_seed(0)
+    ftsa = FactorisedTemporoSpatialAttention(8, 2).double()
+    query = torch.randn(2, 3, 4, 8, dtype=torch.float64)
+    expected = query.clone()
+    for b in range(2):
+        for i in range(3):
+            expected[b, i] = _literal_attention(ftsa.temporal, expected[b, i])
+        for t in range(4):
+            expected[b, :, t] = _literal_attention(ftsa.spatial, expected[b, :, t])
+    torch.testing.assert_close(ftsa(query), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_aggregation_is_equation_3(frames):
+    torch.manual_seed(0)
+    regions = torch.randn(2, 3, frames, 4, 6, dtype=torch.float64)
+    temperature = 0.3
+    expected = torch.zeros_like(regions)
+    for b in range(2):
+        for i in range(3):
+            for t in range(frames):
+                neighbours = [u for u in (t - 1, t, t + 1) if 0 <= u < frames]
+                for p in range(4):
+                    here = regions[b, i, t, p]
+                    weights = [math.exp(float(here @ regions[b, i, u, p] / (here.norm() * regions[b, i, u, p].norm()))
+                                        / temperature) for u in neighbours]
+                    expected[b, i, t, p] = sum(
+                        w * regions[b, i, u, p] for w, u in zip(weights, neighbours, strict=True)) / sum(weights)
+    torch.testing.assert_close(aggregate_neighbours(regions, temperature), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [2, 3, 4])
+def test_the_gradient_of_equation_3_is_its_derivative(frames):
+    torch.manual_seed(0)
+    by_frame = torch.randn(1, frames, 2, 3, 5, dtype=torch.float64, requires_grad=True)
+    regions = by_frame.transpose(1, 2)  # as the pooling lays them out
+    assert torch.autograd.gradcheck(lambda x: aggregate_neighbours(x, 0.3), regions)
+
+
+def test_equation_3_lives_with_regions_without_any_feature():
+    regions = torch.zeros(1, 2, 3, 4, 6, requires_grad=True)
+    aggregate_neighbours(regions, 0.1).sum().backward()
+    assert torch.isfinite(regions.grad).all()
+
+
+def test_mask_head_is_its_layers_one_after_the_other():
+    torch.manual_seed(0)
+    head = MaskHead(tiny_config()).double()
+    query, regions = torch.randn(2, 3, 16, dtype=torch.float64), torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    x = head.dynamic_conv(query.flatten(0, 1), regions.flatten(0, 1)).transpose(1, 2).reshape(6, 16, 4, 4)
+    for conv in head.convs:
+        x = torch.relu(conv(x))
+    expected = head.logits(torch.relu(head.upsample(x))).view(2, 3, 8, 8)
+    torch.testing.assert_close(head(query, regions), expected, atol=1e-12, rtol=0)
+
+
+def test_dynamic_conv_filters_come_from_the_query_alone():
+    torch.manual_seed(0)
+    conv = DynamicConv(6, 4).double()
+    query, regions = torch.randn(2, 6, dtype=torch.float64), torch.randn(2, 5, 6, dtype=torch.float64)
+    out = conv(query, regions)
+    for x in range(2):
+        first, second = (conv.filters.weight @ query[x] + conv.filters.bias).split(24)
+        for p in range(5):
+            inner = torch.relu(conv.norm1(regions[x, p] @ first.view(6, 4)))
+            torch.testing.assert_close(out[x, p], torch.relu(conv.norm2(inner @ second.view(4, 6))), atol=1e-9, rtol=0)
+
+
+def test_selected_masks_are_those_of_all_tracklets():
+    model = tiny_model(2).eval()
+    features = model.features(torch.randint(0, 255, (2, 2, 3, 32, 48), dtype=torch.uint8))
+    output = model(features)[-1]
+    everything = model.mask_logits(features, output)
+    chosen = model.mask_logits(features, output, torch.tensor([[3, 1], [0, 2]]))
+    torch.testing.assert_close(chosen[0], everything[0, [3, 1]], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(chosen[1], everything[1, [0, 2]], atol=1e-5, rtol=1e-5)
+
+
+def test_one_frame_of_evidence_reaches_the_others_through_attention():
+    """What frame 0 shows changes the queries of frame 3, which temporal dynamic convolution alone cannot do."""
+    model = tiny_model(4, iterations=2).eval()
+    clip = torch.randint(0, 255, (1, 4, 3, 32, 48), dtype=torch.uint8)
+    changed = clip.clone()
+    changed[:, 0] = 0
+    before, after = (model(model.features(c)) for c in (clip, changed))
+    assert torch.equal(before[0].query_BNTC[:, :, 3], after[0].query_BNTC[:, :, 3])
+    assert not torch.allclose(before[1].query_BNTC[:, :, 3], after[1].query_BNTC[:, :, 3])
+
+
+def test_weights_of_one_frame_start_a_clip_model():
+    single, clip = tiny_model(1, seed=1), tiny_model(3, seed=2)
+    assert clip.load_initial(single.state_dict()) == []
+    assert torch.equal(clip.query_NTC, single.query_NTC.expand(-1, 3, -1))
+    other_classes = EfficientVIS(tiny_config(3, num_classes=7))
+    dropped = other_classes.load_initial(single.state_dict())
+    assert dropped and all(".class_logits." in name for name in dropped)
+    with pytest.raises(ValueError, match="has shape"):
+        tiny_model(3, ffn_dim=48).load_initial(single.state_dict())
+    with pytest.raises(ValueError, match="not among"):
+        tiny_model(3, iterations=3).load_initial(single.state_dict())

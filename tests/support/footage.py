@@ -1,0 +1,39 @@
+"""Video files of a few frames, whole and damaged."""
+
+import numpy as np
+import pytest
+
+av = pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
+
+
+def pictures(count, height=40, width=56):
+    """Frames that differ: a bright square walks over grey, red at the upper left corner."""
+    frames = np.full((count, height, width, 3), 90, dtype=np.uint8)
+    for number, frame in enumerate(frames):
+        frame[:12, :12] = 220, 30, 30
+        frame[height // 2: height // 2 + 8, 2 * number: 2 * number + 8] = 230
+    return frames
+
+
+def film(file, frames, *, codec="ffv1", pixels="bgr0", rotation=None, fps=10):
+    """A file by PyAV alone; the default keeps every pixel, whatever the size."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixels
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return file
+
+
+def damaged(file, start, end):
+    """Overwrites what lies between two shares of the file's pictures."""
+    content = bytearray(file.read_bytes())
+    first = max(0, content.find(b"mdat"))
+    length = max(content.find(b"moov"), 0) - first if b"moov" in content else len(content)
+    low, high = (first + int(share * length) for share in (start, end))
+    content[low:high] = b"\xff" * (high - low)
+    file.write_bytes(content)
+    return file

@@ -1,0 +1,55 @@
+"""A project in a temporary folder, of a size that trains in seconds, and what tests put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+# What the fixture `reproduced` runs: tables, and the rows that they have.
+REPRODUCED_ROWS = {"table1e": ("w/o CL", "w/ CL"), "table1h": ("Original FPS", "1.5 FPS")}
+
+# Over the project's own params.yaml. Everything is as in the real thing but small: two trainings of seconds a row.
+TINY = {
+    "shapes": {"train_videos": 6, "val_videos": 3, "frames": 8, "height": 32, "width": 48, "min_radius": 5, "max_radius": 8},
+    "input_size": [32, 48],
+    "model": {"hidden_dim": 16, "attention_heads": 2, "ffn_dim": 32, "dynamic_dim": 4, "queries": 4, "iterations": 2,
+              "roi_size": 4, "mask_roi_size": 4, "mask_convs": 1},
+    "pretrain": {"source": "scratch", "train": {"epochs": 2, "batch_size": 3, "lr_drop_epoch": 1.5, "warmup_steps": 1}},
+    "train": {"epochs": 1, "batch_size": 2, "lr_drop_epoch": 0.8, "warmup_steps": 1},
+    "vistr": {
+        "model": {"queries": 4, "encoder_layers": 1, "decoder_layers": 1, "attention_heads": 2, "ffn_dim": 32},
+        "pretrain": {"source": "scratch", "train": {"epochs": 2, "batch_size": 3, "lr_drop_epoch": 1.5, "warmup_steps": 1}},
+        "train": {"epochs": 1, "batch_size": 2, "lr_drop_epoch": 0.8, "warmup_steps": 1},
+    },
+}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, section by section."""
+    result = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merged(result[name], value) if both else value
+    return result
+
+
+def write_params(folder: Path, **changes: Any) -> None:
+    """Merges changes into a project's params.yaml."""
+    file = folder / "params.yaml"
+    file.write_text(yaml.safe_dump(merged(yaml.safe_load(file.read_text()), changes)))
+
+
+def put_evaluation(params, spec, ap, seconds=1.5):
+    """A finished evaluation in the store, with numbers that are easy to recognise."""
+    from effvis.evaluation.average_precision import METRICS
+    from pipeline.runs.store import RunStore
+
+    metrics = {name: ap for name in METRICS} | {"APl": -1.0}
+    report = {"metrics": metrics, "per_category": {}, "seconds": seconds, "frames_per_second": 10.0,
+              "videos_seen": 24}
+    RunStore(params.runs_dir).write_evaluation(spec.train.key, spec.key, [], report)

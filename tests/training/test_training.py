@@ -1,0 +1,183 @@
+"""Matching, losses and correspondence learning."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from support.builders import pair_batch, rectangles, tiny_model
+
+from effvis.config import LossWeights, TrainConfig
+from effvis.data.targets import stack_targets
+from effvis.model.boxes import generalized_iou
+from effvis.model.roi_align import roi_align
+from effvis.training.correspondence import _carry, pair_losses
+from effvis.training.loop import learning_rate, total_steps
+from effvis.training.losses import crop_masks
+from effvis.training.matching import match, matching_cost
+
+
+@pytest.mark.parametrize("tracklets, instances", [(4, 2), (4, 4), (3, 5), (4, 0)])
+def test_match_is_the_cheapest_assignment(tracklets, instances):
+    cost = torch.tensor(np.random.default_rng(0).normal(size=(tracklets, instances)))
+    found = match(cost)
+    chosen = [n for n in found if n >= 0]
+    assert len(chosen) == len(set(chosen)) == min(tracklets, instances)
+    total = sum(cost[n, k] for k, n in enumerate(found) if n >= 0)
+    if instances <= tracklets:
+        brute = [sum(cost[n, k] for k, n in enumerate(p)) for p in itertools.permutations(range(tracklets), instances)]
+    else:
+        brute = [sum(cost[n, k] for n, k in enumerate(p)) for p in itertools.permutations(range(instances), tracklets)]
+    assert float(total) == pytest.approx(float(min(brute)))
+
+
+def test_known_instances_keep_their_tracklet_and_new_ones_take_only_free_ones():
+    cost = torch.zeros(4, 3)
+    cost[2, :] = -5  # the best for everyone, but it belongs to instance 1
+    cost[3, :] = -4  # the next best, but its instance has left
+    found = match(cost, fixed=[-1, 2, -1], blocked=[3])
+    assert found[1] == 2 and set(found[[0, 2]]) == {0, 1}
+    assert match(cost[:1], fixed=[0, -1, -1]).tolist() == [0, -1, -1]
+
+
+def test_matching_cost_prefers_the_tracklet_that_is_absent_with_its_instance():
+    _, targets = rectangles([0], 2, np.random.default_rng(0), absent=True)
+    boxes = targets.boxes_KT4.repeat(1, 2, 1, 1)
+    logits = torch.full((1, 2, 2, 3), -4.0)
+    logits[:, :, 1, 0] = 4.0
+    logits[:, 0, 0, 0] = 4.0  # tracklet 0 claims to see it in frame 0, too
+    cost = matching_cost(logits, boxes, stack_targets([targets]), torch.tensor([48.0, 32, 48, 32]), LossWeights())
+    assert cost[0, 1, 0] < cost[0, 0, 0]
+
+
+def test_carry_keeps_identities_and_blocks_those_that_left():
+    rng = np.random.default_rng(0)
+    _, before = rectangles([5, 6, 7], 1, rng)
+    _, after = rectangles([7, 9, 5], 1, rng)
+    fixed, blocked = _carry(np.array([2, 0, 1]), before, after)
+    assert fixed == [1, -1, 2]
+    assert set(blocked) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("correspondence", [True, False])
+@pytest.mark.parametrize("pairs", [
+    [([], [])], [([0], []), ([], [1])], [([0, 1, 2, 3, 4, 5], [0, 1])], [([0, 1], [1, 2])],
+], ids=["empty", "one clip empty", "more instances than queries", "one new, one gone"])
+@pytest.mark.parametrize("frames", [1, 2])  # Of one frame only, each clip's first instance is absent throughout.
+def test_losses_are_finite_and_reach_every_parameter(pairs, frames, correspondence):
+    model = tiny_model(frames)
+    losses = pair_losses(model, pair_batch(pairs, frames, absent=True), LossWeights(), correspondence)
+    assert all(torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None]
+    assert not missing
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_losses_are_equation_5_triple_by_triple():
+    """Two clips of two instances, of which the first is absent in frame 0: every loss of every interaction by hand."""
+    model, weights = tiny_model(2).double(), LossWeights()
+    batch = pair_batch([([0, 1], [1, 2])], 2, absent=True)
+    with torch.no_grad():
+        losses = pair_losses(model, batch, weights, correspondence=False)
+        features = model.features(torch.cat(batch.frames))
+        outputs = model(features)
+    size, expected = torch.tensor([48.0, 32, 48, 32], dtype=torch.float64), dict.fromkeys(losses, 0.0)
+    for output, b in itertools.product(outputs, range(2)):
+        targets = batch.targets[b][0]
+        logits, boxes = output.logits_BNTK[b], output.boxes_BNT4[b]
+        with torch.no_grad():
+            masks = model.mask_logits(features, output)[b]
+        costs = matching_cost(logits[None], boxes[None], stack_targets([targets]), size, weights)
+        owners = match(costs[0]).tolist()
+        for n, t, label in itertools.product(range(4), range(2), range(3)):
+            k = owners.index(n) if n in owners else None
+            positive = k is not None and bool(targets.present_KT[k, t]) and label == targets.labels_K[k]
+            p = float(logits[n, t, label].sigmoid())
+            focal = -0.25 * (1 - p) ** 2 * math.log(p) if positive else -0.75 * p**2 * math.log(1 - p)
+            expected["focal"] += weights.focal * focal / 6  # three present (instance, frame) pairs in each clip
+        for k, t in targets.present_KT.nonzero().tolist():
+            n, box = owners[k], boxes[owners[k], t]
+            expected["l1"] += weights.l1 * float(((box - targets.boxes_KT4[k, t]) / size).abs().sum()) / 6
+            expected["giou"] += weights.giou * float(1 - generalized_iou(box, targets.boxes_KT4[k, t].double())) / 6
+            rows = torch.cat((torch.zeros(1, dtype=torch.float64), box))[None]
+            true = roi_align(targets.masks_KTHW[k, t][None, None].double(), rows, 8, sampling_ratio=1)[0, 0] >= 0.5
+            p = masks[n, t].sigmoid()
+            expected["dice"] += weights.dice * float(1 - (2 * p[true].sum() + 1) / (p.sum() + true.sum() + 1)) / 6
+            expected["bce"] -= weights.bce * float(torch.where(true, p, 1 - p).log().mean()) / 6
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_correspondence_sends_gradient_of_the_second_clip_through_the_first():
+    model = tiny_model(1)
+    batch = pair_batch([([0], [0])], 1)
+    features = model.features(batch.frames[0])
+    query = model(features)[-1].query_BNTC
+    query.retain_grad()
+    second = model(model.features(batch.frames[1]), query)[-1]
+    second.logits_BNTK.sum().backward()
+    assert query.grad.abs().sum() > 0
+
+
+def test_a_batch_of_pairs_has_the_mean_loss_of_its_parts_when_they_hold_as_many_instances():
+    model = tiny_model(1)
+    pairs = [([0, 1], [0, 1]), ([2, 3], [2, 3])]
+    batch = pair_batch(pairs, 1)
+    together = pair_losses(model, batch, LossWeights(), True)
+    alone = []
+    for b in range(2):
+        part = type(batch)(tuple(f[b: b + 1] for f in batch.frames), tuple([t[b]] for t in batch.targets), [b])
+        alone.append(pair_losses(model, part, LossWeights(), True))
+    for name, value in together.items():
+        assert value.item() == pytest.approx((alone[0][name].item() + alone[1][name].item()) / 2, rel=1e-4, abs=1e-5), name
+
+
+def test_crop_masks_cuts_a_rectangle_exactly():
+    masks = torch.zeros(2, 32, 48, dtype=torch.bool)
+    masks[1, 8:16, 8:24] = True
+    boxes = torch.tensor([[8.0, 8.0, 24.0, 16.0], [8.0, 8.0, 40.0, 16.0], [8.0, 8.0, 24.0, 16.0]])
+    full, half, other = crop_masks(masks, torch.tensor([1, 1, 0]), boxes, 8)
+    assert full.eq(1).all() and other.eq(0).all()
+    assert half[..., :4].eq(1).all() and half[..., 4:].eq(0).all()
+
+
+def test_crop_masks_is_roi_align_and_a_threshold():
+    torch.manual_seed(0)
+    masks = torch.nn.functional.interpolate(torch.rand(3, 1, 4, 6), size=(32, 48), mode="bilinear")[:, 0] > 0.5
+    corner, size = torch.rand(60, 2) * 40 - 8, torch.rand(60, 2) * 30  # many reach beyond the mask
+    boxes, image = torch.cat((corner, corner + size), dim=-1), torch.arange(60) % 3
+    pooled = roi_align(masks[:, None].float(), torch.cat((image[:, None].float(), boxes), dim=1), 8, sampling_ratio=1)[:, 0]
+    clear = (pooled - 0.5).abs() > 1e-5
+    assert 0.15 < pooled.ge(0.5).float().mean() < 0.85 and clear.float().mean() > 0.9
+    assert torch.equal(crop_masks(masks, image, boxes, 8).bool()[clear], (pooled >= 0.5)[clear])
+
+
+def test_crop_masks_survives_boxes_that_are_not_finite():
+    boxes = torch.tensor([[float("nan")] * 4, [0.0, 0.0, float("inf"), float("inf")], [1e30, 1e30, 2e30, 2e30]])
+    cut = crop_masks(torch.ones(1, 32, 48, dtype=torch.bool), torch.zeros(3, dtype=torch.int64), boxes, 8)
+    assert cut[0].eq(0).all() and cut[2].eq(0).all()
+
+
+def test_overfits_one_clip():
+    """The whole path from pixels to masks can learn: losses on one fixed pair fall to less than half."""
+    model = tiny_model(2, hidden_dim=32)
+    batch = pair_batch([([0, 1], [0, 1])], 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    totals = []
+    for _ in range(80):
+        total = sum(pair_losses(model, batch, LossWeights(), True).values())
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        totals.append(total.item())
+    assert np.mean(totals[-5:]) < 0.5 * totals[0]
+
+
+def test_schedule():
+    config = TrainConfig(epochs=3, lr=1.0, lr_drop_epoch=2, warmup_steps=4)
+    assert total_steps(config, 10) == 30
+    rates = [learning_rate(config, step, 10) for step in range(30)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) and rates[19] == 1.0
+    assert rates[20:] == pytest.approx([0.1] * 10)

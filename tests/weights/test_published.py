@@ -1,0 +1,181 @@
+"""Published files by name, downloaded and checked; and the command for VisTR."""
+
+import hashlib
+import io
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.published_weights import Harmful, command_in, published_weights
+from support.unreliable_server import serving
+
+from effvis.errors import UserError
+from effvis.model.resnet import ARCHITECTURES
+from effvis.vistr.config import VisTRConfig
+from effvis.vistr.model import build_vistr
+from pipeline import import_weights
+from pipeline.datasets import fetch
+from pipeline.identity.digests import METHODS
+from pipeline.weights.published import REGISTRY, Published
+
+SMALL = {"backbone": "resnet18", "hidden_dim": 96, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 1, "queries": 3}
+SETTINGS = [argument for key, value in SMALL.items() for argument in ("-S", f"vistr.model.{key}={value}")]
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_published_file_says_where_it_is_and_how_it_is_known(name):
+    file = REGISTRY[name]
+    assert re.fullmatch(r"https://(download\.(pytorch\.org|openmmlab\.com)|dl\.fbaipublicfiles\.com)/\S+\.pth", file.url)
+    assert re.fullmatch(r"[0-9a-f]{8}", file.sha256) and file.file.endswith(f"-{file.sha256}.pth")
+    assert file.backbone in ARCHITECTURES and set(file.methods) <= set(METHODS) and file.document
+    # The address speaks of the same backbone.
+    assert re.search({"resnet18": "resnet18", "resnet50": "r(esnet)?50", "resnet101": "r(esnet)?101"}[file.backbone], file.file)
+
+
+def test_no_two_names_are_one_file():
+    assert len({file.url for file in REGISTRY.values()}) == len({file.sha256 for file in REGISTRY.values()}) == len(REGISTRY)
+
+
+def test_the_list_shows_every_address(capsys):
+    with pytest.raises(SystemExit) as end:
+        import_weights.main(["--list"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    assert all(file.url in shown and file.document in shown and f"{name}:" in shown for name, file in REGISTRY.items())
+
+
+def saved(content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "PAUSE_SECONDS", 0)
+    monkeypatch.chdir(tmp_path)
+    return command_in(tmp_path)
+
+
+@pytest.fixture
+def site():
+    with serving(saved(published_weights("resnet18"))) as site:
+        yield site
+
+
+def publish(monkeypatch, site, content=None):
+    """Lists the site's file as ``mine``; its name speaks of other content if that is given."""
+    digest = hashlib.sha256(site.content if content is None else content).hexdigest()
+    file = Published(site.url.replace("weights", f"weights-{digest[:8]}"), METHODS, "resnet18", "test", "this test")
+    monkeypatch.setitem(REGISTRY, "mine", file)
+    return file
+
+
+def test_a_published_file_is_downloaded_once_and_converted(run, site, tmp_path, monkeypatch):
+    file = publish(monkeypatch, site)
+    site.plans = [{"breaks_after": 1_000_000}]
+    for _ in range(2):
+        assert run("--published", "mine", "--out", tmp_path / "start.safetensors") == 0
+    assert [headers.get("Range") for headers in site.requests] == [None, "bytes=1000000-"]
+    assert (tmp_path / "data" / "published" / file.file).read_bytes() == site.content
+    weights = load_file(tmp_path / "start.safetensors")
+    assert torch.equal(weights["backbone.body.conv1.weight"], published_weights("resnet18")["conv1.weight"])
+
+
+def test_another_file_than_the_published_one_is_refused(run, site, tmp_path, monkeypatch):
+    file = publish(monkeypatch, site, content=b"what was published")
+    with pytest.raises(UserError, match="starts with"):
+        run("--published", "mine", "--out", tmp_path / "start.safetensors")
+    assert not (tmp_path / "start.safetensors").exists() and not (tmp_path / "data" / "published" / file.file).exists()
+
+
+def test_no_code_of_a_downloaded_file_runs(run, site, tmp_path, monkeypatch):
+    site.content = saved({"state_dict": published_weights("resnet18"), "meta": Harmful()})
+    publish(monkeypatch, site)
+    with pytest.raises(UserError, match="holds no plain weights"):
+        run("--published", "mine", "--out", tmp_path / "start.safetensors")
+    assert len(site.requests) == 1
+    assert not (tmp_path / "harm").exists() and not (tmp_path / "start.safetensors").exists()
+
+
+def test_a_file_downloaded_by_hand_is_checked_and_taken(run, site, tmp_path, monkeypatch):
+    publish(monkeypatch, site)
+    site.always = {"status": 403}
+    with pytest.raises(UserError, match="--from FILE"):
+        run("--published", "mine", "--out", tmp_path / "start.safetensors")
+    site.requests.clear()
+    (tmp_path / "by_hand.pth").write_bytes(site.content)
+    assert run("--published", "mine", "--from", tmp_path / "by_hand.pth", "--out", tmp_path / "start.safetensors") == 0
+    (tmp_path / "by_hand.pth").write_bytes(site.content[:-1])
+    with pytest.raises(UserError, match="starts with"):
+        run("--published", "mine", "--from", tmp_path / "by_hand.pth", "--out", tmp_path / "other.safetensors")
+    assert not site.requests and not (tmp_path / "other.safetensors").exists()
+
+
+@pytest.mark.parametrize("arguments, key, problem", [
+    (["--published", "resnet51"], "resnet51", "no such file.* resnet50"),
+    (["--published", "detr-r50"], "detr-r50", "no start for efficientvis. Add --method vistr"),
+    (["--published", "queryinst-r50", "--method", "vistr"], "queryinst-r50", "no start for vistr. Add --method efficientvis"),
+    (["--published", "resnet50"], "resnet50", "has a resnet50, the model a resnet18. Add -S model.backbone=resnet50"),
+    (["--published", "resnet18", "--method", "vistr"], "resnet18", "a resnet50. Add -S vistr.model.backbone=resnet18"),
+    (["file.pth", "--from", "file.pth"], "file.pth", "Add --published NAME"),
+    (["file.pth", "--clip-length", "2"], "2", "no number of frames"),
+    (["file.pth", "--clip-length", "0", "--method", "vistr"], "0", "no number of frames"),
+])
+def test_what_does_not_go_together_is_said_before_anything_is_downloaded(run, tmp_path, arguments, key, problem):
+    with pytest.raises(UserError, match=problem) as error:
+        run(*arguments, "--out", tmp_path / "start.safetensors")
+    assert error.value.key == key and not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["file.pth", "--published", "resnet50"]])
+def test_one_file_has_to_be_given(run, tmp_path, arguments):
+    with pytest.raises(SystemExit) as end:
+        run(*arguments, "--out", tmp_path / "start.safetensors")
+    assert end.value.code == 2
+
+
+def vistr(**changes):
+    return build_vistr(VisTRConfig(**({"num_classes": 40, "clip_length": 1} | SMALL | changes)))
+
+
+def published_vistr(frames=36):
+    """The parts of a VisTR checkpoint that tell it from a DETR, as its authors save it."""
+    torch.manual_seed(1)
+    body = {f"vistr.backbone.0.body.{name}": value for name, value in published_weights("resnet18").items()
+            if not name.startswith("fc.")}
+    return body | {"vistr.query_embed.weight": torch.randn(3 * frames, 96), "insmask_head.0.weight": torch.randn(3, 6, 3, 3, 3)}
+
+
+@pytest.mark.parametrize("frames", [1, 36])
+def test_a_start_for_vistr(run, tmp_path, capsys, monkeypatch, frames):
+    monkeypatch.setenv("COLUMNS", "200")
+    torch.save({"model": published_vistr()}, tmp_path / "vistr.pth")
+    assert run(tmp_path / "vistr.pth", "--method", "vistr", "--clip-length", frames, "--classes", 5, *SETTINGS,
+               "--out", tmp_path / "start.safetensors") == 0
+    shown = capsys.readouterr().out
+    assert "vistr.pth: VisTR" in shown and ("36 frames averaged to 1" in shown) == (frames == 1)
+    weights = load_file(tmp_path / "start.safetensors")
+    model = vistr(num_classes=5, clip_length=36)
+    assert model.load_initial(weights) == []
+    queries = published_vistr()["vistr.query_embed.weight"].view(36, 3, 96).transpose(0, 1)
+    expected = queries if frames == 36 else queries.mean(dim=1, keepdim=True).expand_as(queries)
+    torch.testing.assert_close(model.query_NTC.data, expected)
+
+
+def test_what_nothing_was_published_for_is_drawn_the_same_each_time(run, tmp_path):
+    torch.save(published_weights("resnet18"), tmp_path / "resnet18.pth")
+    for name in "ab":
+        run(tmp_path / "resnet18.pth", "--method", "vistr", *SETTINGS, "--out", tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("method, weights, other", [
+    ("efficientvis", lambda: published_vistr(), "vistr"),
+    ("vistr", lambda: {"roi_head.bbox_head.0.fc_cls.weight": torch.zeros(1)}, "efficientvis"),
+])
+def test_weights_for_the_other_method_are_told(run, tmp_path, method, weights, other):
+    torch.save({"model": weights()}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=f"no known network.*need --method {other}"):
+        run(tmp_path / "other.pth", "--method", method, "--out", tmp_path / "start.safetensors")
