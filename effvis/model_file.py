@@ -15,11 +15,15 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import Field, PositiveInt
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from effvis.config import Config, InferenceConfig, ModelConfig, build
 from effvis.data.atomic import replacing_folder
 from effvis.data.dataset import Category
 from effvis.errors import UserError
+from effvis.fast.optimise import optimised
+from effvis.methods import build_model
 from effvis.predictor import Predictor
 from effvis.vistr.config import VisTRConfig
 
@@ -106,8 +110,6 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
     Raises:
         UserError: the weights are not those that are described, or there is no such device.
     """
-    from effvis.methods import build_model
-
     model = build_model(description.model)
     model.load_state_dict(_read_weights(weights, description.sha256, model.state_dict()))
     try:
@@ -116,8 +118,6 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
         reason = str(error).splitlines()[0]
         raise UserError("device", str(device), f"cannot be used: {reason}", "Give cpu, or a device of this machine") from None
     if fast:
-        from effvis.fast.optimise import optimised
-
         model = optimised(model, description.input_size)
     return Predictor(model, input_size=description.input_size, inference=description.inference, categories=description.labels)
 
@@ -131,9 +131,6 @@ def write(folder: Path, description: ModelFile, weights: Path) -> None:
 
 
 def _read_weights(file: Path, sha256: str, own: dict[str, Any]) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         with file.open("rb") as content:
             whole = hashlib.file_digest(content, "sha256").hexdigest() == sha256

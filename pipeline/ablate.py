@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 
 from pipeline.identity.digests import METHODS
+from pipeline.planning.plan import plan_rows
 from pipeline.system.cli import parser
 
 
@@ -33,9 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.grid.rows import known_tables, load_table
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.planning.grids import choose_rows, expand_grid, of_methods, report_end, run_missing, show_plan
-    from pipeline.planning.plan import plan_rows
     from pipeline.planning.prepare import prepare
-    from pipeline.runs.storage import fetch_missing, keeping
+    from pipeline.runs.storage import fetch_all, keeping
     from pipeline.settings.loading import load_params
     from pipeline.tables.claims import write_ledger
     from pipeline.tables.claims_file import load_ledger
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         show_plan(params, rows, plan)
         return 0
     ledger = load_ledger(params)  # a mistake in it is told before hours of training, not after
-    if fetch_missing(params, plan):
+    if fetch_all(params, plan.unfinished_runs):
         plan = plan_rows(params, everything)
     with keeping(params), Tracker(params) if plan.missing else contextlib.nullcontext():
         ended = run_missing(params, plan)

@@ -20,7 +20,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from effvis.errors import UserError
+from pipeline.identity.digests import METHODS
+from pipeline.system.cli import parser
+from pipeline.system.files import write_atomically
+from pipeline.weights.published import REGISTRY
 
 if TYPE_CHECKING:
     from effvis.model.conversion import Fate
@@ -46,7 +55,6 @@ def main(argv: list[str] | None = None) -> int:
     from safetensors.torch import save
 
     from pipeline.settings.loading import load_params
-    from pipeline.system.files import write_atomically
     from pipeline.weights.convert import convert_file, published_file, read
 
     params = load_params(args.params, [f"profile={args.profile}", *args.set])
@@ -58,9 +66,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pipeline.identity.digests import METHODS
-    from pipeline.system.cli import parser
-
     arguments = parser(__doc__, "pipeline.import_weights")
     given = arguments.add_mutually_exclusive_group(required=True)
     given.add_argument("file", metavar="FILE", type=Path, nargs="?", help="the published weights")
@@ -83,8 +88,6 @@ class _List(argparse.Action):
     """Prints the published files and ends, whatever else is asked for."""
 
     def __call__(self, parser, *_):
-        from pipeline.weights.published import REGISTRY
-
         for name, file in REGISTRY.items():
             size = "" if file.mib is None else f", {file.mib} MiB"
             print(f"{name}: {file.what}{size}, SHA-256 {file.sha256}…\n"
@@ -95,11 +98,6 @@ class _List(argparse.Action):
 
 
 def _print(path: Path, source: str, fates: Iterable[Fate]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     table = Table("what", "tensors", "part (* is any number)", "why", box=box.SIMPLE_HEAD,
                   title=f"{escape(path.name)}: {escape(source)}")
     table.columns[1].justify = "right"

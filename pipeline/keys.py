@@ -10,12 +10,12 @@ As a command, it prints the digests of today's code.
 
 from __future__ import annotations
 
+import argparse
+
+from pipeline.identity.digests import EVALUATION_CODE, TRAINING_CODE, code_digest, counted_as
+
 
 def main(argv: list[str] | None = None) -> int:
-    import argparse
-
-    from pipeline.identity.digests import EVALUATION_CODE, TRAINING_CODE, code_digest, counted_as
-
     argparse.ArgumentParser(prog="python -m pipeline.keys", description=__doc__, allow_abbrev=False,
                             formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
     for kind, code in (("training", TRAINING_CODE), ("evaluation", EVALUATION_CODE)):

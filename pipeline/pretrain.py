@@ -8,12 +8,10 @@ from __future__ import annotations
 import shlex
 
 from effvis.errors import UserError
-from pipeline.grid import starts
+from pipeline.system.cli import parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import parser
-
     arguments = parser(__doc__, "pipeline.pretrain")
     arguments.add_argument("--row", metavar="TABLE:NAME", help="the start of a table's row, e.g. 'table1a:Spatial (S)' "
                            "(default: of the headline run)")
@@ -25,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from pipeline.engine.run import train_with_bars
     from pipeline.engine.ship import ship
+    from pipeline.grid import starts
     from pipeline.grid.rows import find_row, pretrain_spec
     from pipeline.runs.storage import keeping
     from pipeline.settings.loading import load_params

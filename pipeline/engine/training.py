@@ -5,20 +5,35 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
+from effvis.data.clips import ClipPairs
+from effvis.data.prefetch import Prefetched
 from effvis.errors import UserError
+from effvis.methods import build_model
+from effvis.training.loop import total_steps, train
+from effvis.training.parts import of_first_worker, workers
+from pipeline.grid import starts
+from pipeline.identity.specs import steps_after
+from pipeline.indexing.read import load_clips, load_index
+from pipeline.runs.environment import environment
+from pipeline.runs.log import RunLog
+from pipeline.runs.store import RunStore
+from pipeline.scheduling.machine import device, peak_memory_mib, reset_peak_memory
+from pipeline.system.cli import deferred_stop
 
 if TYPE_CHECKING:
-    from effvis.data.clips import ClipPairs
     from effvis.data.dataset import DatasetIndex
     from effvis.data.index import ClipIndex
     from effvis.data.targets import ClipPairBatch
     from effvis.model.efficientvis import EfficientVIS
     from effvis.vistr.model import VisTR
     from pipeline.identity.specs import TrainSpec
-    from pipeline.runs.store import RunStore
     from pipeline.scheduling.progress import Report
     from pipeline.settings.params import Params
 
@@ -53,13 +68,6 @@ def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mappi
     Raises:
         UserError: the initial weights are not of this network.
     """
-    from functools import partial
-
-    import torch
-
-    from effvis.data.clips import ClipPairs
-    from effvis.methods import build_model
-
     torch.manual_seed(spec.seed)
     model = build_model(spec.model)
     try:
@@ -91,8 +99,6 @@ def clips_per_video(spec: TrainSpec, longest_video: int) -> int:
 
 def set_up_torch(params: Params) -> None:
     """Deterministic algorithms only, and as many threads as the parameters give a run."""
-    import torch
-
     torch.set_num_threads(params.resources.threads)
     torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(True)  # tiny gradients would slow the processor down
@@ -109,16 +115,6 @@ def work(params: Params, spec: TrainSpec, report: Report | None, until: int = 0)
     Raises:
         UserError: as ``train_run``.
     """
-    from contextlib import nullcontext
-
-    from effvis.data.prefetch import Prefetched
-    from effvis.training.parts import workers
-    from pipeline.indexing.read import load_clips, load_index
-    from pipeline.runs.environment import environment
-    from pipeline.runs.log import RunLog
-    from pipeline.runs.store import RunStore
-    from pipeline.scheduling.machine import device, peak_memory_mib, reset_peak_memory
-
     began = time.time()
     reset_peak_memory()
     params = params.of_dataset(spec.dataset_name)
@@ -159,11 +155,6 @@ def _steps(
 ) -> tuple[int, dict[str, float]]:
     """Trains to the end, or as far as is wanted, with history and checkpoints; returns the steps and the times of all
     attempts together."""
-    from effvis.training.loop import train
-    from effvis.training.parts import of_first_worker
-    from pipeline.identity.specs import steps_after
-    from pipeline.system.cli import deferred_stop
-
     snapshot = log.resume() or {"training": None, "times": {"seconds": 0.0, "cpu_seconds": 0.0}}
     clock = _Clock(snapshot["times"])
     saved, step = time.monotonic(), of_first_worker(snapshot["training"]["step"] if snapshot["training"] else 0)
@@ -192,9 +183,6 @@ def _steps(
 
 def _follow(params: Params, spec: TrainSpec, begun: Start, log: Any) -> None:
     """Trains to the end beside the first worker, from the snapshot that it found."""
-    from effvis.training.loop import train
-    from effvis.training.parts import of_first_worker
-
     step = of_first_worker(0)
     resume = log.snapshot(step)["training"] if step else None
     for _ in train(begun.model, begun.losses_of, begun.pairs, spec.train, resume=resume,
@@ -232,8 +220,6 @@ class _Pace:
 
 
 def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> dict[str, Any] | None:
-    from pipeline.grid import starts
-
     if spec.parent is not None:
         return store.load_weights(spec.parent.key)
     if spec.init is None:
@@ -245,8 +231,6 @@ def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> dict[s
 
 def steps_of_whole(folder: Path, spec: TrainSpec) -> int:
     """The steps of a training from its start to its end, which it may not have reached yet."""
-    from effvis.training.loop import total_steps
-
     with (folder / "history.jsonl").open() as history:
         first = json.loads(history.readline())
     return total_steps(spec.train, round(first["step"] / first["epoch"]))

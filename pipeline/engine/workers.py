@@ -16,7 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from effvis.data.holdout import select
 from effvis.errors import UserError
+from pipeline.runs.store import RunStore
 from pipeline.scheduling import cluster
 from pipeline.scheduling.progress import Stop, read_progress, write_progress
 from pipeline.scheduling.ray_session import WORKER_DEATHS_ALLOWED, ray_running
@@ -86,7 +90,6 @@ def _train_function(
     def function() -> None:
         from effvis.training.parts import workers
         from pipeline.engine.training import work
-        from pipeline.runs.store import RunStore
 
         cluster.check_here()
         if mistake.exists():  # found by an earlier attempt, and no other attempt would mend it
@@ -142,9 +145,6 @@ def predict_on_workers(
 
     The predictions are the same, in the same order; the seconds are those of the slowest task.
     """
-    import numpy as np
-
-    from effvis.data.holdout import select
     from effvis.inference.predictor import Predictions
 
     resources = params.resources

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from effvis.config import Config, InferenceConfig, OptimisationConfig, build
 from effvis.errors import UserError
+from pipeline.grid import starts
 from pipeline.grid.table_file import Row, RowFile, Table, TableFile
 from pipeline.identity.digests import evaluation_code_digest, key, training_digest
 from pipeline.identity.specs import EvalSpec, TrainSpec, method_of
+from pipeline.indexing.read import dataset_facts
 from pipeline.methods.base import Method
 from pipeline.settings.loading import read_mapping, with_values
 from pipeline.settings.params import Params, RowSettings
@@ -149,8 +151,6 @@ def evaluation_digest(method: Method, validation_digest: str) -> str:
 
 
 def _evaluation(params: Params, spec: TrainSpec, inference: InferenceConfig) -> EvalSpec:
-    from pipeline.indexing.read import dataset_facts
-
     return EvalSpec(spec, inference, evaluation_digest(spec.method, dataset_facts(params).digests["val"]))
 
 
@@ -191,8 +191,6 @@ def _spec(
     params: Params, kind: Literal["pretrain", "train"], model: ModelSettings | VisTRModelSettings, clip_length: int,
     train: OptimisationConfig, seed: int, init: str | None = None, parent: TrainSpec | None = None,
 ) -> TrainSpec:
-    from pipeline.indexing.read import dataset_facts
-
     dataset = dataset_facts(params)
     resolved = model.resolve(len(dataset.categories), clip_length)
     return TrainSpec(
@@ -203,8 +201,6 @@ def _spec(
 
 def _correspondence(params: Params, settings: RowSettings) -> bool:
     """Whether CL is learned: as the row says, else as the parameters do, else where the data need it (Sec. 3.3)."""
-    from pipeline.indexing.read import dataset_facts
-
     if settings.method == "vistr":
         return False
     if settings.cl is not None:
@@ -224,8 +220,6 @@ def _start(
     params: Params, model: ModelSettings | VisTRModelSettings, correspondence: bool
 ) -> tuple[str | None, TrainSpec | None]:
     """What a training starts from: its name for the key, and the training that makes it where there is one."""
-    from pipeline.grid import starts
-
     source = params.pretrain_source(method_of(model))
     if source == "none":
         return None, None

@@ -7,8 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from effvis.errors import UserError
-from pipeline.system.files import file_sha256
+from pipeline.identity.specs import method_of
+from pipeline.system.files import file_sha256, write_atomically
 
 if TYPE_CHECKING:
     from effvis.config import ModelConfig
@@ -32,8 +35,6 @@ def find(model: ModelConfig | VisTRConfig, correspondence: bool, *, folder: Path
     Raises:
         UserError: its weights are not those that its description speaks of.
     """
-    from pipeline.identity.specs import method_of
-
     wanted = _at_one_frame(model)
     for description in sorted(folder.glob("*.yaml")):
         facts = _read(description)
@@ -116,10 +117,7 @@ def ship(name: str, weights: Path, facts: Mapping[str, Any], *, folder: Path = F
     Raises:
         UserError: they are larger than what the project ships.
     """
-    import yaml
     from safetensors.torch import load_file, save
-
-    from pipeline.system.files import write_atomically
 
     content = save({key: value.half() for key, value in load_file(weights).items()})
     if len(content) > LARGEST_BYTES:
@@ -143,8 +141,6 @@ def _read(description: Path) -> Mapping[str, Any]:
 
 @cache
 def _parsed(text: str) -> Any:
-    import yaml  # each evaluation of every row looks at all descriptions, and this takes 10 ms
-
     return yaml.safe_load(text)
 
 

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from effvis.errors import UserError
 
 KEY_DIGITS = 16
@@ -77,8 +79,6 @@ def read_same_results(file: Path = SAME_RESULTS) -> dict[str, dict[str, str]]:
     Raises:
         UserError: an entry is wrong.
     """
-    import yaml
-
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     found: dict[str, dict[str, str]] = {}
     for kind in ("training", "evaluation"):

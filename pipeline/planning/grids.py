@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 from pipeline.identity.digests import METHODS
+from pipeline.planning.estimate import durations, elapsed
+from pipeline.planning.jobs import jobs
+from pipeline.runs import cells
+from pipeline.scheduling import cluster
+from pipeline.scheduling.board import Board
+from pipeline.scheduling.machine import side_by_side
+from pipeline.scheduling.pool import run_pool
+from pipeline.scheduling.ray_session import slots_now
 from pipeline.system.cli import seconds_text
 
 if TYPE_CHECKING:
@@ -22,13 +30,6 @@ if TYPE_CHECKING:
 
 def run_missing(params: Params, plan: Plan) -> list[Status]:
     """Runs what a plan misses, shown on stderr; returns how each job ended. Nothing missing: no Ray, no wait."""
-    from pipeline.planning.jobs import jobs
-    from pipeline.runs import cells
-    from pipeline.scheduling import cluster
-    from pipeline.scheduling.board import Board
-    from pipeline.scheduling.machine import side_by_side
-    from pipeline.scheduling.pool import run_pool
-
     todo = jobs(params, plan)
     if not todo:
         return []
@@ -93,8 +94,6 @@ def of_methods(rows: Iterable[Row], methods: Sequence[str]) -> list[Row]:
 
 def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
     """What --dry-run prints: each row, each unique run, the sums, and how long it will take."""
-    from pipeline.planning.estimate import durations
-
     for row in rows:
         missing = sum(spec.key in plan.missing for spec in row.evaluations)
         state = row.not_run or f"{len(row.evaluations) - missing} of {len(row.evaluations)} evaluations done"
@@ -115,10 +114,6 @@ def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
 
 def estimate_text(params: Params, plan: Plan, expected: Mapping[str, Duration]) -> str:
     """The time until nothing is missing, and what it stands on."""
-    from pipeline.planning.estimate import elapsed
-    from pipeline.planning.jobs import jobs
-    from pipeline.scheduling.ray_session import slots_now
-
     if not expected:
         return "estimated time: unknown, there are no past runs"
     slots = slots_now(params.resources, params.runs_dir)

@@ -12,7 +12,18 @@ from functools import cached_property
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
+from PIL import Image
+
+from effvis.data.clips import FrameReader
 from effvis.errors import UserError
+from effvis.inference.predictor import kept_frames
+from effvis.methods import build_model
+from effvis.visualize import GREY, colour
+from pipeline.engine.training import set_up_torch
+from pipeline.grid.rows import find_evaluation
+from pipeline.indexing.read import load_index
+from pipeline.reporting.feature_maps import target
+from pipeline.reporting.pictures import frame_scale, frames_with, heat_pictures, jpeg_uri, region_pictures
 from pipeline.reporting.tracklets import (
     evenly,
     followed,
@@ -23,6 +34,7 @@ from pipeline.reporting.tracklets import (
     tracked,
     truth,
 )
+from pipeline.runs.store import RunStore
 
 if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
@@ -104,21 +116,13 @@ class Source:
 
     @cached_property
     def index(self) -> DatasetIndex:
-        from pipeline.indexing.read import load_index
-
         return load_index(self.params, "val")
 
     def spec(self, row: str) -> EvalSpec:
-        from pipeline.grid.rows import find_evaluation
-
         return find_evaluation(self.params, row, SEED)
 
     def model(self, spec: EvalSpec) -> EfficientVIS:
         """The trained network, as it is evaluated."""
-        from effvis.methods import build_model
-        from pipeline.engine.training import set_up_torch
-        from pipeline.runs.store import RunStore
-
         set_up_torch(self.params)
         model = build_model(spec.train.model)
         model.load_state_dict(RunStore(self.params.runs_dir).load_weights(spec.train.key))
@@ -144,11 +148,6 @@ class Source:
         self, label: str, v: int, frames: Sequence[int], drawn: Sequence[Drawn], identities: Sequence[int],
         scored: Sequence[int] | None = None,
     ) -> Strip:
-        from PIL import Image
-
-        from effvis.visualize import GREY, colour
-        from pipeline.reporting.pictures import frame_scale, frames_with, jpeg_uri
-
         seen = [frame for frame in frames if scored is None or frame in scored]
         pictures = frames_with(self.index, v, seen, drawn, identities, scale=frame_scale(self.index, v),
                                backdrop="sketch" if self.as_sketch else "grey")
@@ -168,9 +167,6 @@ class Drawing(NamedTuple):
 
 def _feature_maps(source: Source) -> Drawing:
     """Fig. 4: the tracklet that fits best in a video's first clip, with its own proposals and with drifted ones."""
-    from effvis.data.clips import FrameReader
-    from pipeline.reporting.feature_maps import target
-
     spec = source.spec(MAIN_ROW)
     model, reader = source.model(spec), FrameReader(source.index, spec.train.input_size)
     targets = [found for v in range(len(source.index.videos)) if (found := target(model, reader, v)) is not None]
@@ -186,8 +182,6 @@ def _feature_maps(source: Source) -> Drawing:
 
 
 def _feature_panel(source: Source, one: Target) -> Panel:
-    from pipeline.reporting.pictures import heat_pictures, jpeg_uri, region_pictures
-
     shown = list(dict.fromkeys(one.frames))[: COLUMNS // 2]
     both = (one.own, one.drifted)
     backdrop = "sketch" if source.as_sketch else "photograph"
@@ -203,8 +197,6 @@ def _feature_panel(source: Source, one: Target) -> Panel:
 
 def _frame_rates(source: Source) -> Drawing:
     """Fig. 5: the same weights at the rates of table 1h and at half the lowest."""
-    from effvis.inference.predictor import kept_frames
-
     original, dropped = (source.spec(row) for row in RATE_ROWS)
     model, rate = source.model(original), dropped.inference.test_fps
     panels = []
@@ -330,8 +322,6 @@ def _made(recipe: _Recipe, source: Source) -> Figure:
 
 def _lacking(params: Params, specs: dict[str, EvalSpec]) -> str:
     """What the run store has neither trained nor evaluated of a figure's rows; empty if nothing."""
-    from pipeline.runs.store import RunStore
-
     store = RunStore(params.runs_dir)
     rows = [
         row for row, spec in specs.items()

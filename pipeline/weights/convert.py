@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from effvis.errors import UserError
+from effvis.model.convert import convert
+from effvis.model.efficientvis import EfficientVIS
+from effvis.vistr.convert import convert_vistr
+from effvis.vistr.model import build_vistr
+from pipeline.datasets.fetch import fetch, verify
+from pipeline.system.cli import progress_bar
+from pipeline.weights.published import find
 
 if TYPE_CHECKING:
     from effvis.model.conversion import Conversion
@@ -18,10 +29,6 @@ if TYPE_CHECKING:
 
 def published_file(args: argparse.Namespace, params: Params) -> Path:
     """The file of ``--published``, verified; downloaded unless it is here."""
-    from pipeline.datasets.fetch import fetch, verify
-    from pipeline.system.cli import progress_bar
-    from pipeline.weights.published import find
-
     published = find(args.published)
     if args.method not in published.methods:
         raise UserError("--published", args.published, f"is no start for {args.method}",
@@ -42,17 +49,10 @@ def published_file(args: argparse.Namespace, params: Params) -> Path:
 
 
 def convert_file(published: Mapping[str, Any], args: argparse.Namespace, params: Params, file: Path) -> Conversion:
-    import torch
-
     torch.manual_seed(0)
     if args.method == "vistr":
-        from effvis.vistr.convert import convert_vistr
-        from effvis.vistr.model import build_vistr
-
         config = params.vistr.model.resolve(args.classes, args.clip_length)
         return convert_vistr(published, build_vistr(config), where=file)
-    from effvis.model.convert import convert
-    from effvis.model.efficientvis import EfficientVIS
 
     return convert(published, EfficientVIS(params.model.resolve(args.classes, 1)), where=file)
 
@@ -66,10 +66,6 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, is of another kind, or holds more than plain weights.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     remedy = "Give the file as it was published, or its weights saved as .safetensors"
     try:
         if path.suffix == ".safetensors":
