@@ -10,50 +10,38 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, SerializeAsAny, create_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from effvis.config import Config, InferenceConfig, ModelConfig, build
+from effvis import methods
+from effvis.config import Config, InferenceConfig, build
 from effvis.data.atomic import replacing_folder
 from effvis.data.dataset import Category
 from effvis.errors import UserError
 from effvis.fast.optimise import optimised
-from effvis.methods import build_model
 from effvis.predictor import Predictor
-from effvis.vistr.config import VisTRConfig
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
 _RESTORE = "Export the model again with python -m pipeline.export"
 
 
-class _ModelFile(Config):
-    """What config.yaml holds, whatever the method."""
+class ModelFile(Config):
+    """What config.yaml holds."""
 
     format: Literal[1] = 1
+    method: str
+    model: SerializeAsAny[Config]
     input_size: tuple[PositiveInt, PositiveInt] = Field(description="height and width that frames are resized to")
     inference: InferenceConfig = InferenceConfig()
     labels: tuple[Category, ...] = Field(description="id and name of each class, in the order of the network's outputs")
     sha256: str = Field(description="of the weights")
     provenance: dict[str, Any] = Field({}, description="for people: run, data set, code, metrics")
-
-
-class EfficientVISFile(_ModelFile):
-    method: Literal["efficientvis"] = "efficientvis"
-    model: ModelConfig
-
-
-class VisTRFile(_ModelFile):
-    method: Literal["vistr"] = "vistr"
-    model: VisTRConfig
-
-
-ModelFile = EfficientVISFile | VisTRFile
-KINDS: dict[str, type[EfficientVISFile] | type[VisTRFile]] = {"efficientvis": EfficientVISFile, "vistr": VisTRFile}
 
 
 def load(folder: str | Path, *, device: str = "cpu", fast: bool = False) -> Predictor:
@@ -93,15 +81,21 @@ def describe(values: Any, *, where: object) -> ModelFile:
     """
     if not isinstance(values, dict) or "labels" not in values:
         raise UserError(where, "labels", "missing key: this is no model", "Runs of the store (runs/<key>) become one with "
-                        "python -m pipeline.export --run <key> --out FOLDER")
+                        "python -m pipeline.export --model <key> --out FOLDER")
     method = values.get("method")
-    if method not in KINDS:
-        raise UserError(where, "method", f"there is no method {method!r}", f"The methods are {', '.join(KINDS)}")
-    found = build(KINDS[method], values, where=where)
+    if method not in methods.names():
+        raise UserError(where, "method", f"there is no method {method!r}", f"The methods are {', '.join(methods.names())}")
+    found = build(_form(method), values, where=where)
     if len(found.labels) != found.model.num_classes:
         raise UserError(where, "labels", f"there are {len(found.labels)}, the network has {found.model.num_classes} classes",
                         "Name each class once")
     return found
+
+
+@cache
+def _form(method: str) -> type[ModelFile]:
+    """What config.yaml holds for a method: its own network."""
+    return create_model("ModelFile", __base__=ModelFile, model=(methods.get(method).config, ...))
 
 
 def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fast: bool = False) -> Predictor:
@@ -110,7 +104,7 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
     Raises:
         UserError: the weights are not those that are described, or there is no such device.
     """
-    model = build_model(description.model)
+    model = methods.build_model(description.model)
     model.load_state_dict(_read_weights(weights, description.sha256, model.state_dict()))
     try:
         model = model.to(device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 
 from effvis.errors import UserError
+from pipeline import methods
 from pipeline.system.cli import parser
 
 
@@ -31,11 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     params = load_params(args.params, args.set)
     settings = find_row(params, args.row)
     if args.cl is not None:
-        if settings.method == "vistr":
-            raise UserError("--cl", args.cl, "VisTR hands no queries on", "Leave it out")
+        method = methods.get(settings.method)
+        if not method.learns_correspondence:
+            raise UserError("--cl", args.cl, f"{method.title} hands no queries on", "Leave it out")
         settings = settings.model_copy(update={"cl": args.cl == "on"})
     spec = pretrain_spec(params, settings)
-    if params.pretrain_source(spec.method) in ("auto", "shipped") and not args.from_scratch and args.ship is None:
+    if params.of_method(spec.method).pretrain.source in ("auto", "shipped") and not args.from_scratch and args.ship is None:
         found = starts.find(spec.model, spec.correspondence)
         if found is not None:
             print(f"{found}: shipped, nothing to train")

@@ -6,11 +6,11 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import nn
 
 from effvis.data.clips import ClipPairs
 from effvis.data.prefetch import Prefetched
@@ -18,6 +18,7 @@ from effvis.errors import UserError
 from effvis.methods import build_model
 from effvis.training.loop import total_steps, train
 from effvis.training.parts import of_first_worker, workers
+from pipeline import methods
 from pipeline.grid import starts
 from pipeline.identity.specs import steps_after
 from pipeline.indexing.read import load_clips, load_index
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
     from effvis.data.index import ClipIndex
     from effvis.data.targets import ClipPairBatch
-    from effvis.model.efficientvis import EfficientVIS
-    from effvis.vistr.model import VisTR
     from pipeline.identity.specs import TrainSpec
     from pipeline.scheduling.progress import Report
     from pipeline.settings.params import Params
@@ -54,7 +53,7 @@ class Start(NamedTuple):
         left_out: names of the weights that stay as initialised, and of initial ones that found no place.
     """
 
-    model: EfficientVIS | VisTR
+    model: nn.Module
     losses_of: Callable[[ClipPairBatch], dict[str, Any]]
     pairs: ClipPairs
     left_out: list[str]
@@ -68,33 +67,19 @@ def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mappi
     Raises:
         UserError: the initial weights are not of this network.
     """
+    method = methods.get(spec.method)
     torch.manual_seed(spec.seed)
     model = build_model(spec.model)
     try:
         left_out = model.load_initial(initial) if initial is not None else []
     except ValueError as error:
-        raise UserError("params.yaml", "pretrain.source", f"{spec.init} is of another network: {error}",
+        raise UserError("params.yaml", f"{method.prefix}pretrain.source", f"{spec.init} is of another network: {error}",
                         "Give weights of this one, or set scratch") from None
-    if spec.method == "vistr":
-        from effvis.vistr.losses import pair_losses
-
-        losses_of = partial(pair_losses, model, weights=spec.train.loss)
-    else:
-        from effvis.training.correspondence import pair_losses
-
-        losses_of = partial(pair_losses, model, weights=spec.train.loss, correspondence=spec.train.correspondence)
+    clips_per_video = method.clips_per_video(spec.train, spec.model.clip_length, index.longest_video)
     pairs = ClipPairs(index, clips, input_size=spec.input_size, batch_size=spec.train.batch_size, seed=spec.seed,
                       flip=spec.train.horizontal_flip, augmentation=spec.train.augmentation, scales=spec.train.scales,
-                      crop_share=spec.train.crop_share, clips_per_video=clips_per_video(spec, index.longest_video))
-    return Start(model, losses_of, pairs, left_out)
-
-
-def clips_per_video(spec: TrainSpec, longest_video: int) -> int:
-    """A pair for correspondence learning, and for its absence where that is compared; elsewhere the second clip of a pair
-    would be the first one again (a clip holds every video), or, for VisTR, cost what its longer training needs."""
-    if spec.method == "vistr":
-        return 1
-    return 2 if spec.train.correspondence or longest_video > spec.model.clip_length else 1
+                      crop_share=spec.train.crop_share, clips_per_video=clips_per_video)
+    return Start(model, method.losses(model, spec.train), pairs, left_out)
 
 
 def set_up_torch(params: Params) -> None:
@@ -225,7 +210,7 @@ def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> dict[s
     if spec.init is None:
         return None
     if spec.init.startswith("file:"):
-        return starts.load_file_start(params.root / params.pretrain.source, spec.init)
+        return starts.load_file_start(params.root / params.of_method(spec.method).pretrain.source, spec.init)
     return starts.load(spec.init)
 
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
-from pipeline.identity.digests import METHODS
 from pipeline.planning.estimate import durations, elapsed
 from pipeline.planning.jobs import jobs
 from pipeline.runs import cells
@@ -87,8 +86,8 @@ def of_methods(rows: Iterable[Row], methods: Sequence[str]) -> list[Row]:
         UserError: there is no such method.
     """
     for name in methods:
-        if name not in METHODS:
-            raise UserError("--methods", name, "there is no such method", f"The methods are {', '.join(METHODS)}")
+        if name not in methods.names():
+            raise UserError("--methods", name, "there is no such method", f"The methods are {', '.join(methods.names())}")
     return [row for row in rows if row.not_run or row.evaluations[0].train.method in methods]
 
 

@@ -6,9 +6,9 @@ a figure's runs, a note says so: numbers come from cells alone, pictures need we
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +19,7 @@ from effvis.errors import UserError
 from effvis.inference.predictor import kept_frames
 from effvis.methods import build_model
 from effvis.visualize import GREY, colour
+from pipeline import methods
 from pipeline.engine.training import set_up_torch
 from pipeline.grid.rows import find_evaluation
 from pipeline.indexing.read import load_index
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 SEED = 0
 MAIN_ROW = "table1e:w/ CL"
 RATE_ROWS = ("table1h:Original FPS", "table1h:1.5 FPS")
-PEER_ROWS = ("table1d:T=18 Fully e2e (ours)", "table1d:T=18 VisTR")
 COLUMNS = 6
 _VIDEOS = "Videos are evenly spaced over the validation split, frames over each video."
 _COLOURS = (
@@ -223,13 +223,13 @@ def _overlays(source: Source) -> Drawing:
         scored = scored_frames(spec, source.index, v)
         shown = [scored[i] for i in evenly(len(scored), COLUMNS)]
         found = tracked(model, spec.inference, source.index, v, spec.train.input_size, source.minimum_score)
-        panels.append(source.panel(v, shown, [source.strip("EfficientVIS", v, shown, found, scored)]))
+        panels.append(source.panel(v, shown, [source.strip(methods.get(spec.train.method).title, v, shown, found, scored)]))
     return Drawing(panels)
 
 
-def _peers(source: Source) -> Drawing:
-    """Fig. 7: EfficientVIS beside VisTR."""
-    specs = [source.spec(row) for row in PEER_ROWS]
+def _beside_each_other(rows: Mapping[str, str], source: Source) -> Drawing:
+    """Rows of a table on the same frames (Fig. 7)."""
+    specs = [source.spec(row) for row in rows.values()]
     results = [stored_results(source.params, spec) for spec in specs]
     panels = []
     for v in source.videos(3):
@@ -237,7 +237,7 @@ def _peers(source: Source) -> Drawing:
         shown = [scored[i] for i in evenly(len(scored), COLUMNS)]
         strips = [
             source.strip(label, v, shown, from_results(own, spec, source.index, v, source.minimum_score), scored)
-            for label, own, spec in zip(("EfficientVIS", "VisTR"), results, specs, strict=True)
+            for label, own, spec in zip(rows, results, specs, strict=True)
         ]
         panels.append(source.panel(v, shown, strips))
     return Drawing(panels)
@@ -258,7 +258,7 @@ def _failures(source: Source) -> Drawing:
         scored = scored_frames(spec, source.index, v)
         shown = [scored[i] for i in evenly(len(scored), COLUMNS)]
         found = from_results(results, spec, source.index, v, source.minimum_score)
-        strips = [source.strip("EfficientVIS", v, shown, found, scored)]
+        strips = [source.strip(methods.get(spec.train.method).title, v, shown, found, scored)]
         panels.append(source.panel(v, shown, strips, f": mean video IoU {ious[v]:.2f}"))
     return Drawing(panels)
 
@@ -289,10 +289,9 @@ _RECIPES = (
         RATE_ROWS, _frame_rates),
     _Recipe(
         "figure-6", "Figure 6: one colour per identity, proposals as boxes", f"{_COLOURS} {_VIDEOS}", (MAIN_ROW,), _overlays),
-    _Recipe(
-        "figure-7", "Figure 7: EfficientVIS beside VisTR",
-        "The same frames through both networks, at the same clip length. EfficientVIS links its clips end-to-end, VisTR's "
-        f"are linked by Hungarian matching. {_COLOURS} {_VIDEOS}", PEER_ROWS, _peers),
+    *(_Recipe(one.name, one.title, f"{one.text} {_COLOURS} {_VIDEOS}", tuple(one.rows.values()),
+              partial(_beside_each_other, one.rows))
+      for method in methods.everyone() for one in method.comparisons),
     _Recipe(
         "failures", "Where it fails",
         "The three validation videos of the lowest score by this rule: for each instance, the video IoU of the tracklet "

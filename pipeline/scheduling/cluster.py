@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from effvis.errors import UserError
-from pipeline.identity.digests import METHODS, PROJECT, evaluation_code_digest, training_digest
+from pipeline import methods
+from pipeline.identity.digests import PROJECT, evaluation_code_digest, training_digest
 from pipeline.system.disk import explained
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _check(mark: Path, code: str) -> None:
 @cache
 def _code() -> str:
     """Of all that is in a key and a worker brings itself; a comment changes nothing."""
-    digests = [digest(method) for method in METHODS for digest in (training_digest, evaluation_code_digest)]
+    digests = [digest(method) for method in methods.names() for digest in (training_digest, evaluation_code_digest)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

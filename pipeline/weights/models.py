@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from effvis.errors import UserError
+from pipeline import methods
 from pipeline.grid import starts
 from pipeline.grid.rows import find_evaluation
 from pipeline.indexing.read import FACTS, dataset_facts, load_index
@@ -86,8 +87,7 @@ def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | N
     config = read_mapping(file, "Train the run again")
     if inference is None:
         inference = params.inference
-    if config["method"] == "vistr":
-        inference = inference.model_copy(update={"linking": "hand-craft"})
+    inference = methods.get(config["method"]).linked(inference)
     report = _best_report(store, run, inference)
     if report is not None and "threshold" in report:
         linking = inference.handcraft.model_copy(update={"thresholds": (report["threshold"],)})
