@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.estimate import Duration
     from pipeline.plan import Plan
     from pipeline.schedule import Status
+    from pipeline.specs import EvalSpec
 
 
 def run_missing(params: Params, plan: Plan) -> list[Status]:
@@ -107,17 +108,19 @@ def of_methods(rows: Iterable[Row], methods: Sequence[str]) -> list[Row]:
     return [row for row in rows if row.not_run or row.evaluations[0].train.method in methods]
 
 
-def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
-    """What --dry-run prints: each row, each unique run, the sums, and how long it will take."""
+def show_plan(params: Params, rows: Iterable[Row], plan: Plan, *, verbose: bool = False) -> None:
+    """What --dry-run prints: each row with its evaluations, each unique training, the sums, and how long it will take.
+
+    Args:
+        verbose: each unique evaluation, too, of which there are several for a training and a row.
+    """
     from pipeline.estimate import durations
 
-    for row in rows:
-        missing = sum(spec.key in plan.missing for spec in row.evaluations)
-        state = row.not_run or f"{len(row.evaluations) - missing} of {len(row.evaluations)} evaluations done"
-        print(f"{row.table}: {row.name}: {state}")
-    print()
     expected = durations(params, plan)
-    for spec in (*plan.trainings, *plan.evaluations):
+    for row in rows:
+        print(f"{row.table}: {row.name}: {_row_state(row, plan, expected)}")
+    print()
+    for spec in (*plan.trainings, *(plan.evaluations if verbose else ())):
         kind, state = getattr(spec, "kind", "evaluate"), "missing" if spec.key in plan.missing else "done"
         time = seconds_text(expected[spec.key].seconds) if spec.key in expected else ""
         print(f"{spec.key}  {kind:8}  {state:7}  {time:>7}  {plan.labels[spec.key]}")
@@ -127,6 +130,21 @@ def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
         print(f"{len(specs)} unique {what}: {len(specs) - missing} done, {missing} missing")
     if plan.missing:
         print(estimate_text(params, plan, expected))
+
+
+def _row_state(row: Row, plan: Plan, expected: Mapping[str, Duration]) -> str:
+    """How many of a row's evaluations are done, and the time that the others take together as far as it is known."""
+    if row.not_run:
+        return row.not_run
+    state = f"{_done(row.evaluations, plan)} evaluations done"
+    if row.curve:
+        state += f", {_done(row.curve, plan)} of its learning curve"
+    left = [expected[spec.key].seconds for spec in (*row.evaluations, *row.curve) if spec.key in expected]
+    return state + (f", the others take {seconds_text(sum(left))}" if left else "")
+
+
+def _done(specs: Sequence[EvalSpec], plan: Plan) -> str:
+    return f"{sum(spec.key not in plan.missing for spec in specs)} of {len(specs)}"
 
 
 def estimate_text(params: Params, plan: Plan, expected: Mapping[str, Duration]) -> str:
@@ -171,8 +189,9 @@ def main(argv: list[str] | None = None) -> int:
                            f"(default: {','.join(METHODS)})")
     arguments.add_argument("--seeds", type=int, metavar="N", help="average over N seeds instead of the parameters' number")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
-    arguments.add_argument("--dry-run", action="store_true", help="show rows, unique runs, what is done and how long the rest "
-                           "will take; run nothing")
+    arguments.add_argument("--dry-run", action="store_true", help="show rows, unique trainings, what is done and how long the "
+                           "rest will take; run nothing")
+    arguments.add_argument("--verbose", action="store_true", help="--dry-run lists each evaluation, too")
     arguments.add_argument("--from-scratch", action="store_true", help="train what rows start from, shipped or not")
     options = arguments.parse_args(argv)
 
@@ -198,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     everything = [*rows, *of_methods((row for table in ahead for row in table.rows), methods)]
     plan = plan_rows(params, everything)
     if options.dry_run:
-        show_plan(params, rows, plan)
+        show_plan(params, rows, plan, verbose=options.verbose)
         return 0
     ledger = load_ledger(params)  # a mistake in it is told before hours of training, not after
     if fetch_missing(params, plan):
