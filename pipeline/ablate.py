@@ -26,8 +26,9 @@ def main(argv: list[str] | None = None) -> int:
                            f"methods (default: {','.join(methods.names())})")
     arguments.add_argument("--seeds", type=int, metavar="N", help="average over N seeds instead of the parameters' number")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
-    arguments.add_argument("--dry-run", action="store_true", help="show rows, unique runs, what is done and how long the rest "
-                           "will take; run nothing")
+    arguments.add_argument("--dry-run", action="store_true", help="show rows, unique trainings, what is done and how long the "
+                           "rest will take; run nothing")
+    arguments.add_argument("--verbose", action="store_true", help="--dry-run lists each evaluation, too")
     arguments.add_argument("--from-scratch", action="store_true", help="train what rows start from, shipped or not")
     options = arguments.parse_args(argv)
 
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     everything = [*rows, *of_methods((row for table in ahead for row in table.rows), wanted)]
     plan = plan_rows(params, everything)
     if options.dry_run:
-        show_plan(params, rows, plan)
+        show_plan(params, rows, plan, verbose=options.verbose)
         return 0
     ledger = load_ledger(params)  # a mistake in it is told before hours of training, not after
     if fetch_all(params, plan.unfinished_runs):

@@ -91,15 +91,17 @@ def of_methods(rows: Iterable[Row], methods: Sequence[str]) -> list[Row]:
     return [row for row in rows if row.not_run or row.evaluations[0].train.method in methods]
 
 
-def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
-    """What --dry-run prints: each row, each unique run, the sums, and how long it will take."""
-    for row in rows:
-        missing = sum(spec.key in plan.missing for spec in row.evaluations)
-        state = row.not_run or f"{len(row.evaluations) - missing} of {len(row.evaluations)} evaluations done"
-        print(f"{row.table}: {row.name}: {state}")
-    print()
+def show_plan(params: Params, rows: Iterable[Row], plan: Plan, *, verbose: bool = False) -> None:
+    """What --dry-run prints: each row with its evaluations, each unique training, the sums, and how long it will take.
+
+    Args:
+        verbose: each unique evaluation, too, of which there are several for a training and a row.
+    """
     expected = durations(params, plan)
-    for spec in (*plan.trainings, *plan.evaluations):
+    for row in rows:
+        print(f"{row.table}: {row.name}: {_row_state(row, plan, expected)}")
+    print()
+    for spec in (*plan.trainings, *(plan.evaluations if verbose else ())):
         kind, state = getattr(spec, "kind", "evaluate"), "missing" if spec.key in plan.missing else "done"
         time = seconds_text(expected[spec.key].seconds) if spec.key in expected else ""
         print(f"{spec.key}  {kind:8}  {state:7}  {time:>7}  {plan.labels[spec.key]}")
@@ -109,6 +111,21 @@ def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
         print(f"{len(specs)} unique {what}: {len(specs) - missing} done, {missing} missing")
     if plan.missing:
         print(estimate_text(params, plan, expected))
+
+
+def _row_state(row: Row, plan: Plan, expected: Mapping[str, Duration]) -> str:
+    """How many of a row's evaluations are done, and the time that the others take together as far as it is known."""
+    if row.not_run:
+        return row.not_run
+    state = f"{_done(row.evaluations, plan)} evaluations done"
+    if row.curve:
+        state += f", {_done(row.curve, plan)} of its learning curve"
+    left = [expected[spec.key].seconds for spec in (*row.evaluations, *row.curve) if spec.key in expected]
+    return state + (f", the others take {seconds_text(sum(left))}" if left else "")
+
+
+def _done(specs: Sequence[EvalSpec], plan: Plan) -> str:
+    return f"{sum(spec.key not in plan.missing for spec in specs)} of {len(specs)}"
 
 
 def estimate_text(params: Params, plan: Plan, expected: Mapping[str, Duration]) -> str:
