@@ -50,6 +50,7 @@ from effvis.model.efficientvis import EfficientVIS
 from effvis.vistr import clip as vistr_clip
 from effvis.vistr.config import VisTRConfig
 from effvis.vistr.model import VisTR
+from pipeline.scheduling.machine import processors
 
 CASES = ("efficientvis fast", "efficientvis", "vistr fast", "vistr", "vistr literal", "resnet50")
 STAGES = ("decode", "model", "post")
@@ -379,7 +380,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--proposals", type=float, default=1.0, metavar="SHARE",
                         help="sides of EfficientVIS's first proposals, as a share of the frame's (default: 1)")
     parser.add_argument("--rounds", type=int, default=3, help="clips of each case after the first (default: 3)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: as many as there are processors)")
+    parser.add_argument("--threads", type=int, default=processors(), help="(default: as many as there are processors)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(default: fp32)")
     parser.add_argument("--compile", choices=("default", "reduce-overhead", "max-autotune"),

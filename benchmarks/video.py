@@ -3,7 +3,7 @@
     python -m benchmarks.video --frames 3000
 
 A drawn video is enlarged to the wanted size and written as an mp4; the command then runs on it in a process of its own,
-with the weights that come with the project unless --run names others, and keeps every tracklet (--score 0).
+with the weights that come with the project unless --model names others, and keeps every tracklet (--score 0).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=300, help="of the video (default: 300)")
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--width", type=int, default=854)
-    parser.add_argument("--run", metavar="KEY_OR_PATH", help="as for pipeline.predict")
+    parser.add_argument("--model", metavar="KEY_OR_FOLDER", help="as for pipeline.predict")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as name:
@@ -54,7 +54,7 @@ def main() -> int:
         video = folder / "drawn.mp4"
         apart(lambda: write_drawn(video, args.frames, args.height, args.width))
         command = [sys.executable, "-m", "pipeline.predict", str(video), "--out", str(folder / "out"), "--score", "0"]
-        process = subprocess.Popen([*command, *(["--run", args.run] if args.run else [])], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([*command, *(["--model", args.model] if args.model else [])], stdout=subprocess.DEVNULL)
         _, status, used = os.wait4(process.pid, 0)
         if status:
             return 1

@@ -7,13 +7,23 @@ read from a trained weight is in ``InferenceConfig``. Settings that the paper le
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from effvis.errors import UserError
 
 Share = Annotated[float, Field(gt=0, le=1)]
+# The names of all backbones; effvis/model/backbone.py has a builder for each.
+Backbone = Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"]
+
+
+def later(default: Any, **field: Any) -> Any:
+    """A field that came to a configuration after runs had been trained with it.
+
+    At its default it is not in what the configuration is written as, and so in no key: those runs still count.
+    """
+    return Field(default, exclude_if=lambda value: value == default, **field)
 
 
 class Config(BaseModel):
@@ -25,12 +35,14 @@ class Config(BaseModel):
 class ModelConfig(Config):
     """The network of Sec. 3.1-3.2. Names as in the paper where it has one."""
 
+    method: ClassVar[str] = "efficientvis"
+
     num_classes: int = Field(ge=1)
     clip_length: int = Field(ge=1, description="T, frames per clip")
     queries: int = Field(10, ge=1, description="N, tracklet queries")
     iterations: int = Field(6, ge=1, description="M, query-video interactions")
     hidden_dim: int = Field(256, ge=8, description="C")
-    backbone: Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"] = "tiny"
+    backbone: Backbone = "tiny"
     attention_heads: int = Field(8, ge=1)
     ffn_dim: int = Field(2048, ge=1)
     dynamic_dim: int = Field(64, ge=1, description="inner width of the dynamic convolution")
@@ -98,12 +110,10 @@ class OptimisationConfig(Config):
         tuple(side / 360 for side in (360, 384, 408, 432, 456, 480)), min_length=1,
         description="of the input size, for multi-scale. The paper's range from 640x360 to 960x480 holds 16:9 frames of a "
         "height from 360 to 480; the steps between are left open")
-    # Not in the key of a training in fp32: those from before there was another precision still count.
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", exclude_if=lambda precision: precision == "fp32",
-        description="of what autocast may compute in half precision; weights and losses stay in fp32")
+    precision: Literal["fp32", "bf16", "fp16"] = later(
+        "fp32", description="of what autocast may compute in half precision; weights and losses stay in fp32")
     crop_share: tuple[Share, Share] = Field(
-        (0.6, 1.0), description="least and largest share of each side that a random crop keeps; VisTR's are in pixels")
+        (0.6, 1.0), description="least and largest share of each side that a random crop keeps")
 
     @field_validator("crop_share")
     @classmethod

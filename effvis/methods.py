@@ -1,13 +1,67 @@
-"""The network of a configuration, whichever method it is of."""
+"""The methods whose networks can be built from a configuration and loaded from a model folder.
+
+A method is a folder in this package with a module ``method``, which defines ``METHOD``. Folders of the same name elsewhere on
+Python's path (``<somewhere>/effvis/<method>/method.py``) count as well, so that a method needs no change of this project.
+"""
 
 from __future__ import annotations
 
-from effvis.config import ModelConfig
-from effvis.model.efficientvis import EfficientVIS
-from effvis.vistr.config import VisTRConfig
-from effvis.vistr.model import VisTR, build_vistr
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 
-def build_model(config: ModelConfig | VisTRConfig) -> EfficientVIS | VisTR:
+@dataclass(frozen=True)
+class Method:
+    """What a model folder asks of a method.
+
+    Attributes:
+        config: of the network; its class variable ``method`` is the method's name, and it has ``num_classes``,
+            ``clip_length``, ``backbone`` and ``at_one_frame()``.
+        build: a fresh network of a configuration, which it keeps as ``config``; its weights follow from PyTorch's generator.
+        predict_clip: one clip by itself, called as ``effvis.inference.clip.predict_alone``.
+        track: a whole video end to end, called as ``effvis.inference.end_to_end.track``; None where clips are always linked
+            by hand-crafted matching.
+        make_fast: called by ``effvis.fast.optimise.optimised`` with a copy of the network whose normalisation is folded,
+            the size of its input, how many pixels go through the backbone together, and whether to pool first (None: where
+            it pays); returns what is to run. None: there is nothing more to be done.
+    """
+
+    config: type[Any]
+    build: Callable[[Any], nn.Module]
+    predict_clip: Callable[..., Any]
+    track: Callable[..., Any] | None = None
+    make_fast: Callable[[Any, tuple[int, int], int, bool | None], nn.Module] | None = None
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Of all methods, in alphabetical order. None of them is loaded."""
+    places = import_module(__package__).__path__
+    return tuple(sorted({file.parent.name for place in places for file in Path(place).glob("*/method.py")}))
+
+
+def get(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+        LookupError: there is none.
+    """
+    if name not in names():
+        raise LookupError(f"there is no method {name!r}")
+    return import_module(f"effvis.{name}.method").METHOD
+
+
+def of_network(model: nn.Module) -> Method:
+    """The method that a network is of."""
+    return get(model.config.method)
+
+
+def build_model(config: Any) -> nn.Module:
     """A fresh network; its weights follow from PyTorch's random generator."""
-    return build_vistr(config) if isinstance(config, VisTRConfig) else EfficientVIS(config)
+    return get(config.method).build(config)

@@ -10,46 +10,38 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, SerializeAsAny, create_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from effvis.config import Config, InferenceConfig, ModelConfig, build
+from effvis import methods
+from effvis.config import Config, InferenceConfig, build
 from effvis.data.atomic import replacing_folder
 from effvis.data.dataset import Category
 from effvis.errors import UserError
+from effvis.fast.optimise import optimised
 from effvis.predictor import Predictor
-from effvis.vistr.config import VisTRConfig
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
 _RESTORE = "Export the model again with python -m pipeline.export"
 
 
-class _ModelFile(Config):
-    """What config.yaml holds, whatever the method."""
+class ModelFile(Config):
+    """What config.yaml holds."""
 
     format: Literal[1] = 1
+    method: str
+    model: SerializeAsAny[Config]
     input_size: tuple[PositiveInt, PositiveInt] = Field(description="height and width that frames are resized to")
     inference: InferenceConfig = InferenceConfig()
     labels: tuple[Category, ...] = Field(description="id and name of each class, in the order of the network's outputs")
     sha256: str = Field(description="of the weights")
     provenance: dict[str, Any] = Field({}, description="for people: run, data set, code, metrics")
-
-
-class EfficientVISFile(_ModelFile):
-    method: Literal["efficientvis"] = "efficientvis"
-    model: ModelConfig
-
-
-class VisTRFile(_ModelFile):
-    method: Literal["vistr"] = "vistr"
-    model: VisTRConfig
-
-
-ModelFile = EfficientVISFile | VisTRFile
-KINDS: dict[str, type[EfficientVISFile] | type[VisTRFile]] = {"efficientvis": EfficientVISFile, "vistr": VisTRFile}
 
 
 def load(folder: str | Path, *, device: str = "cpu", fast: bool = False) -> Predictor:
@@ -89,15 +81,21 @@ def describe(values: Any, *, where: object) -> ModelFile:
     """
     if not isinstance(values, dict) or "labels" not in values:
         raise UserError(where, "labels", "missing key: this is no model", "Runs of the store (runs/<key>) become one with "
-                        "python -m pipeline.export --run <key> --out FOLDER")
+                        "python -m pipeline.export --model <key> --out FOLDER")
     method = values.get("method")
-    if method not in KINDS:
-        raise UserError(where, "method", f"there is no method {method!r}", f"The methods are {', '.join(KINDS)}")
-    found = build(KINDS[method], values, where=where)
+    if method not in methods.names():
+        raise UserError(where, "method", f"there is no method {method!r}", f"The methods are {', '.join(methods.names())}")
+    found = build(_form(method), values, where=where)
     if len(found.labels) != found.model.num_classes:
         raise UserError(where, "labels", f"there are {len(found.labels)}, the network has {found.model.num_classes} classes",
                         "Name each class once")
     return found
+
+
+@cache
+def _form(method: str) -> type[ModelFile]:
+    """What config.yaml holds for a method: its own network."""
+    return create_model("ModelFile", __base__=ModelFile, model=(methods.get(method).config, ...))
 
 
 def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fast: bool = False) -> Predictor:
@@ -106,9 +104,7 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
     Raises:
         UserError: the weights are not those that are described, or there is no such device.
     """
-    from effvis.methods import build_model
-
-    model = build_model(description.model)
+    model = methods.build_model(description.model)
     model.load_state_dict(_read_weights(weights, description.sha256, model.state_dict()))
     try:
         model = model.to(device)
@@ -116,8 +112,6 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
         reason = str(error).splitlines()[0]
         raise UserError("device", str(device), f"cannot be used: {reason}", "Give cpu, or a device of this machine") from None
     if fast:
-        from effvis.fast.optimise import optimised
-
         model = optimised(model, description.input_size)
     return Predictor(model, input_size=description.input_size, inference=description.inference, categories=description.labels)
 
@@ -131,9 +125,6 @@ def write(folder: Path, description: ModelFile, weights: Path) -> None:
 
 
 def _read_weights(file: Path, sha256: str, own: dict[str, Any]) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         with file.open("rb") as content:
             whole = hashlib.file_digest(content, "sha256").hexdigest() == sha256

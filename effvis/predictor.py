@@ -9,18 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from effvis.config import InferenceConfig
 from effvis.data.clips import clip_frames
 from effvis.data.dataset import Category
 from effvis.data.masks import RLE, decode
 from effvis.errors import UserError
-from effvis.inference import clip, end_to_end, handcraft
+from effvis.inference import handcraft
 from effvis.inference.tracklets import VideoTracklet
-from effvis.model.efficientvis import EfficientVIS
-from effvis.vistr import clip as vistr_clip
-from effvis.vistr.model import VisTR
+from effvis.methods import of_network
 
 Frame = np.ndarray | Image.Image
 MINIMUM_SCORE = 0.3
@@ -80,7 +78,7 @@ class Predictor:
     """
 
     def __init__(
-        self, model: EfficientVIS | VisTR, *, input_size: tuple[int, int], inference: InferenceConfig,
+        self, model: nn.Module, *, input_size: tuple[int, int], inference: InferenceConfig,
         categories: Sequence[Category],
     ):
         self.model = model.eval()
@@ -104,13 +102,11 @@ class Predictor:
         return TrackedVideo(*clips.size, clips.length, named)
 
     def _follow(self, clips: _Clips) -> list[VideoTracklet]:
-        if isinstance(self.model, VisTR):
-            predict = vistr_clip.predict_clip
-        elif self.inference.linking == "hand-craft":
-            predict = clip.predict_alone
-        else:
-            return end_to_end.track(self.model, clips, clips.size, self.inference)
-        predicted = [(numbers, predict(self.model, pixels, clips.size, self.inference)) for numbers, pixels in clips]
+        method = of_network(self.model)
+        if method.track is not None and self.inference.linking == "end-to-end":
+            return method.track(self.model, clips, clips.size, self.inference)
+        predicted = [(numbers, method.predict_clip(self.model, pixels, clips.size, self.inference))
+                     for numbers, pixels in clips]
         linking = self.inference.handcraft
         return handcraft.link(predicted, clips.size, linking, linking.thresholds[0])
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 
-from pipeline.identity.digests import METHODS
+from pipeline import methods
+from pipeline.planning.plan import plan_rows
 from pipeline.system.cli import parser
 
 
@@ -21,21 +22,21 @@ def main(argv: list[str] | None = None) -> int:
                            "pool, too; their files are not written, their failures not counted")
     arguments.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="run only these rows, e.g. 'w/ CL' or "
                            "'table1e:w/ CL'")
-    arguments.add_argument("--methods", metavar="NAMES", default=",".join(METHODS), help="run only rows of these methods "
-                           f"(default: {','.join(METHODS)})")
+    arguments.add_argument("--methods", metavar="NAMES", default=",".join(methods.names()), help="run only rows of these "
+                           f"methods (default: {','.join(methods.names())})")
     arguments.add_argument("--seeds", type=int, metavar="N", help="average over N seeds instead of the parameters' number")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
-    arguments.add_argument("--dry-run", action="store_true", help="show rows, unique runs, what is done and how long the rest "
-                           "will take; run nothing")
+    arguments.add_argument("--dry-run", action="store_true", help="show rows, unique trainings, what is done and how long the "
+                           "rest will take; run nothing")
+    arguments.add_argument("--verbose", action="store_true", help="--dry-run lists each evaluation, too")
     arguments.add_argument("--from-scratch", action="store_true", help="train what rows start from, shipped or not")
     options = arguments.parse_args(argv)
 
     from pipeline.grid.rows import known_tables, load_table
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.planning.grids import choose_rows, expand_grid, of_methods, report_end, run_missing, show_plan
-    from pipeline.planning.plan import plan_rows
     from pipeline.planning.prepare import prepare
-    from pipeline.runs.storage import fetch_missing, keeping
+    from pipeline.runs.storage import fetch_all, keeping
     from pipeline.settings.loading import load_params
     from pipeline.tables.claims import write_ledger
     from pipeline.tables.claims_file import load_ledger
@@ -44,21 +45,21 @@ def main(argv: list[str] | None = None) -> int:
     overrides = [*options.set]
     overrides += [] if options.seeds is None else [f"seeds={options.seeds}"]
     overrides += [] if options.profile is None else [f"profile={options.profile}"]
-    overrides += ["pretrain.source=scratch", "vistr.pretrain.source=scratch"] if options.from_scratch else []
+    overrides += [f"{method.prefix}pretrain.source=scratch" for method in methods.everyone()] if options.from_scratch else []
     params = load_params(options.params, overrides)
     names = expand_grid(known_tables(params), options.grid)
     prepare(params, [*names, *(params.tables if options.ahead else ())])
     tables = [load_table(params, name) for name in names]
-    methods = options.methods.split(",")
-    rows = of_methods(choose_rows(tables, options.rows), methods)
+    wanted = options.methods.split(",")
+    rows = of_methods(choose_rows(tables, options.rows), wanted)
     ahead = [load_table(params, name) for name in params.tables if options.ahead and name not in names]
-    everything = [*rows, *of_methods((row for table in ahead for row in table.rows), methods)]
+    everything = [*rows, *of_methods((row for table in ahead for row in table.rows), wanted)]
     plan = plan_rows(params, everything)
     if options.dry_run:
-        show_plan(params, rows, plan)
+        show_plan(params, rows, plan, verbose=options.verbose)
         return 0
     ledger = load_ledger(params)  # a mistake in it is told before hours of training, not after
-    if fetch_missing(params, plan):
+    if fetch_all(params, plan.unfinished_runs):
         plan = plan_rows(params, everything)
     with keeping(params), Tracker(params) if plan.missing else contextlib.nullcontext():
         ended = run_missing(params, plan)

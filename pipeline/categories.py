@@ -15,6 +15,9 @@ import sys
 from pathlib import Path
 
 from effvis.errors import UserError
+from pipeline.datasets.categories import mapping, read_categories, read_results, renumber
+from pipeline.system.cli import parser
+from pipeline.system.files import write_atomically
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -25,8 +28,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import parser
-
     arguments = parser(__doc__, "pipeline.categories")
     arguments.add_argument("source", metavar="FROM")
     arguments.add_argument("target", metavar="TO")
@@ -40,9 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is not None and not args.out.resolve().parent.is_dir():
         raise UserError(args.out, "--out", "is in no folder", "Give a file in a folder that exists")
 
-    from pipeline.datasets.categories import mapping, read_categories, read_results, renumber
     from pipeline.settings.loading import load_params
-    from pipeline.system.files import write_atomically
 
     params = load_params(args.params, args.set)
     source, target = (read_categories(params, given) for given in (args.source, args.target))

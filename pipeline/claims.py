@@ -5,10 +5,10 @@ experiments/claims.yaml has the claims, the rows that each compares, and the rul
 
 from __future__ import annotations
 
+from pipeline.system.cli import parser
+
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import parser
-
     arguments = parser(__doc__, "pipeline.claims")
     arguments.add_argument("--seeds", type=int, metavar="N", help="compare N seeds instead of the parameters' number")
     options = arguments.parse_args(argv)

@@ -12,20 +12,18 @@ import sys
 from pathlib import Path
 
 from effvis.errors import UserError
+from pipeline.datasets.fetch import SCHEMES
+from pipeline.system import cli
 
 
 def _from_here(location: str) -> str:
     """A path of the command line is relative to where the command runs, one of params.yaml to that file."""
-    from pipeline.datasets.fetch import SCHEMES
-
     if not location:
         raise UserError("--from", "''", "is empty", "Give a file, a folder or an address")
     return location if location.split(":")[0] in SCHEMES else str(Path.cwd() / location)
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system import cli
-
     arguments = cli.parser(__doc__, "pipeline.download")
     arguments.add_argument("--from", dest="given", action="append", default=[], metavar="FILE|FOLDER|ADDRESS",
                            help="what a published data set is taken in from (may be repeated; default: what sources.<name> "

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import sys
 
+from pipeline.system.cli import add_row_arguments, parser, progress_bar
+from pipeline.system.files import write_atomically
+
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import add_row_arguments, parser, progress_bar
-
     arguments = parser(__doc__, "pipeline.evaluate")
     add_row_arguments(arguments)
     args = arguments.parse_args(argv)
@@ -20,7 +21,6 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.grid.rows import find_evaluation
     from pipeline.runs.storage import keeping
     from pipeline.settings.loading import load_params
-    from pipeline.system.files import write_atomically
 
     params = load_params(args.params, args.set)
     spec = find_evaluation(params, args.row, args.seed)

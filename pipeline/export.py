@@ -8,12 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from effvis.errors import UserError
+from pipeline.system.cli import parser
+from pipeline.weights.arguments import add_model_arguments
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import parser
-    from pipeline.weights.models import add_model_arguments
-
     arguments = parser(__doc__, "pipeline.export")
     arguments.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder, or an empty one")
     add_model_arguments(arguments)

@@ -8,11 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from effvis.errors import UserError
+from pipeline.system.cli import parser, progress_bar
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import parser, progress_bar
-
     arguments = parser(__doc__, "pipeline.hardships")
     arguments.add_argument("--split", choices=("train", "val"), default="val", help="(default: val)")
     arguments.add_argument("--videos", type=int, help="measure so many of its videos (default: all)")

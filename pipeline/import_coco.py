@@ -10,15 +10,14 @@ annotation of it, it is not seen. Frames are in the order of frame_id or frame_i
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+
+from pipeline.importers.coco import import_coco
+from pipeline.system import cli
 
 
 def main(argv: list[str] | None = None) -> int:
-    import argparse
-
-    from pipeline.importers.coco import import_coco
-    from pipeline.system import cli
-
     parser = argparse.ArgumentParser(prog="python -m pipeline.import_coco", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, metavar="IMAGES", help="the folder of the frames")

@@ -16,15 +16,14 @@ Where FOLDER is not split into train/ and val/, --val names the sequences to val
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+
+from pipeline.importers.masks import import_masks
+from pipeline.system import cli
 
 
 def main(argv: list[str] | None = None) -> int:
-    import argparse
-
-    from pipeline.importers.masks import import_masks
-    from pipeline.system import cli
-
     parser = argparse.ArgumentParser(prog="python -m pipeline.import_masks", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="frames and masks")

@@ -3,12 +3,12 @@
     python -m pipeline.import_weights resnet50.pth --out start.safetensors
     python -m pipeline.import_weights queryinst_r50.pth --out start.safetensors -S model.queries=20
     python -m pipeline.import_weights --published queryinst-r50 --out start.safetensors
-    python -m pipeline.import_weights detr.pth --out start.safetensors --method vistr
 
-Reads torchvision's ResNets for both methods; Sparse R-CNN and QueryInst of mmdetection, and Sparse R-CNN of detectron2, for
-EfficientVIS; DETR and VisTR for VisTR. A file is a .pth (only weights are unpickled, never code) or a .safetensors;
---published loads one of --list into <data_dir>/published first, or takes it --from a file that was downloaded by hand, and
-checks it. The output holds every weight of the network at T=1: those that nothing was published for are drawn anew (seed 0).
+Reads torchvision's ResNets for every method; Sparse R-CNN and QueryInst of mmdetection, Sparse R-CNN of detectron2, and DETR,
+each for the methods whose networks are built alike (--list says which, docs/weights.md in full). A file is a .pth (only weights
+are unpickled, never code) or a .safetensors; --published loads one of --list into <data_dir>/published first, or takes it
+--from a file that was downloaded by hand, and checks it. The output holds every weight of the network at T=1: those that
+nothing was published for are drawn anew (seed 0).
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from effvis.errors import UserError
+from pipeline import methods
+from pipeline.system.cli import parser
+from pipeline.system.files import write_atomically
 
 if TYPE_CHECKING:
     from effvis.model.conversion import Fate
@@ -34,9 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.classes < 1:
         raise UserError("--classes", str(args.classes), "is no number of classes", "Give 1 or more")
-    if args.clip_length < 1 or (args.clip_length > 1 and args.method != "vistr"):
+    if args.clip_length < 1 or (args.clip_length > 1 and not methods.get(args.method).starts_have_frames):
+        having = " or ".join(method.name for method in methods.everyone() if method.starts_have_frames)
         raise UserError("--clip-length", str(args.clip_length), "is no number of frames that this method's start can have",
-                        "Give 1; for --method vistr, 1 or more")
+                        f"Give 1; for --method {having}, 1 or more")
     if args.out.suffix != ".safetensors" or not args.out.parent.is_dir():
         raise UserError(args.out, "--out", "is not a .safetensors file in a folder that exists", "Give such a file")
     if args.downloaded is not None and args.published is None:
@@ -46,7 +55,6 @@ def main(argv: list[str] | None = None) -> int:
     from safetensors.torch import save
 
     from pipeline.settings.loading import load_params
-    from pipeline.system.files import write_atomically
     from pipeline.weights.convert import convert_file, published_file, read
 
     params = load_params(args.params, [f"profile={args.profile}", *args.set])
@@ -58,9 +66,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pipeline.identity.digests import METHODS
-    from pipeline.system.cli import parser
-
     arguments = parser(__doc__, "pipeline.import_weights")
     given = arguments.add_mutually_exclusive_group(required=True)
     given.add_argument("file", metavar="FILE", type=Path, nargs="?", help="the published weights")
@@ -69,13 +74,13 @@ def _parser() -> argparse.ArgumentParser:
                            help="the file of --published, where it was downloaded by hand")
     arguments.add_argument("--list", action=_List, nargs=0, help="print the published files that have a name, and exit")
     arguments.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True, help="where the converted ones go")
-    arguments.add_argument("--method", choices=METHODS, default=METHODS[0],
-                           help=f"the network that they are for (default: {METHODS[0]})")
+    arguments.add_argument("--method", choices=methods.names(), default=methods.DEFAULT,
+                           help=f"the network that they are for (default: {methods.DEFAULT})")
     arguments.add_argument("--profile", default="paper", help="whose model they are for (default: paper)")
     arguments.add_argument("--classes", type=int, default=CLASSES, metavar="K",
                            help=f"classes of the data set to be trained on (default: {CLASSES})")
     arguments.add_argument("--clip-length", type=int, default=1, metavar="T",
-                           help="frames per clip; above 1 for --method vistr alone, to keep a VisTR's queries (default: 1)")
+                           help="frames per clip; above 1 only for a method whose queries belong to frames (default: 1)")
     return arguments
 
 
@@ -95,11 +100,6 @@ class _List(argparse.Action):
 
 
 def _print(path: Path, source: str, fates: Iterable[Fate]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     table = Table("what", "tensors", "part (* is any number)", "why", box=box.SIMPLE_HEAD,
                   title=f"{escape(path.name)}: {escape(source)}")
     table.columns[1].justify = "right"

@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pipeline.datasets import holdout
+from pipeline.system import cli
 
 if TYPE_CHECKING:
     from effvis.data.problems import Problems
@@ -32,10 +36,6 @@ def _print_problems(found: dict[str, Problems], as_json: bool) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pathlib import Path
-
-    from pipeline.system import cli
-
     parser = cli.parser(__doc__, "pipeline.index")
     parser.add_argument("--check", action="store_true", help="list all problems and write nothing")
     parser.add_argument("--json", action="store_true", help="with --check: print them as JSON")
@@ -47,7 +47,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--json goes with --check")
     if args.check and (args.anew or args.statistics):
         parser.error("--check reads everything and writes nothing: leave out --anew and --statistics")
-    from pipeline.datasets import holdout
     from pipeline.indexing.build import build, check
     from pipeline.indexing.read import read_facts
     from pipeline.settings.loading import load_params

@@ -10,19 +10,20 @@ As a command, it prints the digests of today's code.
 
 from __future__ import annotations
 
+import argparse
+
+from pipeline import methods
+from pipeline.identity.digests import code_digest, counted_as, evaluation_code, training_code
+
 
 def main(argv: list[str] | None = None) -> int:
-    import argparse
-
-    from pipeline.identity.digests import EVALUATION_CODE, TRAINING_CODE, code_digest, counted_as
-
     argparse.ArgumentParser(prog="python -m pipeline.keys", description=__doc__, allow_abbrev=False,
                             formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
-    for kind, code in (("training", TRAINING_CODE), ("evaluation", EVALUATION_CODE)):
-        for method, entries in code.items():
-            digest = code_digest(entries)
+    for kind, code_of in (("training", training_code), ("evaluation", evaluation_code)):
+        for method in methods.everyone():
+            digest = code_digest(code_of(method))
             counted = counted_as(kind, digest)
-            print(f"{kind:10}  {method:12}  {digest}" + ("" if counted == digest else f"  counts as {counted}"))
+            print(f"{kind:10}  {method.name:12}  {digest}" + ("" if counted == digest else f"  counts as {counted}"))
     return 0
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from effvis.errors import UserError
+from pipeline.runs.store import RunStore
+from pipeline.system.cli import add_row_arguments, parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import add_row_arguments, parser
-
     arguments = parser(__doc__, "pipeline.overlays")
     arguments.add_argument("--out", type=Path, help="folder for the pictures (default: pictures, beside the evaluation)")
     add_row_arguments(arguments)
@@ -26,7 +26,6 @@ def main(argv: list[str] | None = None) -> int:
 
     from pipeline.grid.rows import find_evaluation
     from pipeline.reporting.overlays import overlay_pictures
-    from pipeline.runs.store import RunStore
     from pipeline.settings.loading import load_params
 
     for name in ("videos", "frames", "scale"):

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 
+from pipeline.planning.plan import keys_of_table
+from pipeline.system.cli import parser
+from pipeline.system.files import write_atomically
+
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import parser
-
     options = parser(__doc__, "pipeline.plan").parse_args(argv)
     from pipeline.grid.rows import headline_spec, load_table
-    from pipeline.planning.plan import keys_of_table
     from pipeline.planning.prepare import prepare
     from pipeline.settings.loading import load_params
-    from pipeline.system.files import write_atomically
 
     params = load_params(options.params, options.set)
     prepare(params, params.tables)

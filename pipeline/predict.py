@@ -18,7 +18,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
+from effvis.data.atomic import replacing_file
+from effvis.data.masks import areas, boxes_xyxy
 from effvis.errors import UserError
+from effvis.video import open_video, pyav, writing_video
+from effvis.visualize import Overlay, draw
+from pipeline.system.cli import parser, progress_bar
+from pipeline.weights.arguments import add_model_arguments
 
 if TYPE_CHECKING:
     import argparse
@@ -34,17 +43,12 @@ CSV_COLUMNS = ("tracklet", "category", "score", "frame", "seconds", "probability
 
 def write_results(tracked: TrackedVideo, file: Path) -> None:
     """The tracklets as YouTube-VIS results, which ``pipeline.score`` and the benchmark's servers take."""
-    from effvis.data.atomic import replacing_file
-
     with replacing_file(file) as unfinished:
         unfinished.write_text(json.dumps(tracked.results()), encoding="utf-8")
 
 
 def write_table(tracked: TrackedVideo, fps: float, file: Path) -> None:
     """A line per tracklet and frame in which it is present; box (xyxy) and area, in pixels, are those of its mask."""
-    from effvis.data.atomic import replacing_file
-    from effvis.data.masks import areas, boxes_xyxy
-
     with replacing_file(file) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as text:
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(CSV_COLUMNS)
@@ -57,12 +61,6 @@ def write_table(tracked: TrackedVideo, fps: float, file: Path) -> None:
 
 def write_overlay(tracked: TrackedVideo, footage: Footage, file: Path, *, scale: int, told: Callable[..., None]) -> None:
     """The video with every tracklet in its own colour, and its class and score."""
-    import numpy as np
-    from PIL import Image
-
-    from effvis.video import writing_video
-    from effvis.visualize import Overlay, draw
-
     size = {"height": footage.height * scale, "width": footage.width * scale}
     with writing_video(file, **size, fps=footage.fps) as write:
         for number, frame in enumerate(_counted(footage, told)):
@@ -100,9 +98,6 @@ def _say(tracked: TrackedVideo, footage: Footage) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import parser, progress_bar
-    from pipeline.weights.models import add_model_arguments
-
     arguments = parser(__doc__, "pipeline.predict")
     arguments.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder with a video's frames")
     arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
@@ -121,7 +116,6 @@ def main(argv: list[str] | None = None) -> int:
     _check(args)
 
     from effvis.model_file import predictor
-    from effvis.video import open_video, pyav
     from pipeline.weights.models import find_model
 
     if not args.no_overlay:
@@ -139,8 +133,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write(tracked: TrackedVideo, footage: Footage, args: argparse.Namespace) -> Iterator[Path]:
-    from pipeline.system.cli import progress_bar
-
     def named(end: str) -> Path:
         name = footage.path.resolve()
         return args.out / f"{name.name if name.is_dir() else name.stem}_{end}"

@@ -8,12 +8,11 @@ from __future__ import annotations
 import shlex
 
 from effvis.errors import UserError
-from pipeline.grid import starts
+from pipeline import methods
+from pipeline.system.cli import parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import parser
-
     arguments = parser(__doc__, "pipeline.pretrain")
     arguments.add_argument("--row", metavar="TABLE:NAME", help="the start of a table's row, e.g. 'table1a:Spatial (S)' "
                            "(default: of the headline run)")
@@ -25,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from pipeline.engine.run import train_with_bars
     from pipeline.engine.ship import ship
+    from pipeline.grid import starts
     from pipeline.grid.rows import find_row, pretrain_spec
     from pipeline.runs.storage import keeping
     from pipeline.settings.loading import load_params
@@ -32,11 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     params = load_params(args.params, args.set)
     settings = find_row(params, args.row)
     if args.cl is not None:
-        if settings.method == "vistr":
-            raise UserError("--cl", args.cl, "VisTR hands no queries on", "Leave it out")
+        method = methods.get(settings.method)
+        if not method.learns_correspondence:
+            raise UserError("--cl", args.cl, f"{method.title} hands no queries on", "Leave it out")
         settings = settings.model_copy(update={"cl": args.cl == "on"})
     spec = pretrain_spec(params, settings)
-    if params.pretrain_source(spec.method) in ("auto", "shipped") and not args.from_scratch and args.ship is None:
+    if params.of_method(spec.method).pretrain.source in ("auto", "shipped") and not args.from_scratch and args.ship is None:
         found = starts.find(spec.model, spec.correspondence)
         if found is not None:
             print(f"{found}: shipped, nothing to train")

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effvis.errors import UserError
+from pipeline.runs import cells
+from pipeline.system.cli import parser
+from pipeline.system.files import write_atomically
 
 if TYPE_CHECKING:
     from pipeline.settings.params import Params
@@ -50,7 +53,6 @@ def report_page(params: Params, tables: list[dict[str, Any]], *, minimum_score: 
     """
     from pipeline.reporting.figures import all_figures
     from pipeline.reporting.page import Contents, page
-    from pipeline.runs import cells
 
     ledger = params.results_dir / "claims.json"
     figures = all_figures(params, minimum_score=minimum_score, as_sketch=as_sketch)
@@ -88,15 +90,12 @@ def _read(file: Path, command: str) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import parser
-
     arguments = parser(__doc__, "pipeline.report")
     arguments.add_argument("--score", type=float, default=0.3, help="figures leave out tracklets below (default: 0.3)")
     arguments.add_argument("--sketch", action="store_true", help="draw figures over the frames' edges, not over photographs")
     options = arguments.parse_args(argv)
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.settings.loading import load_params
-    from pipeline.system.files import write_atomically
 
     params = load_params(options.params, options.set)
     tables = [_read_table(params.results_dir / f"{name}.json") for name in params.tables]

@@ -12,9 +12,18 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from effvis.errors import UserError
+from effvis.evaluation.tracking_metrics import tracking_metrics
+from effvis.evaluation.video_ap import evaluate
+from pipeline.system.cli import progress_bar
 
 UNDEFINED = "–"
 
@@ -32,9 +41,6 @@ def main(argv: list[str] | None = None) -> int:
                         help="HOTA counts results of this score or more (default: 0, as TrackEval)")
     args = parser.parse_args(argv)
 
-    from effvis.evaluation.video_ap import evaluate
-    from pipeline.system.cli import progress_bar
-
     with progress_bar("scoring videos") as progress:
         evaluation = evaluate(args.ground_truth, args.results, progress=progress)
     tracking = _tracking(args) if args.hota else None
@@ -51,19 +57,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _tracking(args: argparse.Namespace) -> dict:
-    from dataclasses import asdict
-
-    from effvis.evaluation.tracking_metrics import tracking_metrics
-
     found = tracking_metrics(args.ground_truth, args.results, minimum_score=args.minimum_score)
     return {"minimum_score": args.minimum_score, **asdict(found)}
 
 
 def _print(metrics: Mapping[str, float], per_category: Mapping[str, Mapping[str, float]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     overall = Table(box=box.SIMPLE_HEAD)
     overall.add_column("metric")
     overall.add_column("%", justify="right")
@@ -76,11 +74,6 @@ def _print(metrics: Mapping[str, float], per_category: Mapping[str, Mapping[str,
 
 def _print_rows(first: str, rows: Mapping[str, Mapping[str, float]]) -> None:
     """A line for each row, with its numbers by name."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     names = list(next(iter(rows.values())))
     table = Table(first, box=box.SIMPLE_HEAD)
     for name in names:

@@ -11,8 +11,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+from effvis.data.atomic import replacing_file
 from effvis.errors import UserError
+from effvis.evaluation.submission import check_submission
+from pipeline.runs import cells
+from pipeline.runs.store import RunStore
+from pipeline.system.cli import add_row_arguments, parser
+from pipeline.tables import server_scores
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
@@ -30,10 +37,6 @@ def pack(params: Params, spec: EvalSpec, results: Path, out: Path, *, allow_miss
     Raises:
         UserError: the results or the data set are not in order, or the zip cannot be written.
     """
-    from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
-
-    from effvis.data.atomic import replacing_file
-    from effvis.evaluation.submission import check_submission
     from pipeline.indexing.read import load_index
 
     own = params.of_dataset(spec.train.dataset_name)
@@ -57,8 +60,6 @@ def stored_results(params: Params, spec: EvalSpec) -> Path:
     Raises:
         UserError: it is not there.
     """
-    from pipeline.runs.store import RunStore
-
     store = RunStore(params.runs_dir)
     folder = store.evaluation_folder(spec.train.key, spec.key)
     if store.evaluation(spec.train.key, spec.key) is None:
@@ -74,8 +75,6 @@ def take_back(params: Params, spec: EvalSpec, scores: Path) -> list[str]:
         UserError: the scores cannot be read, or there is no such evaluation.
     """
     from pipeline.grid.rows import load_table
-    from pipeline.runs import cells
-    from pipeline.tables import server_scores
     from pipeline.tables.shown_in import table_cells
     from pipeline.tables.summary import summary
     from pipeline.tables.write import write_table
@@ -93,8 +92,6 @@ def take_back(params: Params, spec: EvalSpec, scores: Path) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import add_row_arguments, parser
-
     arguments = parser(__doc__, "pipeline.submit")
     add_row_arguments(arguments)
     task = arguments.add_mutually_exclusive_group(required=True)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 
+from pipeline.runs.store import RunStore
+from pipeline.system.cli import add_row_arguments, parser
+from pipeline.system.files import write_atomically
+
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.system.cli import add_row_arguments, parser
-
     arguments = parser(__doc__, "pipeline.train")
     add_row_arguments(arguments)
     args = arguments.parse_args(argv)
@@ -19,9 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.engine.training import final_loss
     from pipeline.grid.rows import find_evaluation
     from pipeline.runs.storage import keeping
-    from pipeline.runs.store import RunStore
     from pipeline.settings.loading import load_params
-    from pipeline.system.files import write_atomically
 
     params = load_params(args.params, args.set)
     spec = find_evaluation(params, args.row, args.seed).train

@@ -13,8 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from effvis.errors import UserError
+from pipeline.planning.estimate import durations
+from pipeline.planning.plan import plan_rows
+from pipeline.scheduling.board import Board
+from pipeline.search.search import ENDED, Trial, best_row, folder_of, log_of, new_search, open_search, trials_csv, work_folder
 from pipeline.system.cli import parser
+from pipeline.system.files import write_atomically
 
 if TYPE_CHECKING:
     from pipeline.grid.table_file import Row
@@ -26,7 +33,6 @@ if TYPE_CHECKING:
 def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> list[Row]:
     """The trials that there are, and those that will be proposed as far as that is known, as rows of a table."""
     from pipeline.grid.table_file import Row
-    from pipeline.search.search import Trial
     from pipeline.search.space import draw
 
     parameters = [trial.parameters for trial in search.trials]
@@ -41,9 +47,7 @@ def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials
 
 def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> None:
     """What --dry-run prints."""
-    from pipeline.planning.estimate import durations
     from pipeline.planning.grids import estimate_text
-    from pipeline.planning.plan import plan_rows
 
     states = {trial.number: trial.state for trial in search.trials}
     stopping = f"stopped at {space.rungs} rungs, one of {space.reduction} goes on" if space.stops else "none is stopped early"
@@ -64,8 +68,6 @@ def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, tria
 def write_results(params: Params, search: Search, base: Base) -> list[Path]:
     """Writes what is made of a search; returns the files."""
     from pipeline.reporting.search_page import page
-    from pipeline.search.search import best_row, folder_of, trials_csv
-    from pipeline.system.files import write_atomically
 
     folder = folder_of(params, search.name)
     contents = {"trials.csv": trials_csv(search), "index.html": page(search, base)}
@@ -83,10 +85,6 @@ def alone(params: Params, name: str) -> Iterator[None]:
     Raises:
         UserError: another one does.
     """
-    from filelock import FileLock, Timeout
-
-    from pipeline.search.search import work_folder
-
     folder = work_folder(params, name)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
@@ -105,13 +103,10 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
 
     Nothing missing: no Ray, no wait.
     """
-    from pipeline.search.search import ENDED
-
     if len(search.trials) >= trials and all(trial.state in ENDED for trial in search.trials):
         return write_results(params, search, base)
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.runs.storage import keeping
-    from pipeline.scheduling.board import Board
     from pipeline.search.trials import Plan, run_trials
 
     with keeping(params), Tracker(params):
@@ -122,8 +117,6 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
 
 def tell_end(params: Params, search: Search, files: list[Path], wanted: int) -> int:
     """Prints the best row and says on stderr what failed; returns the exit code."""
-    from pipeline.search.search import folder_of, log_of
-
     for trial in search.trials:
         if trial.state in ("failed", "diverged"):
             log = log_of(params, search.name, trial)
@@ -158,7 +151,6 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError("command line", f"--{option}", "must be 1 or more", "Give another number")
 
     from pipeline.planning.prepare import prepare
-    from pipeline.search.search import new_search, open_search
     from pipeline.search.space import check_space, find_base, load_space
     from pipeline.settings.loading import load_params
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from effvis.data.targets import ClipTargets
 
-# VisTR crops every second sample.
+# As the code that the paper builds on does: every second sample is cropped.
 CROP_PROBABILITY = 0.5
 
 

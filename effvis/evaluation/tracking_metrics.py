@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from effvis.errors import UserError
 from effvis.evaluation.average_precision import IOU_THRESHOLDS, MAX_DETECTIONS, best_first
@@ -121,8 +122,6 @@ def _present(tracks: Sequence[Sequence[Mapping | None]], frame: int) -> np.ndarr
 
 def _overlaps(true: list[Mapping], found: list[Mapping]) -> np.ndarray:
     """IoU of every mask with every other [G, D]; 0 where the sizes differ, which pycocotools marks with -1."""
-    from pycocotools import mask as coco_mask
-
     if not true or not found:
         return np.zeros((len(true), len(found)))
     return np.maximum(coco_mask.iou(true, found, [False] * len(found)), 0)
@@ -130,8 +129,6 @@ def _overlaps(true: list[Mapping], found: list[Mapping]) -> np.ndarray:
 
 def _compressed(segmentations: Sequence[Mapping | None]) -> list[Mapping | None]:
     """As pycocotools takes them: the ground truth may have run lengths as a list or an array."""
-    from pycocotools import mask as coco_mask
-
     return [coco_mask.frPyObjects({"size": mask["size"], "counts": list(map(int, mask["counts"]))}, *mask["size"])
             if mask and not isinstance(mask["counts"], (str, bytes)) else mask or None for mask in segmentations]
 

@@ -6,19 +6,17 @@ What it computes is the same but for rounding (tests/fast/test_optimise.py); wha
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from effvis.fast.pooling_first import ForInference, PoolingFirst, pooling_first_pays
+from effvis import methods
 from effvis.fast.scratch import MomentaryLinear
 from effvis.fast.winograd import put_winograd
 from effvis.model.dynamic_conv import DynamicConv
-from effvis.model.efficientvis import EfficientVIS
 from effvis.model.resnet import FrozenBatchNorm2d
-from effvis.vistr.model import VisTR
 
 Precision = Literal["fp32", "bf16"]
 # Frames that go through the backbone together. A processor's caches hold what comes of three of 300x540; a GPU would wait.
@@ -26,31 +24,26 @@ PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
 
 
 def optimised(
-    model: EfficientVIS | VisTR, input_size: tuple[int, int], *, precision: Precision = "fp32", pool_first: bool | None = None
-) -> EfficientVIS | VisTR:
+    model: nn.Module, input_size: tuple[int, int], *, precision: Precision = "fp32", pool_first: bool | None = None
+) -> nn.Module:
     """A network for inference that computes what ``model`` does, and shares its parameters where they stay as they are.
 
     The model is left as it is. Once it is dropped, what inference does not need of it takes no memory.
 
     Args:
-        model: on the device where it is to run.
+        model: of any method, on the device where it is to run.
         input_size: (height, width) of the frames to come. Others are computed as well, if not as fast.
         precision: bf16 lets autocast compute in half precision what it holds safe. Results are then near, not the same.
-        pool_first: EfficientVIS pools before the last convolution (pooling_first.py); None: on processors, where it pays.
+        pool_first: whether a method that can pools before the last convolution (pooling_first.py); None: where it pays.
     """
-    on_processor = model.query_NTC.device.type == "cpu"
+    on_processor = next(model.parameters()).device.type == "cpu"
     pixels_at_once = PIXELS_AT_ONCE["cpu" if on_processor else "cuda"]
     fast = _sharing_copy(model).eval().requires_grad_(False)
     _fold_normalisation(fast)
     _put_channels_last(fast)
-    if isinstance(fast, EfficientVIS):
-        # Only the last interaction's masks are looked at.
-        fast.mask_heads = nn.ModuleList([*(nn.Identity() for _ in fast.mask_heads[1:]), fast.mask_heads[-1]])
-        if pool_first is None:
-            pool_first = on_processor and pooling_first_pays(fast, input_size)
-        fast = (PoolingFirst if pool_first else ForInference)(fast, pixels_at_once)
-    else:
-        fast.body = _FramesInParts(fast.body, pixels_at_once)
+    make_fast = methods.of_network(model).make_fast
+    if make_fast is not None:
+        fast = make_fast(fast, input_size, pixels_at_once, pool_first)
     if on_processor and precision == "fp32":
         put_winograd(fast)
         _put_filters_in_scratch(fast)
@@ -76,7 +69,7 @@ def _half(method: Callable[..., Any], device: str) -> Callable[..., Any]:
     return half
 
 
-def _sharing_copy(model: EfficientVIS | VisTR) -> EfficientVIS | VisTR:
+def _sharing_copy(model: nn.Module) -> nn.Module:
     """Modules of its own, with the same parameters and buffers."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
@@ -105,17 +98,3 @@ def _put_channels_last(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.weight = nn.Parameter(module.weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
-
-
-class _FramesInParts(nn.Module):
-    """A body that a few frames go through at a time, in channels_last: what it holds inside stays in bounds."""
-
-    def __init__(self, body: nn.Module, pixels_at_once: int):
-        super().__init__()
-        self.body, self.pixels_at_once = body, pixels_at_once
-
-    def forward(self, frames_FCHW: Tensor) -> Sequence[Tensor]:
-        height, width = frames_FCHW.shape[-2:]
-        parts = [self.body(part.contiguous(memory_format=torch.channels_last))
-                 for part in frames_FCHW.split(max(1, self.pixels_at_once // (height * width)))]
-        return [torch.cat(levels) for levels in zip(*parts, strict=True)]

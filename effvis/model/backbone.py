@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effvis.config import Backbone
 from effvis.model.fpn import ResNetFPN
 from effvis.model.resnet import ResNet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Blocks per stage; the deeper one is to the other what ResNet-101 is to ResNet-50.
-TINY_BLOCKS = {"tiny": 1, "tiny-deep": 2}
 
 
 class ResidualBlock(nn.Module):
@@ -89,14 +90,39 @@ class TinyBackbone(TinyBody):
         return [self.output(fused)]
 
 
-def build_backbone(name: str, hidden_dim: int) -> nn.Module:
-    """The backbone of a name in ``ModelConfig.backbone``; its levels have ``hidden_dim`` channels."""
-    return TinyBackbone(hidden_dim, TINY_BLOCKS[name]) if name in TINY_BLOCKS else ResNetFPN(name, hidden_dim)
+class _Builders(NamedTuple):
+    """How a backbone is built: the body by itself, and with a pyramid whose levels have as many channels as are given."""
+
+    body: Callable[[], nn.Module]
+    pyramid: Callable[[int], nn.Module]
 
 
-def build_body(name: str) -> nn.Module:
+def _tiny(blocks: int) -> _Builders:
+    return _Builders(partial(TinyBody, blocks), partial(TinyBackbone, blocks=blocks))
+
+
+def _resnet(name: str) -> _Builders:
+    return _Builders(partial(ResNet, name), partial(ResNetFPN, name))
+
+
+# One for each name of ``effvis.config.Backbone``. The deeper tiny one is to the other what ResNet-101 is to ResNet-50.
+BUILDERS: dict[Backbone, _Builders] = {
+    "tiny": _tiny(blocks=1),
+    "tiny-deep": _tiny(blocks=2),
+    "resnet18": _resnet("resnet18"),
+    "resnet50": _resnet("resnet50"),
+    "resnet101": _resnet("resnet101"),
+}
+
+
+def build_backbone(name: Backbone, hidden_dim: int) -> nn.Module:
+    """The backbone of a name; its levels have ``hidden_dim`` channels."""
+    return BUILDERS[name].pyramid(hidden_dim)
+
+
+def build_body(name: Backbone) -> nn.Module:
     """The same without its pyramid: frames to four levels of ``channels`` at ``strides``, finest first."""
-    return TinyBody(TINY_BLOCKS[name]) if name in TINY_BLOCKS else ResNet(name)
+    return BUILDERS[name].body()
 
 
 def _stage(inner: int, outer: int, blocks: int) -> nn.Module:

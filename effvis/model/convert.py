@@ -87,19 +87,20 @@ SOURCES = (
 )
 
 
-def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: object) -> Conversion:
+def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: object, hint: str = "") -> Conversion:
     """Puts published weights into the places of a network's own.
 
     Args:
         published: a state dict in the names of one of the sources.
         model: whose names, shapes and, where nothing was published, values count. It is not changed.
         where: the file, for error messages.
+        hint: what to say besides where the names are unknown.
 
     Raises:
         UserError: the names are of no known source, or the network differs in more than classes and the numbers of
             queries and iterations.
     """
-    source, published = recognise(published, SOURCES, where=where, hint="; DETR and VisTR need --method vistr")
+    source, published = recognise(published, SOURCES, where=where, hint=hint)
     own = model.state_dict()
     published = _fold_batch_norms(published)
 

@@ -14,7 +14,7 @@ from effvis.config import OptimisationConfig
 from effvis.data.clips import ClipPairs
 from effvis.training.parts import BatchGradients, LossesOf
 
-# What the parameters of a backbone are named with: EfficientVIS's has a pyramid around its body, VisTR's has none.
+# What the parameters of a backbone are named with, where it has a pyramid around its body and where it has none.
 BACKBONE_PREFIXES = ("backbone.", "body.")
 
 

@@ -4,20 +4,22 @@ the code of the other.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from effvis.config import Config, OptimisationConfig
+from effvis.config import Backbone, Config, OptimisationConfig
 
 
 class VisTRConfig(Config):
     """The network of the VisTR paper; the defaults are its settings."""
 
+    method: ClassVar[str] = "vistr"
+
     num_classes: int = Field(ge=1)
     clip_length: int = Field(ge=1, description="T, frames per clip; 36 in the VisTR paper")
     queries: int = Field(10, ge=1, description="N, queries per frame; the n-th queries of all frames are one tracklet")
-    backbone: Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"] = "resnet50"
+    backbone: Backbone = "resnet50"
     hidden_dim: int = Field(384, ge=96, multiple_of=96, description="C; thirds hold the positions, 1/32 the last mask layers")
     encoder_layers: int = Field(6, ge=1)
     decoder_layers: int = Field(6, ge=1)

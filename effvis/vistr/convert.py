@@ -72,7 +72,7 @@ SOURCES = (
 )
 
 
-def convert_vistr(published: Mapping[str, Tensor], model: VisTR, *, where: object) -> Conversion:
+def convert_vistr(published: Mapping[str, Tensor], model: VisTR, *, where: object, hint: str = "") -> Conversion:
     """Puts published weights into the places of a VisTR's own.
 
     Of a DETR of another hidden width only the backbone is taken: the rest has no size in common.
@@ -81,13 +81,13 @@ def convert_vistr(published: Mapping[str, Tensor], model: VisTR, *, where: objec
         published: a state dict in the names of one of the sources.
         model: whose names, shapes and, where nothing was published, values count. It is not changed.
         where: the file, for error messages.
+        hint: what to say besides where the names are unknown.
 
     Raises:
         UserError: the names are of no known source, or the network differs in more than the hidden width, classes, and the
             numbers of queries, frames and layers.
     """
-    source, published = recognise(
-        published, SOURCES, where=where, hint="; Sparse R-CNN and QueryInst need --method efficientvis")
+    source, published = recognise(published, SOURCES, where=where, hint=hint)
     own, width = model.state_dict(), model.config.hidden_dim
     check_body(published, source.place, own, prefix="body.", setting="vistr.model.backbone", where=where)
     published_width = _width(published, default=width)

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effvis.data.dataset import Category
+from effvis.data.parsing import annotation_file
 from effvis.errors import UserError
 
 if TYPE_CHECKING:
-    from effvis.data.dataset import Category
     from pipeline.settings.params import Params
 
 
@@ -67,9 +68,6 @@ def read_categories(params: Params, given: str) -> tuple[Category, ...]:
     Raises:
         UserError: there are none, or something is wrong with them.
     """
-    from effvis.data.dataset import Category
-    from effvis.data.parsing import annotation_file
-
     folder = params.model_copy(update={"dataset": given}).dataset_folder / "train"
     file = Path(given) if given.endswith(".json") else annotation_file(folder)
     if file is None:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from effvis.errors import UserError
 
 SCHEMES = ("http", "https", "file")
@@ -56,8 +58,6 @@ def fetch(
         UserError: the file cannot be had, there is no room for it, it is not the file that ``sha256`` and ``size`` speak of,
             or another one is at ``target``.
     """
-    from filelock import FileLock
-
     if urlsplit(url).scheme not in SCHEMES:
         raise UserError(url, "(address)", "is no http, https or file address", "Correct it")
     try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from effvis.data.holdout import choose, divide, keep_videos, videos_by_category
+from effvis.data.parsing import annotation_file
 from effvis.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +52,6 @@ def apply(params: Params, splits: dict[str, DatasetIndex]) -> dict[str, DatasetI
     """
     if params.holdout is None:
         return splits
-    from effvis.data.holdout import choose, divide
 
     train = splits["train"]
     file = params.holdout_file
@@ -71,7 +72,6 @@ def write(params: Params, splits: dict[str, DatasetIndex], folder: Path) -> None
     """Writes which videos are held out into ``folder``, in the form that ``holdout.file`` takes; nothing without a holdout."""
     if params.holdout is None:
         return
-    from effvis.data.holdout import videos_by_category
 
     counts = {split: videos_by_category(index) for split, index in splits.items()}
     content = {
@@ -89,9 +89,6 @@ def ground_truth(params: Params, index: DatasetIndex) -> dict[str, Any]:
     Args:
         index: of the validation videos.
     """
-    from effvis.data.holdout import keep_videos
-    from effvis.data.parsing import annotation_file
-
     file = annotation_file(params.dataset_folder / annotated_split(params))
     annotations = json.loads(file.read_text(encoding="utf-8"))
     annotations.setdefault("annotations", [])  # where only a competition's server has them, every number is undefined

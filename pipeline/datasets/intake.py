@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from effvis.data.atomic import replacing_folder
+from effvis.data.parsing import annotation_file
 from effvis.errors import UserError
 from pipeline.datasets import archives, layouts
 from pipeline.datasets.fetch import SCHEMES, fetch, verify
+from pipeline.datasets.holdout import splits_needed
+from pipeline.datasets.layouts import SPLITS
 from pipeline.settings.sources import SOURCES
 
 if TYPE_CHECKING:
@@ -36,10 +40,6 @@ def take(params: Params, given: Sequence[ArchiveSettings], progress: Progress | 
     Raises:
         UserError: nothing is given and a split is needed (then it says where one gets it), or what is given is wrong.
     """
-    from effvis.data.parsing import annotation_file
-    from pipeline.datasets.holdout import splits_needed
-    from pipeline.datasets.layouts import SPLITS
-
     folder = params.dataset_folder
     lacking = [split for split in SPLITS if annotation_file(folder / split) is None]
     own = params.sources.get(params.published_name)
@@ -141,8 +141,6 @@ def _alone(file: Path, folder: Path) -> layouts.Root:
 
 
 def _bring(found: layouts.Split, roots: Sequence[layouts.Root], folder: Path, split: str, progress: Progress | None) -> None:
-    from effvis.data.atomic import replacing_folder
-
     if folder.exists() and any(folder.iterdir()):
         raise UserError(folder, "dataset", "there is something else in this folder, which would be replaced",
                         "Move it away, or set data_dir to another folder")

@@ -2,7 +2,7 @@
 
 The one: ``train/`` and ``val/``, each with ``instances.json`` and ``JPEGImages/<video>/<frame>``. Known are annotations in the
 split's folder (instances.json: YouTube-VIS 2021), beside it (train.json: 2019; annotations_train.json: OVIS) and in a folder
-of their own (instances_train_sub.json: as VisTR has them), and frames in <split>/JPEGImages or, as OVIS has them, in <split>.
+of their own (instances_train_sub.json), and frames in <split>/JPEGImages or, as OVIS has them, in <split>.
 """
 
 from __future__ import annotations

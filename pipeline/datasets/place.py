@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effvis.data.parsing import annotation_file
+from effvis.data.synthetic import shapes
 from effvis.errors import UserError
+from pipeline.datasets import holdout, intake
+from pipeline.datasets.holdout import splits_needed
 from pipeline.datasets.layouts import Progress
 
 if TYPE_CHECKING:
@@ -32,8 +36,6 @@ def take(params: Params, progress: Progress | None = None, given: Sequence[Archi
         UserError: the folder is not there or lacks a split, something else is in the way, or what is given is no data set.
     """
     if params.published_name is not None:
-        from pipeline.datasets import intake
-
         taken = intake.take(params, given, progress)
         _check_folder(params)
         return taken
@@ -53,8 +55,6 @@ def in_place(params: Params) -> bool:
         UserError: a folder of the user's is not there or lacks a split.
     """
     if is_generated(params):
-        from effvis.data.synthetic import shapes
-
         return shapes.is_written(params.drawn, params.dataset_folder)
     if params.published_name is not None and not params.dataset_folder.is_dir():
         return False
@@ -64,11 +64,7 @@ def in_place(params: Params) -> bool:
 
 def describe(params: Params) -> dict:
     """What the parameters say that the data set is, as JSON values: the recipe of a generated one, or a folder."""
-    from pipeline.datasets import holdout
-
     if is_generated(params):
-        from effvis.data.synthetic import shapes
-
         found = {"dataset": params.dataset_name, "kind": "generated", **shapes.describe(params.drawn)}
     else:
         folder = params.published_name or params.dataset
@@ -77,8 +73,6 @@ def describe(params: Params) -> dict:
 
 
 def _draw(params: Params, progress: Progress | None) -> bool:
-    from effvis.data.synthetic import shapes
-
     folder = params.dataset_folder
     if shapes.is_written(params.drawn, folder):
         return False
@@ -90,9 +84,6 @@ def _draw(params: Params, progress: Progress | None) -> bool:
 
 
 def _check_folder(params: Params) -> None:
-    from effvis.data.parsing import annotation_file
-    from pipeline.datasets.holdout import splits_needed
-
     folder = params.dataset_folder
     if ".." in Path(params.dataset).parts:
         raise UserError(params.root / "params.yaml", "dataset", f"{params.dataset} has .. in it",

@@ -6,41 +6,35 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from effvis.evaluation.video_ap import evaluate, keep_frames
+from effvis.methods import build_model
+from pipeline import methods
+from pipeline.engine.training import set_up_torch
+from pipeline.runs.store import RunStore
+from pipeline.scheduling.machine import device
+
 if TYPE_CHECKING:
+    from torch import nn
+
     from effvis.config import InferenceConfig
     from effvis.data.dataset import DatasetIndex
     from effvis.evaluation.video_ap import Evaluation
     from effvis.inference.predictor import Predictions
-    from effvis.model.efficientvis import EfficientVIS
-    from effvis.vistr.model import VisTR
     from pipeline.identity.specs import EvalSpec
-    from pipeline.methods.base import Method
     from pipeline.scheduling.progress import Report
     from pipeline.settings.params import Params
 
 
 def predict(
-    model: EfficientVIS | VisTR, method: Method, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
-    progress: Callable[[int, int], None],
+    model: nn.Module, method: str, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
+    progress: Callable[[int, int], None] | None,
 ) -> dict[float | None, Predictions]:
     """Predictions by score threshold; end-to-end inference has none to choose and its key is None."""
-    from effvis.inference.predictor import predict_split, predict_sweep
-
-    if method == "vistr":
-        from effvis.vistr.clip import predict_clip
-
-        return dict(predict_sweep(model, index, config, predict=predict_clip, input_size=input_size, progress=progress))
-    if config.linking == "hand-craft":
-        from effvis.inference.clip import predict_alone
-
-        return dict(predict_sweep(model, index, config, predict=predict_alone, input_size=input_size, progress=progress))
-    return {None: predict_split(model, index, config, input_size=input_size, progress=progress)}
+    return methods.get(method).predict(model, index, config, input_size, progress)
 
 
 def score(ground_truth: Mapping[str, Any], predictions: Predictions) -> Evaluation:
     """Scores predictions on the frames that they were made for."""
-    from effvis.evaluation.video_ap import evaluate, keep_frames
-
     return evaluate(keep_frames(ground_truth, predictions.kept), predictions.results, allow_empty=True)
 
 
@@ -52,11 +46,6 @@ def predict_here(
     Raises:
         UserError: the run is not trained.
     """
-    from effvis.methods import build_model
-    from pipeline.engine.training import set_up_torch
-    from pipeline.runs.store import RunStore
-    from pipeline.scheduling.machine import device
-
     weights = RunStore(params.runs_dir).load_snapshot(spec.train.key, spec.halvings)
     set_up_torch(params)
     model = build_model(spec.train.model)

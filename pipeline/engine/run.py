@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effvis.errors import UserError
-from pipeline.engine.prediction import predict_here, score
-from pipeline.engine.training import work
+from pipeline.datasets.holdout import ground_truth
+from pipeline.engine.workers import predict_on_workers, train_on_workers
+from pipeline.grid.rows import evaluation_digest
+from pipeline.identity.specs import steps_after
+from pipeline.indexing.read import load_index
+from pipeline.runs.storage import fetch
+from pipeline.runs.store import RunStore
+from pipeline.system.cli import progress_bar
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec, TrainSpec
@@ -33,9 +39,6 @@ def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report
         KeyboardInterrupt: ``report`` said to stop; a checkpoint of the last step is kept.
         UserError: the dataset is not the one that the spec was made for.
     """
-    from pipeline.runs.storage import fetch
-    from pipeline.runs.store import RunStore
-
     store = RunStore(params.runs_dir)
     if not store.is_done(spec.key):
         fetch(params, spec.key)
@@ -44,19 +47,16 @@ def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report
     with store.lock(spec.key):
         if not store.is_done(spec.key) and not (until and store.has_snapshot(spec.key, until)):
             if params.resources.workers_per_run == 1:
+                from pipeline.engine.training import work
+
                 work(params, spec, report, until)
             else:
-                from pipeline.engine.workers import train_on_workers
-
                 train_on_workers(params, spec, report)
     return store.folder(spec.key)
 
 
 def train_with_bars(params: Params, spec: TrainSpec) -> Path:
     """``train_run`` with a progress bar for each training, what it starts from first."""
-    from pipeline.runs.store import RunStore
-    from pipeline.system.cli import progress_bar
-
     if spec.parent is not None and not RunStore(params.runs_dir).is_done(spec.key):
         train_with_bars(params, spec.parent)
     with progress_bar(f"{spec.kind} {spec.key}") as update:
@@ -78,9 +78,6 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None
     Raises:
         UserError: the run is not trained so far, or the dataset is not the one that the spec was made for.
     """
-    from pipeline.runs.storage import fetch
-    from pipeline.runs.store import RunStore
-
     store = RunStore(params.runs_dir)
     run, own = spec.train.key, spec.key
     found = store.evaluation(run, own)
@@ -92,11 +89,8 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None
 
 
 def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None) -> dict[str, Any]:
-    from pipeline.datasets.holdout import ground_truth
+    from pipeline.engine.prediction import predict_here, score
     from pipeline.engine.training import steps_of_whole
-    from pipeline.grid.rows import evaluation_digest
-    from pipeline.identity.specs import steps_after
-    from pipeline.indexing.read import load_index
 
     params = params.of_dataset(spec.train.dataset_name)
     index = load_index(params, "val")
@@ -105,8 +99,6 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None)
     if params.resources.workers_per_run == 1:
         candidates, seconds = predict_here(params, spec, index, report)
     else:
-        from pipeline.engine.workers import predict_on_workers
-
         candidates, seconds = predict_on_workers(params, spec, index, report)
     truth = ground_truth(params, index)
     scored = {threshold: score(truth, predictions) for threshold, predictions in candidates.items()}

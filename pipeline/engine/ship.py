@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.engine.run import evaluate_run
+from pipeline.engine.training import final_loss
 from pipeline.grid import starts
+from pipeline.grid.rows import pretrained_evaluation
+from pipeline.runs.store import RunStore
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import TrainSpec
@@ -23,11 +27,6 @@ def ship(
     Raises:
         UserError: the run is not finished or its weights are too large to ship.
     """
-    from pipeline.engine.run import evaluate_run
-    from pipeline.engine.training import final_loss
-    from pipeline.grid.rows import pretrained_evaluation
-    from pipeline.runs.store import RunStore
-
     store = RunStore(params.runs_dir)
     metrics = evaluate_run(params, pretrained_evaluation(params, spec))["metrics"]
     facts = {

@@ -5,20 +5,34 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+from torch import nn
+
+from effvis.data.clips import ClipPairs
+from effvis.data.prefetch import Prefetched
 from effvis.errors import UserError
+from effvis.methods import build_model
+from effvis.training.loop import total_steps, train
+from effvis.training.parts import of_first_worker, workers
+from pipeline import methods
+from pipeline.grid import starts
+from pipeline.identity.specs import steps_after
+from pipeline.indexing.read import load_clips, load_index
+from pipeline.runs.environment import environment
+from pipeline.runs.log import RunLog
+from pipeline.runs.store import RunStore
+from pipeline.scheduling.machine import device, peak_memory_mib, reset_peak_memory
+from pipeline.system.cli import deferred_stop
 
 if TYPE_CHECKING:
-    from effvis.data.clips import ClipPairs
     from effvis.data.dataset import DatasetIndex
     from effvis.data.index import ClipIndex
     from effvis.data.targets import ClipPairBatch
-    from effvis.model.efficientvis import EfficientVIS
-    from effvis.vistr.model import VisTR
     from pipeline.identity.specs import TrainSpec
-    from pipeline.runs.store import RunStore
     from pipeline.scheduling.progress import Report
     from pipeline.settings.params import Params
 
@@ -39,7 +53,7 @@ class Start(NamedTuple):
         left_out: names of the weights that stay as initialised, and of initial ones that found no place.
     """
 
-    model: EfficientVIS | VisTR
+    model: nn.Module
     losses_of: Callable[[ClipPairBatch], dict[str, Any]]
     pairs: ClipPairs
     left_out: list[str]
@@ -53,46 +67,23 @@ def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mappi
     Raises:
         UserError: the initial weights are not of this network.
     """
-    from functools import partial
-
-    import torch
-
-    from effvis.data.clips import ClipPairs
-    from effvis.methods import build_model
-
+    method = methods.get(spec.method)
     torch.manual_seed(spec.seed)
     model = build_model(spec.model)
     try:
         left_out = model.load_initial(initial) if initial is not None else []
     except ValueError as error:
-        raise UserError("params.yaml", "pretrain.source", f"{spec.init} is of another network: {error}",
+        raise UserError("params.yaml", f"{method.prefix}pretrain.source", f"{spec.init} is of another network: {error}",
                         "Give weights of this one, or set scratch") from None
-    if spec.method == "vistr":
-        from effvis.vistr.losses import pair_losses
-
-        losses_of = partial(pair_losses, model, weights=spec.train.loss)
-    else:
-        from effvis.training.correspondence import pair_losses
-
-        losses_of = partial(pair_losses, model, weights=spec.train.loss, correspondence=spec.train.correspondence)
+    clips_per_video = method.clips_per_video(spec.train, spec.model.clip_length, index.longest_video)
     pairs = ClipPairs(index, clips, input_size=spec.input_size, batch_size=spec.train.batch_size, seed=spec.seed,
                       flip=spec.train.horizontal_flip, augmentation=spec.train.augmentation, scales=spec.train.scales,
-                      crop_share=spec.train.crop_share, clips_per_video=clips_per_video(spec, index.longest_video))
-    return Start(model, losses_of, pairs, left_out)
-
-
-def clips_per_video(spec: TrainSpec, longest_video: int) -> int:
-    """A pair for correspondence learning, and for its absence where that is compared; elsewhere the second clip of a pair
-    would be the first one again (a clip holds every video), or, for VisTR, cost what its longer training needs."""
-    if spec.method == "vistr":
-        return 1
-    return 2 if spec.train.correspondence or longest_video > spec.model.clip_length else 1
+                      crop_share=spec.train.crop_share, clips_per_video=clips_per_video)
+    return Start(model, method.losses(model, spec.train), pairs, left_out)
 
 
 def set_up_torch(params: Params) -> None:
     """Deterministic algorithms only, and as many threads as the parameters give a run."""
-    import torch
-
     torch.set_num_threads(params.resources.threads)
     torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(True)  # tiny gradients would slow the processor down
@@ -109,16 +100,6 @@ def work(params: Params, spec: TrainSpec, report: Report | None, until: int = 0)
     Raises:
         UserError: as ``train_run``.
     """
-    from contextlib import nullcontext
-
-    from effvis.data.prefetch import Prefetched
-    from effvis.training.parts import workers
-    from pipeline.indexing.read import load_clips, load_index
-    from pipeline.runs.environment import environment
-    from pipeline.runs.log import RunLog
-    from pipeline.runs.store import RunStore
-    from pipeline.scheduling.machine import device, peak_memory_mib, reset_peak_memory
-
     began = time.time()
     reset_peak_memory()
     params = params.of_dataset(spec.dataset_name)
@@ -159,11 +140,6 @@ def _steps(
 ) -> tuple[int, dict[str, float]]:
     """Trains to the end, or as far as is wanted, with history and checkpoints; returns the steps and the times of all
     attempts together."""
-    from effvis.training.loop import train
-    from effvis.training.parts import of_first_worker
-    from pipeline.identity.specs import steps_after
-    from pipeline.system.cli import deferred_stop
-
     snapshot = log.resume() or {"training": None, "times": {"seconds": 0.0, "cpu_seconds": 0.0}}
     clock = _Clock(snapshot["times"])
     saved, step = time.monotonic(), of_first_worker(snapshot["training"]["step"] if snapshot["training"] else 0)
@@ -192,9 +168,6 @@ def _steps(
 
 def _follow(params: Params, spec: TrainSpec, begun: Start, log: Any) -> None:
     """Trains to the end beside the first worker, from the snapshot that it found."""
-    from effvis.training.loop import train
-    from effvis.training.parts import of_first_worker
-
     step = of_first_worker(0)
     resume = log.snapshot(step)["training"] if step else None
     for _ in train(begun.model, begun.losses_of, begun.pairs, spec.train, resume=resume,
@@ -232,21 +205,17 @@ class _Pace:
 
 
 def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> dict[str, Any] | None:
-    from pipeline.grid import starts
-
     if spec.parent is not None:
         return store.load_weights(spec.parent.key)
     if spec.init is None:
         return None
     if spec.init.startswith("file:"):
-        return starts.load_file_start(params.root / params.pretrain.source, spec.init)
+        return starts.load_file_start(params.root / params.of_method(spec.method).pretrain.source, spec.init)
     return starts.load(spec.init)
 
 
 def steps_of_whole(folder: Path, spec: TrainSpec) -> int:
     """The steps of a training from its start to its end, which it may not have reached yet."""
-    from effvis.training.loop import total_steps
-
     with (folder / "history.jsonl").open() as history:
         first = json.loads(history.readline())
     return total_steps(spec.train, round(first["step"] / first["epoch"]))

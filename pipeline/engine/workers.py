@@ -5,18 +5,20 @@ The process that asks for it takes no processor for itself. Workers write to the
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import json
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from effvis.data.holdout import select
 from effvis.errors import UserError
+from pipeline.runs.store import RunStore
 from pipeline.scheduling import cluster
 from pipeline.scheduling.progress import Stop, read_progress, write_progress
 from pipeline.scheduling.ray_session import WORKER_DEATHS_ALLOWED, ray_running
@@ -44,34 +46,50 @@ def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> 
     Raises:
         KeyboardInterrupt, UserError: as ``pipeline.engine.run.train_run``.
     """
-    for name, value in _TRAIN_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     resources = params.resources
     storage = params.runs_dir / ".ray"
     mistake = storage / f"{spec.key}.mistake.json"
     storage.mkdir(parents=True, exist_ok=True)
     mistake.unlink(missing_ok=True)
-    with (ray_running(resources.workers_per_run * resources.threads, params.runs_dir, client=False),
+    with (ray_running(resources.workers_per_run * resources.threads, params.runs_dir, client=False) as ray,
           _progress_files(params, spec.key, 1) as files):
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-
         stop = Stop(files[0].parent)
-        trainer = TorchTrainer(
-            _train_function(params, spec, files[0], mistake, stop),
-            scaling_config=ScalingConfig(
-                num_workers=resources.workers_per_run, use_gpu=resources.gpus_per_worker > 0,
-                resources_per_worker=_of_a_worker(resources)),
-            torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
-            run_config=RunConfig(name=spec.key, storage_path=str(storage),
-                                 failure_config=FailureConfig(max_failures=WORKER_DEATHS_ALLOWED)))
-        with stop.when_interrupted(lambda: files):
-            _relayed(trainer.fit, files[0], report)
+        fit = ray.remote(_fit).options(num_cpus=0, max_retries=WORKER_DEATHS_ALLOWED)
+        fitted = fit.remote(params, spec, files[0], mistake, stop)
+        try:
+            with stop.when_interrupted(lambda: files):
+                _relay(ray, fitted, files[0], report)
+            _value(ray, fitted)
+        finally:
+            ray.cancel(fitted, force=True)  # with its workers, where it has not ended and Ray goes on
     if mistake.exists():
         where, key, problem, remedy = json.loads(mistake.read_text())
         mistake.unlink()
         raise UserError(where, key, problem, remedy)
     shutil.rmtree(storage / spec.key, ignore_errors=True)
+
+
+def _fit(params: Params, spec: TrainSpec, progress_file: Path, mistake: Path, stop: Stop) -> None:
+    """Runs in a Ray task, whose main thread waits in ``fit`` until all has ended.
+
+    In the driver's main thread Ray Train would take Ctrl-C for itself. In another thread of the driver it would not end with
+    an interrupted training, and what waits in Ray while Python ends, crashes: Ray asks Python for signals every second.
+    """
+    cluster.check_here()
+    for name, value in _TRAIN_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = params.resources
+    TorchTrainer(
+        _train_function(params, spec, progress_file, mistake, stop),
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers_per_run, use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker=_of_a_worker(resources)),
+        torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
+        run_config=RunConfig(name=spec.key, storage_path=str(mistake.parent),
+                             failure_config=FailureConfig(max_failures=WORKER_DEATHS_ALLOWED))).fit()
 
 
 def _of_a_worker(resources: ResourceSettings) -> dict[str, float]:
@@ -86,7 +104,6 @@ def _train_function(
     def function() -> None:
         from effvis.training.parts import workers
         from pipeline.engine.training import work
-        from pipeline.runs.store import RunStore
 
         cluster.check_here()
         if mistake.exists():  # found by an earlier attempt, and no other attempt would mend it
@@ -106,33 +123,29 @@ def _train_function(
     return function
 
 
-def _relayed(run: Callable[[], object], progress_file: Path, report: Report | None) -> None:
-    """Runs in a thread, and passes on what the first worker reports.
-
-    Not in this thread: Ray Train would take Ctrl-C for itself.
+def _relay(ray: Any, fitted: Any, progress_file: Path, report: Report | None) -> None:
+    """Waits for the training, and passes on what the first worker reports.
 
     Raises:
         KeyboardInterrupt: ``report`` said to stop.
     """
-    future: concurrent.futures.Future[object] = concurrent.futures.Future()
-
-    def call() -> None:
-        try:
-            future.set_result(run())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=call, daemon=True).start()
     said: dict[str, Any] = {}
-    ended = False
-    while not ended:
-        ended = bool(concurrent.futures.wait([future], timeout=REPORT_SECONDS).done)
+    pending = [fitted]
+    while pending:
+        _, pending = ray.wait(pending, timeout=REPORT_SECONDS)
         progress = read_progress(progress_file)
         if report is not None and progress and progress != said:
             said = progress
             if report(progress):
                 raise KeyboardInterrupt
-    future.result()
+
+
+def _value(ray: Any, reference: Any) -> Any:
+    """What a task, or a list of them, returned; raises what it raised."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
 
 
 def predict_on_workers(
@@ -142,9 +155,6 @@ def predict_on_workers(
 
     The predictions are the same, in the same order; the seconds are those of the slowest task.
     """
-    import numpy as np
-
-    from effvis.data.holdout import select
     from effvis.inference.predictor import Predictions
 
     resources = params.resources
@@ -160,10 +170,7 @@ def predict_on_workers(
             _, pending = ray.wait(pending, num_returns=len(pending), timeout=REPORT_SECONDS)
             if report is not None:
                 report({"step": sum(read_progress(file).get("step", 0) for file in files), "total": len(index.videos)})
-        try:
-            parts = ray.get(references)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
+        parts = _value(ray, references)
     candidates = {
         threshold: Predictions([result for found, _ in parts for result in found[threshold].results],
                                {video: frames for found, _ in parts for video, frames in found[threshold].kept.items()})

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from effvis.config import Config, InferenceConfig, OptimisationConfig, build
 from effvis.errors import UserError
+from pipeline import methods
+from pipeline.grid import starts
 from pipeline.grid.table_file import Row, RowFile, Table, TableFile
 from pipeline.identity.digests import evaluation_code_digest, key, training_digest
-from pipeline.identity.specs import EvalSpec, TrainSpec, method_of
-from pipeline.methods.base import Method
+from pipeline.identity.specs import EvalSpec, TrainSpec
+from pipeline.indexing.read import dataset_facts
 from pipeline.settings.loading import read_mapping, with_values
-from pipeline.settings.params import Params, RowSettings
-
-if TYPE_CHECKING:
-    from pipeline.methods.efficientvis import ModelSettings
-    from pipeline.methods.vistr import VisTRModelSettings
+from pipeline.settings.params import ROW_KEYS, Params, RowSettings
 
 
 def known_tables(params: Params) -> list[str]:
@@ -127,9 +125,7 @@ def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpe
         UserError: the dataset is not indexed yet, or no shipped weights fit.
     """
     params = _of_row(params, settings)
-    inference = _override(params.inference, settings, "linking", "test_fps")
-    if settings.method == "vistr":
-        inference = inference.model_copy(update={"linking": "hand-craft"})
+    inference = methods.get(settings.method).linked(_override(params.inference, settings, "linking", "test_fps"))
     return _evaluation(params, _train_spec(params, settings, seed), inference)
 
 
@@ -139,18 +135,15 @@ def _of_row(params: Params, settings: RowSettings) -> Params:
 
 def pretrained_evaluation(params: Params, spec: TrainSpec) -> EvalSpec:
     """The evaluation of a pretraining at one frame per clip, linked as its method links."""
-    linking = "hand-craft" if spec.method == "vistr" else params.inference.linking
-    return _evaluation(params, spec, params.inference.model_copy(update={"linking": linking}))
+    return _evaluation(params, spec, methods.get(spec.method).linked(params.inference))
 
 
-def evaluation_digest(method: Method, validation_digest: str) -> str:
+def evaluation_digest(method: str, validation_digest: str) -> str:
     """Of the validation split and the code that predicts and scores."""
     return key({"code": evaluation_code_digest(method), "data": validation_digest})
 
 
 def _evaluation(params: Params, spec: TrainSpec, inference: InferenceConfig) -> EvalSpec:
-    from pipeline.indexing.read import dataset_facts
-
     return EvalSpec(spec, inference, evaluation_digest(spec.method, dataset_facts(params).digests["val"]))
 
 
@@ -163,49 +156,43 @@ def pretrain_spec(params: Params, settings: RowSettings) -> TrainSpec:
     return _pretrain_spec(params, _network(params, settings), _correspondence(params, settings))
 
 
-def _pretrain_spec(params: Params, model: ModelSettings | VisTRModelSettings, correspondence: bool) -> TrainSpec:
-    if method_of(model) == "vistr":
-        train = params.vistr.pretrain.train
-    else:
-        train = params.pretrain.train.model_copy(update={"correspondence": correspondence})
-    return _spec(params, "pretrain", model, 1, train, seed=0)
+def _pretrain_spec(params: Params, model: Config, correspondence: bool) -> TrainSpec:
+    method = methods.get(model.method)
+    return _spec(params, "pretrain", model, 1, method.pretrain_config(params.of_method(method.name), correspondence), seed=0)
 
 
 def _train_spec(params: Params, settings: RowSettings, seed: int) -> TrainSpec:
+    method = methods.get(settings.method)
     model, correspondence = _network(params, settings), _correspondence(params, settings)
-    train = params.vistr.train if settings.method == "vistr" else params.train.resolve(correspondence)
+    train = method.train_config(params.of_method(method.name), correspondence)
     init, parent = _start(params, model, correspondence)
     return _spec(params, "train", model, params.clip_length(settings.T), _override(train, settings, "augmentation"), seed,
                  init, parent)
 
 
-def _network(params: Params, settings: RowSettings) -> ModelSettings | VisTRModelSettings:
+def _network(params: Params, settings: RowSettings) -> Config:
     """The parameters' network with what the row says of it."""
-    model = params.vistr.model if settings.method == "vistr" else params.model
+    model = params.of_method(settings.method).model
     if settings.backbone is not None:
         model = model.model_copy(update={"backbone": params.scale.backbone[settings.backbone]})
-    return _override(model, settings, *(() if settings.method == "vistr" else ("attention", "dynamic_conv", "query")))
+    return _override(model, settings, *(name for name in ROW_KEYS if name in type(model).model_fields))
 
 
 def _spec(
-    params: Params, kind: Literal["pretrain", "train"], model: ModelSettings | VisTRModelSettings, clip_length: int,
+    params: Params, kind: Literal["pretrain", "train"], model: Config, clip_length: int,
     train: OptimisationConfig, seed: int, init: str | None = None, parent: TrainSpec | None = None,
 ) -> TrainSpec:
-    from pipeline.indexing.read import dataset_facts
-
     dataset = dataset_facts(params)
     resolved = model.resolve(len(dataset.categories), clip_length)
     return TrainSpec(
         kind=kind, model=resolved.at_one_frame() if kind == "pretrain" else resolved, train=train, seed=seed,
         input_size=params.input_size, dataset_name=params.dataset_name, dataset_digest=dataset.digests["train"],
-        code_digest=training_digest(method_of(model)), init=init, parent=parent)
+        code_digest=training_digest(model.method), init=init, parent=parent)
 
 
 def _correspondence(params: Params, settings: RowSettings) -> bool:
     """Whether CL is learned: as the row says, else as the parameters do, else where the data need it (Sec. 3.3)."""
-    from pipeline.indexing.read import dataset_facts
-
-    if settings.method == "vistr":
+    if not methods.get(settings.method).learns_correspondence:
         return False
     if settings.cl is not None:
         return settings.cl
@@ -221,12 +208,10 @@ def _override(config: Config, settings: RowSettings, *names: str) -> Any:
 
 
 def _start(
-    params: Params, model: ModelSettings | VisTRModelSettings, correspondence: bool
+    params: Params, model: Config, correspondence: bool
 ) -> tuple[str | None, TrainSpec | None]:
     """What a training starts from: its name for the key, and the training that makes it where there is one."""
-    from pipeline.grid import starts
-
-    source = params.pretrain_source(method_of(model))
+    source = params.of_method(model.method).pretrain.source
     if source == "none":
         return None, None
     if source not in ("auto", "shipped", "scratch"):

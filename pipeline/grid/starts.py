@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import yaml
+
+from effvis.config import Config
 from effvis.errors import UserError
-from pipeline.system.files import file_sha256
-
-if TYPE_CHECKING:
-    from effvis.config import ModelConfig
-    from effvis.vistr.config import VisTRConfig
+from pipeline.system.files import file_sha256, write_atomically
 
 FOLDER = Path(__file__).resolve().parents[2] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
@@ -22,7 +21,7 @@ class NothingFits(UserError):
     """No shipped weights are of the network that is wanted."""
 
 
-def find(model: ModelConfig | VisTRConfig, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
+def find(model: Config, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
     """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``; None where there is none.
 
     Args:
@@ -32,12 +31,10 @@ def find(model: ModelConfig | VisTRConfig, correspondence: bool, *, folder: Path
     Raises:
         UserError: its weights are not those that its description speaks of.
     """
-    from pipeline.identity.specs import method_of
-
     wanted = _at_one_frame(model)
     for description in sorted(folder.glob("*.yaml")):
         facts = _read(description)
-        same_kind = facts["correspondence"] == correspondence and facts["method"] == method_of(model)
+        same_kind = facts["correspondence"] == correspondence and facts["method"] == model.method
         if same_kind and _at_one_frame(type(model)(**facts["model"])) == wanted:
             return f"shipped:{description.stem}@{_checked_sha256(description, facts)}"
     return None
@@ -116,10 +113,7 @@ def ship(name: str, weights: Path, facts: Mapping[str, Any], *, folder: Path = F
     Raises:
         UserError: they are larger than what the project ships.
     """
-    import yaml
     from safetensors.torch import load_file, save
-
-    from pipeline.system.files import write_atomically
 
     content = save({key: value.half() for key, value in load_file(weights).items()})
     if len(content) > LARGEST_BYTES:
@@ -143,12 +137,10 @@ def _read(description: Path) -> Mapping[str, Any]:
 
 @cache
 def _parsed(text: str) -> Any:
-    import yaml  # each evaluation of every row looks at all descriptions, and this takes 10 ms
-
     return yaml.safe_load(text)
 
 
-def _at_one_frame(model: ModelConfig | VisTRConfig) -> dict[str, Any]:
+def _at_one_frame(model: Config) -> dict[str, Any]:
     # The class heads are learned anew for other classes, so their number does not tell networks apart.
     return model.at_one_frame().model_dump(mode="json", exclude={"num_classes"})
 

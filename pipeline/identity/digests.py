@@ -11,41 +11,29 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from effvis.errors import UserError
+from pipeline import methods
+
+if TYPE_CHECKING:
+    from pipeline.methods.base import Method
 
 KEY_DIGITS = 16
-# What decides a weight, by method: a change of one method is none of the other. A function after a colon is taken alone:
-# the rest of its module only stores and reports.
+# What decides a weight, and what decides a number that is read from a weight, whatever the method. A function after a colon is
+# taken alone, with the imports of what it names: the rest of its module only stores and reports.
 _TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "pipeline.engine.training:start",
-                  "pipeline.engine.training:clips_per_video", "pipeline.engine.training:set_up_torch")
-TRAINING_CODE = {
-    "efficientvis": (*_TRAINING_CODE, "effvis.training.correspondence"),
-    "vistr": (*_TRAINING_CODE, "effvis.vistr.losses"),
-}
-METHODS = tuple(TRAINING_CODE)
-# What decides a number that is read from a weight.
+                  "pipeline.engine.training:set_up_torch")
 _EVALUATION_CODE = ("effvis.inference.predictor", "effvis.evaluation.video_ap", "pipeline.engine.prediction:predict",
                     "pipeline.engine.prediction:score")
-EVALUATION_CODE = {"efficientvis": _EVALUATION_CODE, "vistr": (*_EVALUATION_CODE, "effvis.vistr.clip")}
 PROJECT = Path(__file__).resolve().parents[2]
 SAME_RESULTS = Path(__file__).with_name("same_results.yaml")
-# Modules that moved without a changed line enter the digests under the names that they had, so that moving them changes none.
-_LABELS = {
-    "effvis.data.targets": "effvis.training.targets",
-    "effvis.methods": "effvis.model.build",
-    "effvis.vistr.clip": "effvis.inference.vistr_clip",
-    "effvis.vistr.config": "effvis.vistr_config",
-    "effvis.vistr.losses": "effvis.training.vistr_losses",
-    "effvis.vistr.model": "effvis.model.vistr",
-    "effvis.vistr.parts": "effvis.model.vistr_parts",
-    "pipeline.engine.prediction": "pipeline.evaluate",
-    "pipeline.engine.training": "pipeline.train",
-}
 
 
 def key(facts: Mapping[str, Any]) -> str:
@@ -59,16 +47,30 @@ def key(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
 
 
+def training_code(method: Method) -> tuple[str, ...]:
+    """What decides a weight of a method, as entries of ``code_digest``: a change of one method is none of another."""
+    return (*_TRAINING_CODE, *method.training_code, _entry(method.losses), _entry(method.clips_per_video))
+
+
+def evaluation_code(method: Method) -> tuple[str, ...]:
+    """What decides what a weight of a method scores, as entries of ``code_digest``."""
+    return (*_EVALUATION_CODE, *method.evaluation_code, _entry(method.predict))
+
+
+def _entry(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
 @cache
 def training_digest(method: str) -> str:
-    """Of all code that decides a trained weight, or of the version whose results it gives."""
-    return counted_as("training", code_digest(TRAINING_CODE[method]))
+    """Digest of all code that decides a trained weight, or of the version whose results it gives."""
+    return counted_as("training", code_digest(training_code(methods.get(method))))
 
 
 @cache
 def evaluation_code_digest(method: str) -> str:
-    """Of all code that decides what a trained weight scores, or of the version whose results it gives."""
-    return counted_as("evaluation", code_digest(EVALUATION_CODE[method]))
+    """Digest of all code that decides what a trained weight scores, or of the version whose results it gives."""
+    return counted_as("evaluation", code_digest(evaluation_code(methods.get(method))))
 
 
 def read_same_results(file: Path = SAME_RESULTS) -> dict[str, dict[str, str]]:
@@ -77,8 +79,6 @@ def read_same_results(file: Path = SAME_RESULTS) -> dict[str, dict[str, str]]:
     Raises:
         UserError: an entry is wrong.
     """
-    import yaml
-
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     found: dict[str, dict[str, str]] = {}
     for kind in ("training", "evaluation"):
@@ -111,38 +111,11 @@ def code_digest(entries: Iterable[str], *, root: Path = PROJECT) -> str:
     Raises:
         LookupError: an entry is not there; its name is in the message.
     """
-    trees = _labelled(syntax_trees(entries, root=root), root)
+    trees = syntax_trees(entries, root=root)
     digest = hashlib.sha256()
     for name in sorted(trees):
         digest.update(f"{name}\n{trees[name]}\n".encode())
     return digest.hexdigest()
-
-
-def _labelled(trees: dict[str, str], root: Path) -> dict[str, str]:
-    """The same trees by label, with the packages of the labels instead of the modules'."""
-    labelled = {}
-    for entry, tree in trees.items():
-        module, colon, function = entry.partition(":")
-        labelled[f"{_LABELS.get(module, module)}{colon}{function}"] = tree
-    package = "effvis.vistr"  # there was none, and it holds nothing
-    labelled = {name: tree for name, tree in labelled.items() if name != package}
-    for name in [name.rpartition(".")[0] for name in labelled if name in _LABELS.values()]:
-        if name not in labelled and (source := _source(name, root)) is not None:
-            labelled[name] = _tree_and_names(source.read_text(encoding="utf-8"), name, True)[0]
-    return labelled
-
-
-def _with_labels(tree: ast.AST) -> ast.AST:
-    """The tree with labels in its imports, in the order that their names give them."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            node.module = _LABELS.get(node.module, node.module)
-    body = getattr(tree, "body", [])
-    places = [place for place, node in enumerate(body)
-              if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("effvis")]
-    for place, node in zip(places, sorted((body[place] for place in places), key=lambda node: node.module), strict=True):
-        body[place] = node
-    return tree
 
 
 def syntax_trees(entries: Iterable[str], *, root: Path = PROJECT) -> dict[str, str]:
@@ -154,7 +127,7 @@ def syntax_trees(entries: Iterable[str], *, root: Path = PROJECT) -> dict[str, s
         if _source(module, root) is None:
             raise LookupError(f"{entry}: no such module under {root}")
         if function:
-            trees[entry] = _canonical(_with_labels(_function(module, function, root)))
+            trees[entry] = _canonical(_function(module, function, root))
         else:
             waiting.append(module)
     while waiting:
@@ -167,8 +140,12 @@ def syntax_trees(entries: Iterable[str], *, root: Path = PROJECT) -> dict[str, s
 
 
 def _source(module: str, root: Path) -> Path | None:
-    stem = root.joinpath(*module.split("."))
-    return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
+    """The file of a module: in the folder that holds the packages or, for methods from elsewhere, further along their paths."""
+    package, *rest = module.split(".")
+    elsewhere = import_module(package).__path__ if root == PROJECT else ()
+    stems = [root / package, *(Path(place) for place in elsewhere)]
+    stems = [stem.joinpath(*rest) for stem in stems]
+    return next((path for stem in stems for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
 
 
 @cache
@@ -179,15 +156,25 @@ def _tree_and_names(source: str, module: str, is_package: bool) -> tuple[str, tu
         # A package's own __getattr__ runs for whoever asks the package for a name, not for who imports what is in it.
         tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == "__getattr__")]
     named = tuple(_imports(tree, module if is_package else module.rpartition(".")[0]))
-    return _canonical(_with_labels(tree)), named
+    return _canonical(tree), named
 
 
-def _function(module: str, name: str, root: Path) -> ast.AST:
+def _function(module: str, name: str, root: Path) -> ast.Module:
+    """A function with the imports of its module that it uses: from elsewhere the same name may be something else."""
     path = _source(module, root)
-    for node in ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return node
-    raise LookupError(f"{module}:{name}: no such function in {path}")
+    body = ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body
+    function = next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == name), None)
+    if function is None:
+        raise LookupError(f"{module}:{name}: no such function in {path}")
+    used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    imported = []
+    for statement in body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            names = [alias for alias in statement.names if (alias.asname or alias.name).partition(".")[0] in used]
+            if names:
+                statement.names = names
+                imported.append(statement)
+    return ast.Module(body=[*sorted(imported, key=ast.unparse), function], type_ignores=[])
 
 
 def _imports(tree: ast.Module, inside: str) -> Iterator[str]:

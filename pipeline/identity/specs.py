@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from effvis.config import InferenceConfig, ModelConfig, TrainConfig
-from effvis.vistr.config import VisTRConfig, VisTRTrainConfig
+from effvis.config import Config, InferenceConfig, OptimisationConfig
 from pipeline.identity.digests import key
-from pipeline.methods.base import Method
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,7 @@ class TrainSpec:
 
     Args:
         kind: only a word for people; the same training has the same key under either.
-        model: with the dataset's number of classes and the clip length in frames. Its type says which method is trained.
+        model: with the dataset's number of classes and the clip length in frames. It says which method is trained.
         input_size: (height, width) that frames are resized to.
         dataset_name: for people; the digest decides.
         dataset_digest: of the training split.
@@ -28,8 +26,8 @@ class TrainSpec:
     """
 
     kind: Literal["pretrain", "train"]
-    model: ModelConfig | VisTRConfig
-    train: TrainConfig | VisTRTrainConfig
+    model: Config
+    train: OptimisationConfig
     seed: int
     input_size: tuple[int, int]
     dataset_name: str
@@ -43,13 +41,13 @@ class TrainSpec:
         object.__setattr__(self, "key", key(self._facts()))
 
     @property
-    def method(self) -> Method:
-        return method_of(self.model)
+    def method(self) -> str:
+        return self.model.method
 
     @property
     def correspondence(self) -> bool:
-        """Whether queries learn to be handed on from clip to clip; VisTR's are not."""
-        return isinstance(self.train, TrainConfig) and self.train.correspondence
+        """Whether queries learn to be handed on from clip to clip, where the method has such."""
+        return getattr(self.train, "correspondence", False)
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -66,11 +64,6 @@ class TrainSpec:
     def describe(self) -> dict[str, Any]:
         """All of it as plain values: a run's ``config.yaml``."""
         return {"key": self.key, "kind": self.kind, "dataset": self.dataset_name, **self._facts()}
-
-
-def method_of(model: ModelConfig | VisTRConfig) -> Method:
-    """The method that a network is of."""
-    return "vistr" if isinstance(model, VisTRConfig) else "efficientvis"
 
 
 def steps_after(total: int, halvings: int) -> int:

@@ -9,14 +9,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import yaml
+from PIL import Image
+
+from effvis.data import masks
+from effvis.data.atomic import replacing_folder
 from effvis.data.frame_files import FRAME_SUFFIXES, by_stem, natural
 from effvis.errors import UserError
+from pipeline.importers.writing import ImportedTrack, ImportedVideo, check_options, counted, held_out, write_split
 
 if TYPE_CHECKING:
     import numpy as np
 
     from effvis.data.masks import RLE
-    from pipeline.importers.writing import ImportedVideo
 
 
 FRAMES, MASKS = "JPEGImages", "Annotations"
@@ -63,9 +69,6 @@ def import_masks(
     Raises:
         UserError: the first thing that is wrong with the folder, the categories, a frame or a mask; or ``out`` exists.
     """
-    from effvis.data.atomic import replacing_folder
-    from pipeline.importers.writing import check_options, counted, write_split
-
     check_options(out, fps)
     rules = read_categories(categories_file)
     layout = _split(folder, val)
@@ -89,8 +92,6 @@ def read_categories(file: Path) -> dict[str, Wanted | None]:
     Raises:
         UserError: the file is missing, no YAML, or an entry is of another kind.
     """
-    import yaml
-
     try:
         rules = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -132,8 +133,6 @@ def _names(wanted: Wanted) -> set[str]:
 
 def _split(folder: Path, val: tuple[str, ...]) -> dict[str, tuple[Path, list[str]]]:
     """Per split, the folder of its sequences and their names."""
-    from pipeline.importers.writing import held_out
-
     if not folder.is_dir():
         raise UserError(folder, "FOLDER", "no such folder", f"Give the folder that holds {FRAMES}/ and {MASKS}/")
     if (folder / FRAMES).is_dir() or (folder / MASKS).is_dir():
@@ -209,8 +208,6 @@ def _masks(parent: Path, name: str, frames: dict[str, Path]) -> tuple[dict[str, 
 
 
 def _imported(sequence: Sequence) -> ImportedVideo:
-    from pipeline.importers.writing import ImportedTrack, ImportedVideo
-
     size, tracks = read_tracks(sequence)
     return ImportedVideo(sequence.name, [(frame, frame.name) for frame in sequence.frames], size,
                          [ImportedTrack(category, rles) for category, rles in tracks])
@@ -227,8 +224,6 @@ def read_tracks(sequence: Sequence) -> tuple[tuple[int, int], list[tuple[str, li
         UserError: a mask is no picture of numbers, is of another size than the first, or shows an instance that has no
             category; or no mask shows any instance.
     """
-    from effvis.data import masks
-
     tracks: dict[Instance, list[RLE | None]] = {}
     shape = None
     for frame, instance, file in _mask_files(sequence):
@@ -261,8 +256,6 @@ def _mask_files(sequence: Sequence) -> Iterator[tuple[int, str | None, Path]]:
 
 def _shown(numbers_HW: np.ndarray, instance: str | None) -> Iterator[tuple[Instance, np.ndarray]]:
     """The instances that a mask shows."""
-    import numpy as np
-
     if instance is not None:
         if numbers_HW.any():
             yield instance, numbers_HW > 0
@@ -290,9 +283,6 @@ def _category(sequence: Sequence, instance: Instance) -> str | None:
 
 def _read_mask(file: Path, key: str, *, single: bool) -> np.ndarray:
     """(H, W) numbers of instances, or, of a single one, what is not 0."""
-    import numpy as np
-    from PIL import Image
-
     try:
         with Image.open(file) as image:
             if image.mode not in (("P", "L", "1") if single else ("P", "L")):

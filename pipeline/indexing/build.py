@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effvis.data.atomic import replacing_folder
+from effvis.data.frames import file_stamp
+from effvis.data.index import clip_index
+from effvis.data.parsing import annotation_file
+from effvis.data.youtube_vis import check_split, read_split
 from effvis.errors import UserError
-from pipeline.datasets import layouts, place
+from pipeline.datasets import holdout, layouts, place
+from pipeline.indexing import parquet, stamps
 from pipeline.indexing.read import FACTS, index_remedy, read_facts
 
 if TYPE_CHECKING:
@@ -31,10 +38,6 @@ def build(params: Params, progress: Callable[[int, int, str], None] | None = Non
     Raises:
         UserError: the first thing that is wrong with the data set, or it is not in place.
     """
-    from effvis.data.youtube_vis import read_split
-    from pipeline.datasets import holdout
-    from pipeline.indexing import stamps
-
     if not place.in_place(params):
         raise UserError(params.dataset_folder, "dataset", "the data set is not in place", index_remedy(params))
     known = {} if anew else stamps.read(params, holdout.splits_needed(params))
@@ -66,9 +69,6 @@ def check(params: Params, progress: Callable[[int, int, str], None] | None = Non
     Raises:
         UserError: there is no data set to check.
     """
-    from effvis.data.youtube_vis import check_split
-    from pipeline.datasets import holdout
-
     # Of a user's folder, what is missing in it is for the check to say.
     if (place.is_generated(params) or not params.dataset_folder.is_dir()) and not place.in_place(params):
         raise UserError(params.dataset_folder, "dataset", "the data set is not in place", index_remedy(params))
@@ -88,17 +88,12 @@ def _told(progress: Callable[[int, int, str], None] | None, split: str) -> Calla
 
 def _annotations(folder: Path) -> tuple[Path, tuple[int, int, int]]:
     """The annotations of a split, and their stamp before they are read."""
-    from effvis.data.frames import file_stamp
-    from effvis.data.parsing import annotation_file
-
     file = annotation_file(folder)
     return file, file_stamp(file)
 
 
 def _is_current(params: Params, known: dict[str, SplitStamp]) -> bool:
     """Whether the index is there and whole, of these parameters, and of the data set as it is."""
-    from pipeline.indexing import stamps
-
     # What is held out depends on more than a split's files.
     if params.holdout is not None or set(known) != set(layouts.SPLITS):
         return False
@@ -113,8 +108,6 @@ def _is_current(params: Params, known: dict[str, SplitStamp]) -> bool:
 
 def _file_sizes(params: Params, split: str) -> dict[str, int]:
     """Of the files of a split's index that the parameters ask for, in bytes."""
-    from pipeline.indexing import parquet
-
     files = parquet.files(params.index_folder / split, _clip_lengths(params))
     return {file.name: file.stat().st_size for file in files}
 
@@ -124,11 +117,6 @@ def _clip_lengths(params: Params) -> list[int]:
 
 
 def _write(params: Params, splits: dict[str, DatasetIndex]) -> None:
-    from effvis.data.atomic import replacing_folder
-    from effvis.data.index import clip_index
-    from pipeline.datasets import holdout
-    from pipeline.indexing import parquet
-
     with replacing_folder(params.index_folder) as folder:
         for split, index in splits.items():
             (folder / split).mkdir()
@@ -141,8 +129,6 @@ def _write(params: Params, splits: dict[str, DatasetIndex]) -> None:
 
 
 def _facts(params: Params, splits: dict[str, DatasetIndex]) -> dict:
-    import hashlib
-
     combined = hashlib.sha256("".join(index.digest for index in splits.values()).encode()).hexdigest()
     return {
         "name": params.dataset_name,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from effvis.data.dataset import Track, Video
 from effvis.data.index import ClipIndex
@@ -138,8 +140,6 @@ def _owner(index: DatasetIndex, tracks: Sequence[Track], times: np.ndarray) -> d
 
 def _clips(clips: ClipIndex, index: DatasetIndex) -> dict[str, Any]:
     """One row per clip: its video, start, frames (the last one repeated where the video ends) and tracks present."""
-    import pyarrow as pa
-
     lengths_V = np.array([video.length for video in index.videos])
     count = len(clips.clip_start_K)
     frames_KT = clips.clip_start_K[:, None] + np.arange(clips.clip_length)
@@ -159,27 +159,18 @@ def _whole(numbers) -> np.ndarray:
 
 
 def _text(values) -> pyarrow.Array:
-    import pyarrow as pa
-
     return pa.array(values, pa.string())
 
 
 def _write(file: Path, columns: dict[str, Any]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.table(columns), file)
 
 
 def _read(file: Path, columns: list[str] | None = None) -> pyarrow.Table:
-    import pyarrow.parquet as pq
-
     with pq.ParquetFile(file) as table:
         return table.read(columns)
 
 
 def _numbers(column: pyarrow.ChunkedArray | pyarrow.Array) -> np.ndarray:
     """A column without nulls. By DLPack, because pyarrow's own conversion first imports pandas, for half a second."""
-    import pyarrow as pa
-
     return np.from_dlpack(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)

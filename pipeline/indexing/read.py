@@ -8,11 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effvis.data.dataset import Category, DatasetIndex, Video
+from effvis.data.index import clip_index
 from effvis.errors import UserError
 from pipeline.datasets import place
+from pipeline.indexing import parquet
 
 if TYPE_CHECKING:
-    from effvis.data.dataset import DatasetIndex
     from effvis.data.index import ClipIndex
     from pipeline.settings.params import Params
 
@@ -61,9 +63,6 @@ def load_index(params: Params, split: str) -> DatasetIndex:
     Raises:
         UserError: as ``dataset_facts``.
     """
-    from effvis.data.dataset import Category, DatasetIndex, Video
-    from pipeline.indexing import parquet
-
     facts = read_facts(params)
     entry, folder = facts["splits"][split], params.index_folder / split
     rows = entry["videos"]
@@ -83,9 +82,6 @@ def load_clips(params: Params, split: str, clip_length: int) -> ClipIndex:
     Raises:
         UserError: as ``dataset_facts``.
     """
-    from effvis.data.index import clip_index
-    from pipeline.indexing import parquet
-
     folder = params.index_folder / split
     if all(file.is_file() for file in parquet.clip_files(folder, clip_length)):
         read_facts(params)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from effvis.data.atomic import replacing_file
 from effvis.data.frames import CheckedFrame, file_stamp
+from effvis.data.parsing import IMAGES, annotation_file
 
 if TYPE_CHECKING:
     from pipeline.settings.params import Params
@@ -50,8 +52,6 @@ def read(params: Params, splits: Sequence[str]) -> dict[str, SplitStamp]:
 
 def write(params: Params, stamps: Mapping[str, SplitStamp]) -> None:
     """Remembers, each split as a whole or not at all."""
-    from effvis.data.atomic import replacing_file
-
     for split, stamp in stamps.items():
         frames = stamp.frames.values()
         with replacing_file(_file(params, split)) as file, file.open("wb") as opened:
@@ -66,8 +66,6 @@ def write(params: Params, stamps: Mapping[str, SplitStamp]) -> None:
 
 def unchanged(stamp: SplitStamp, folder: Path) -> bool:
     """Whether the annotations and all frames of the split in ``folder`` are as they were."""
-    from effvis.data.parsing import IMAGES, annotation_file
-
     images = f"{folder / IMAGES}/"
     try:
         return (annotation_file(folder) == stamp.annotations and file_stamp(stamp.annotations) == stamp.annotations_stamp

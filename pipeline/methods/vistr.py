@@ -1,10 +1,23 @@
-"""VisTR, the peer that EfficientVIS is compared with."""
+"""VisTR (Wang et al., CVPR 2021), the peer that EfficientVIS is compared with. It has no tracklet queries: clips are linked by
+Hungarian matching."""
 
 from __future__ import annotations
 
-from effvis.config import Config
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effvis.config import Config, InferenceConfig
 from effvis.vistr.config import VisTRConfig, VisTRTrainConfig
-from pipeline.methods.base import PretrainSettings
+from pipeline.methods.base import Comparison, Method, PretrainSettings, Published
+
+if TYPE_CHECKING:
+    from effvis.data.dataset import DatasetIndex
+    from effvis.inference.predictor import Predictions
+    from effvis.model.conversion import Conversion
+    from effvis.vistr.model import VisTR
+
+_DETR = "facebookresearch/detr, README.md and hubconf.py"
 
 
 class VisTRModelSettings(VisTRConfig):
@@ -22,8 +35,70 @@ class VisTRPretrainSettings(PretrainSettings):
 
 
 class VisTRSettings(Config):
-    """All of the peer that is not shared with EfficientVIS."""
+    """All of VisTR that is not shared with EfficientVIS."""
 
     model: VisTRModelSettings = VisTRModelSettings()
     pretrain: VisTRPretrainSettings = VisTRPretrainSettings()
     train: VisTRTrainConfig = VisTRTrainConfig()
+
+
+def train_config(settings: VisTRSettings, correspondence: bool) -> VisTRTrainConfig:
+    return settings.train
+
+
+def pretrain_config(settings: VisTRSettings, correspondence: bool) -> VisTRTrainConfig:
+    return settings.pretrain.train
+
+
+def clips_per_video(train: VisTRTrainConfig, clip_length: int, longest_video: int) -> int:
+    """One: a second clip would cost what its longer training needs."""
+    return 1
+
+
+def losses(model: VisTR, train: VisTRTrainConfig) -> Callable[..., dict[str, Any]]:
+    from functools import partial
+
+    from effvis.vistr.losses import pair_losses
+
+    return partial(pair_losses, model, weights=train.loss)
+
+
+def predict(
+    model: VisTR, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
+    progress: Callable[[int, int], None] | None,
+) -> dict[float | None, Predictions]:
+    from effvis.inference.predictor import predict_sweep
+    from effvis.vistr.clip import predict_clip
+
+    return dict(predict_sweep(model, index, config, predict=predict_clip, input_size=input_size, progress=progress))
+
+
+def convert(
+    published: Mapping[str, Any], settings: VisTRSettings, classes: int, clip_length: int, where: Path, hint: str
+) -> Conversion:
+    from effvis.vistr.convert import convert_vistr
+    from effvis.vistr.model import build_vistr
+
+    return convert_vistr(published, build_vistr(settings.model.resolve(classes, clip_length)), where=where, hint=hint)
+
+
+def _published() -> Iterator[tuple[str, Published]]:
+    # Without the DC5 files: their last stage was trained dilated, at twice the resolution.
+    for file, mib in (("detr-r50-e632da11", 159), ("detr-r101-2c7b67e5", 232), ("detr-r50-panoptic-00ce5173", 165),
+                      ("detr-r101-panoptic-40021d53", 237)):
+        name = file.rpartition("-")[0]
+        yield name, Published(
+            f"https://dl.fbaipublicfiles.com/detr/{file}.pth", "resnet101" if "-r101" in name else "resnet50",
+            f"COCO, width 256{', panoptic masks' if 'panoptic' in name else ''}", _DETR, mib)
+
+
+METHOD = Method(
+    name="vistr", title="VisTR", section="vistr", settings=VisTRSettings,
+    train_config=train_config, pretrain_config=pretrain_config, clips_per_video=clips_per_video, losses=losses, predict=predict,
+    training_code=("effvis.vistr.losses",), evaluation_code=("effvis.vistr.clip",),
+    reads=("DETR", "VisTR"), published=dict(_published()), convert=convert, starts_have_frames=True,
+    comparisons=(Comparison(
+        "figure-7", "Figure 7: EfficientVIS beside VisTR",
+        "The same frames through both networks, at the same clip length. EfficientVIS links its clips end-to-end, VisTR's are "
+        "linked by Hungarian matching.",
+        {"EfficientVIS": "table1d:T=18 Fully e2e (ours)", "VisTR": "table1d:T=18 VisTR"}),))

@@ -15,9 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from pipeline.identity.digests import key
 from pipeline.mlflow_view.mirror import Record, Step, flat
+from pipeline.runs.store import RunStore
 from pipeline.search.search import all_searches, folder_of
+from pipeline.tables import server_scores
 from pipeline.tables.shown_in import Cells, existing_tables, is_plain
 
 if TYPE_CHECKING:
@@ -36,8 +40,6 @@ def records(params: Params, cells: Cells) -> Iterator[Record]:
     Args:
         cells: of ``table_cells``, which takes longer than all else here and stays the same while a pool runs.
     """
-    from pipeline.runs.store import RunStore
-
     tables = existing_tables(params)
     locked = RunStore(params.runs_dir).locked()
     folders = [file.parent for file in sorted(Path(params.runs_dir).glob("*/config.yaml")) if file.is_file()]
@@ -155,8 +157,6 @@ def _summary(done: Mapping[str, Any], reports: Reports) -> dict[str, float]:
 def _evaluation(
     params: Params, folder: Path, file: Path, report: Mapping[str, Any], cells: list[tuple[str, str]]
 ) -> Record:
-    from pipeline.tables import server_scores
-
     config = _config(folder)
     when = _milliseconds(file)
     server = server_scores.find(params, file.parent.name) or {}
@@ -207,8 +207,6 @@ def _config(folder: Path) -> dict[str, Any]:
 @cache
 def _read_yaml(file: Path, changed: int) -> dict[str, Any]:
     """Once per version of a file: reading YAML takes far longer than looking at its time."""
-    import yaml
-
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from effvis.errors import UserError
+from pipeline.mlflow_view.sync import EXPERIMENT
 from pipeline.system.cli import deferred_stop
 
 # MLflow's own defaults are four workers and a queue for jobs that nothing here has: two to four times the memory and the
@@ -33,8 +34,6 @@ def is_server(uri: str) -> bool:
 def runs_page(address: str, uri: str) -> str:
     """Where the project's runs are shown: MLflow's front page is about language models."""
     from mlflow.tracking import MlflowClient
-
-    from pipeline.mlflow_view.sync import EXPERIMENT
 
     experiment = MlflowClient(tracking_uri=uri).get_experiment_by_name(EXPERIMENT)
     return f"{address.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"

@@ -9,8 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from effvis.errors import UserError
+from pipeline.mlflow_view.mirror import Mirror
+from pipeline.mlflow_view.records import records
 from pipeline.system.background import Background, in_a_line
+from pipeline.tables.shown_in import table_cells
 
 if TYPE_CHECKING:
     from pipeline.settings.params import Params
@@ -54,8 +59,6 @@ class Tracker(Background):
         return found
 
     def catch_up(self, late: Callable[[], bool]) -> None:
-        from pipeline.tables.shown_in import table_cells
-
         self._cells = self._cells or table_cells(self._params)
         sync(self._params, self._cells, stop=late)
 
@@ -72,12 +75,6 @@ def sync(params: Params, cells: Cells | None = None, *, stop: Callable[[], bool]
     Raises:
         Exception: whatever MLflow raises when the server cannot be used.
     """
-    from filelock import FileLock
-
-    from pipeline.mlflow_view.mirror import Mirror
-    from pipeline.mlflow_view.records import records
-    from pipeline.tables.shown_in import table_cells
-
     uri = tracking_uri(params)
     state = Path(params.runs_dir) / ".mlflow" / hashlib.sha256(uri.encode()).hexdigest()[:12]
     state.mkdir(parents=True, exist_ok=True)

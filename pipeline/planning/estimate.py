@@ -16,6 +16,11 @@ from functools import cached_property
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
+import yaml
+
+from pipeline.runs import cells
+from pipeline.scheduling.pool import Queue, Status
+
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec, TrainSpec
     from pipeline.planning.plan import Plan
@@ -67,8 +72,6 @@ def pixels_seen(training: Mapping[str, Any]) -> float:
 
 def elapsed(jobs: Iterable[Job], seconds: Mapping[str, float], slots: int) -> float:
     """Seconds until all jobs are done, ``slots`` side by side, those that take longest first."""
-    from pipeline.scheduling.pool import Queue, Status
-
     statuses = {job.key: Status(job) for job in jobs}
     queue = Queue(statuses, rank=lambda job: -seconds[job.key])
     running: list[tuple[float, str]] = []
@@ -146,10 +149,6 @@ def _hashable(value: Any) -> Any:
 
 def _past_runs(params: Params) -> tuple[list[_Past], list[_Past]]:
     """Trainings and evaluations. The store has pretrainings, too, and trainings that are not evaluated yet."""
-    import yaml
-
-    from pipeline.runs import cells
-
     trainings: dict[str, _Past] = {}
     evaluations = []
     for cell in cells.read_all(params):

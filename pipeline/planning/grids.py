@@ -9,7 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
-from pipeline.identity.digests import METHODS
+from pipeline.planning.estimate import durations, elapsed
+from pipeline.planning.jobs import jobs
+from pipeline.runs import cells
+from pipeline.scheduling import cluster
+from pipeline.scheduling.board import Board
+from pipeline.scheduling.machine import side_by_side
+from pipeline.scheduling.pool import run_pool
+from pipeline.scheduling.ray_session import slots_now
 from pipeline.system.cli import seconds_text
 
 if TYPE_CHECKING:
@@ -22,13 +29,6 @@ if TYPE_CHECKING:
 
 def run_missing(params: Params, plan: Plan) -> list[Status]:
     """Runs what a plan misses, shown on stderr; returns how each job ended. Nothing missing: no Ray, no wait."""
-    from pipeline.planning.jobs import jobs
-    from pipeline.runs import cells
-    from pipeline.scheduling import cluster
-    from pipeline.scheduling.board import Board
-    from pipeline.scheduling.machine import side_by_side
-    from pipeline.scheduling.pool import run_pool
-
     todo = jobs(params, plan)
     if not todo:
         return []
@@ -86,22 +86,22 @@ def of_methods(rows: Iterable[Row], methods: Sequence[str]) -> list[Row]:
         UserError: there is no such method.
     """
     for name in methods:
-        if name not in METHODS:
-            raise UserError("--methods", name, "there is no such method", f"The methods are {', '.join(METHODS)}")
+        if name not in methods.names():
+            raise UserError("--methods", name, "there is no such method", f"The methods are {', '.join(methods.names())}")
     return [row for row in rows if row.not_run or row.evaluations[0].train.method in methods]
 
 
-def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
-    """What --dry-run prints: each row, each unique run, the sums, and how long it will take."""
-    from pipeline.planning.estimate import durations
+def show_plan(params: Params, rows: Iterable[Row], plan: Plan, *, verbose: bool = False) -> None:
+    """What --dry-run prints: each row with its evaluations, each unique training, the sums, and how long it will take.
 
-    for row in rows:
-        missing = sum(spec.key in plan.missing for spec in row.evaluations)
-        state = row.not_run or f"{len(row.evaluations) - missing} of {len(row.evaluations)} evaluations done"
-        print(f"{row.table}: {row.name}: {state}")
-    print()
+    Args:
+        verbose: each unique evaluation, too, of which there are several for a training and a row.
+    """
     expected = durations(params, plan)
-    for spec in (*plan.trainings, *plan.evaluations):
+    for row in rows:
+        print(f"{row.table}: {row.name}: {_row_state(row, plan, expected)}")
+    print()
+    for spec in (*plan.trainings, *(plan.evaluations if verbose else ())):
         kind, state = getattr(spec, "kind", "evaluate"), "missing" if spec.key in plan.missing else "done"
         time = seconds_text(expected[spec.key].seconds) if spec.key in expected else ""
         print(f"{spec.key}  {kind:8}  {state:7}  {time:>7}  {plan.labels[spec.key]}")
@@ -113,12 +113,23 @@ def show_plan(params: Params, rows: Iterable[Row], plan: Plan) -> None:
         print(estimate_text(params, plan, expected))
 
 
+def _row_state(row: Row, plan: Plan, expected: Mapping[str, Duration]) -> str:
+    """How many of a row's evaluations are done, and the time that the others take together as far as it is known."""
+    if row.not_run:
+        return row.not_run
+    state = f"{_done(row.evaluations, plan)} evaluations done"
+    if row.curve:
+        state += f", {_done(row.curve, plan)} of its learning curve"
+    left = [expected[spec.key].seconds for spec in (*row.evaluations, *row.curve) if spec.key in expected]
+    return state + (f", the others take {seconds_text(sum(left))}" if left else "")
+
+
+def _done(specs: Sequence[EvalSpec], plan: Plan) -> str:
+    return f"{sum(spec.key not in plan.missing for spec in specs)} of {len(specs)}"
+
+
 def estimate_text(params: Params, plan: Plan, expected: Mapping[str, Duration]) -> str:
     """The time until nothing is missing, and what it stands on."""
-    from pipeline.planning.estimate import elapsed
-    from pipeline.planning.jobs import jobs
-    from pipeline.scheduling.ray_session import slots_now
-
     if not expected:
         return "estimated time: unknown, there are no past runs"
     slots = slots_now(params.resources, params.runs_dir)

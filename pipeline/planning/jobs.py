@@ -5,21 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pipeline.engine.run import evaluate_run, train_run
+from pipeline.identity.specs import TrainSpec
+from pipeline.planning.estimate import durations, pixels_seen
 from pipeline.planning.plan import Plan
+from pipeline.runs.store import RunStore
+from pipeline.scheduling.pool import Job
 
 if TYPE_CHECKING:
-    from pipeline.scheduling.pool import Job
     from pipeline.settings.params import Params
 
 
 def jobs(params: Params, plan: Plan) -> list[Job]:
     """The missing keys as jobs for the pool; a training's cost is its estimated time, or what it sees where nothing ran yet."""
-    from pipeline.engine.run import evaluate_run, train_run
-    from pipeline.identity.specs import TrainSpec
-    from pipeline.planning.estimate import durations, pixels_seen
-    from pipeline.runs.store import RunStore
-    from pipeline.scheduling.pool import Job
-
     store = RunStore(params.runs_dir)
     expected = durations(params, plan)
     result = []

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.runs import cells
+from pipeline.runs.store import RunStore
+
 if TYPE_CHECKING:
     from pipeline.grid.table_file import Row, Table
     from pipeline.identity.specs import EvalSpec, TrainSpec
-    from pipeline.runs.store import RunStore
     from pipeline.settings.params import Params
 
 
@@ -30,12 +32,15 @@ class Plan:
     missing: frozenset[str]
     labels: dict[str, str]
 
+    @property
+    def unfinished_runs(self) -> set[str]:
+        """Keys of the trainings that are missing, or of whose evaluations one is."""
+        trainings = {spec.key for spec in self.trainings if spec.key in self.missing}
+        return trainings | {spec.train.key for spec in self.evaluations if spec.key in self.missing}
+
 
 def plan_rows(params: Params, rows: Iterable[Row]) -> Plan:
     """Finds what rows share and what the store and the committed cells have of it."""
-    from pipeline.runs import cells
-    from pipeline.runs.store import RunStore
-
     store = RunStore(params.runs_dir)
     trainings: dict[str, TrainSpec] = {}
     evaluations: dict[str, EvalSpec] = {}

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from effvis.errors import UserError
+from pipeline.datasets import place
+from pipeline.grid.rows import datasets_of
+from pipeline.indexing import build, read
+from pipeline.system.cli import progress_bar
+
 if TYPE_CHECKING:
     from pipeline.settings.params import Params
 
@@ -17,12 +23,6 @@ def prepare(params: Params, tables: Iterable[str]) -> None:
     Raises:
         UserError: something in a table is wrong, or nothing stands for a data set that a row names.
     """
-    from effvis.errors import UserError
-    from pipeline.datasets import place
-    from pipeline.grid.rows import datasets_of
-    from pipeline.indexing import build, read
-    from pipeline.system.cli import progress_bar
-
     for other in datasets_of(params, tables):
         if other.dataset_folder == params.dataset_folder or not place.is_generated(other):
             continue

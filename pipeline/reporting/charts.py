@@ -7,9 +7,15 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from pipeline.search.search import text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from pipeline.search.search import Search, Trial
 
@@ -27,10 +33,6 @@ _STYLE = {
 
 def learning_curves(table: dict[str, Any]) -> bytes:
     """AP by videos seen of each row of a table that has curves, with the deviation over seeds where there are several: SVG."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.add_subplot(xscale="log")
@@ -53,10 +55,6 @@ def video_lengths(counts: Mapping[str, Mapping[int, int]]) -> bytes:
     Args:
         counts: per split, the number of videos by their length in frames.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 3.2), layout="constrained")
         axes = figure.add_subplot()
@@ -73,9 +71,6 @@ def video_lengths(counts: Mapping[str, Mapping[int, int]]) -> bytes:
 
 def parallel_coordinates(search: Search) -> bytes:
     """An axis for each parameter of a search and one for what its trials were worth, a line for each trial: SVG."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     with matplotlib.rc_context(_STYLE):
         trials = _by_worth(search)
         names = list(search.space["space"])
@@ -99,9 +94,6 @@ def parallel_coordinates(search: Search) -> bytes:
 
 def trial_curves(search: Search) -> bytes:
     """What each trial of a search was worth by the part of its training that it had: SVG."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     with matplotlib.rc_context(_STYLE):
         trials = _by_worth(search)
         figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -120,9 +112,6 @@ def trial_curves(search: Search) -> bytes:
 
 def values_over_time(search: Search) -> bytes:
     """What trials of a search were worth when they were evaluated, and the best so far: SVG."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.add_subplot()
@@ -149,8 +138,6 @@ def _by_worth(search: Search) -> list[Trial]:
 
 
 def _colours(trials: list[Trial]) -> list[Any]:
-    from matplotlib import colormaps
-
     return [colormaps["viridis"](number / max(1, len(trials) - 1)) for number in range(len(trials))]
 
 
@@ -160,8 +147,6 @@ def _line(trial: Trial) -> str:
 
 def _parameter_axis(axes: Axes, x: float, distribution: dict[str, Any], values: list[Any]) -> list[float]:
     """Draws the axis of a parameter; returns the heights of the values on it, from 0 to 1."""
-    from pipeline.search.search import text
-
     if distribution["choice"] is not None:
         choices = distribution["choice"]
         return _axis(axes, x, [choices.index(value) for value in values], [(n, text(c)) for n, c in enumerate(choices)])

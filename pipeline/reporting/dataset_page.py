@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from effvis.data.atomic import replacing_file
 from effvis.errors import UserError
+from pipeline.datasets import layouts
+from pipeline.indexing.read import load_index
+from pipeline.reporting.charts import video_lengths
+from pipeline.reporting.pictures import data_uri
+from pipeline.reporting.templates import render
 
 if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex, Video
@@ -20,8 +28,6 @@ def statistics(index: DatasetIndex) -> dict[str, Any]:
     An instance's length is the number of frames in which it is present. Groups (iscrowd) are counted apart: they are not
     trained on.
     """
-    import numpy as np
-
     tracks = [track for track in index.tracks if not track.iscrowd]
     lengths = [video.length for video in index.videos]
     per_video = Counter(track.video_index for track in tracks)
@@ -62,10 +68,6 @@ def correspondence(params: Params, longest: int) -> list[dict[str, Any]]:
 
 def page(params: Params, splits: Mapping[str, DatasetIndex]) -> str:
     """The HTML; the same for the same data set and parameters."""
-    from pipeline.reporting.charts import video_lengths
-    from pipeline.reporting.pictures import data_uri
-    from pipeline.reporting.templates import render
-
     found = {split: statistics(index) for split, index in splits.items()}
     return render(
         "statistics.html", params=params, splits=found, digests={split: index.digest for split, index in splits.items()},
@@ -80,10 +82,6 @@ def write_page(params: Params, file: Path) -> None:
     Raises:
         UserError: it is not indexed, or the file cannot be written.
     """
-    from effvis.data.atomic import replacing_file
-    from pipeline.datasets import layouts
-    from pipeline.indexing.read import load_index
-
     html = page(params, {split: load_index(params, split) for split in layouts.SPLITS})
     try:
         with replacing_file(file) as new:

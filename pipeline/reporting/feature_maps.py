@@ -6,6 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from PIL import Image
+
+from effvis.data.clips import clip_frames
+from effvis.data.masks import decode
+from effvis.model.boxes import iou
+from effvis.tracklet_features import filtered_region, mean_feature, separation
+from effvis.visualize import crop
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -51,12 +61,6 @@ class Target:
 
 def target(model: EfficientVIS, reader: FrameReader, v: int) -> Target | None:
     """The target of a video; None where the first clip shows no instance in all of its frames."""
-    import torch
-
-    from effvis.data.clips import clip_frames
-    from effvis.model.boxes import iou
-    from effvis.tracklet_features import filtered_region
-
     index = reader.index
     frames = clip_frames(0, model.config.clip_length, index.videos[v].length)
     tracks = [track for track in index.tracks_of(v) if not track.iscrowd and track.present_L[frames].all()]
@@ -77,15 +81,11 @@ def target(model: EfficientVIS, reader: FrameReader, v: int) -> Target | None:
 
 def _to_video(index: DatasetIndex, v: int, input_size: tuple[int, int]) -> np.ndarray:
     """What makes a box (4,) in input pixels one in pixels of the video."""
-    import numpy as np
-
     video = index.videos[v]
     return np.array([video.width / input_size[1], video.height / input_size[0]] * 2)
 
 
 def _seen(regions: Sequence[FilteredRegion], track: Track, frames: Sequence[int], scale_4: np.ndarray) -> list[Seen]:
-    from effvis.tracklet_features import mean_feature, separation
-
     boxes = [region.boxes_T4 * scale_4 for region in regions]
     inside = [_inside(track, frames, boxes_T4, region.before_TSSC.shape[1])
               for boxes_T4, region in zip(boxes, regions, strict=True)]
@@ -100,12 +100,6 @@ def _seen(regions: Sequence[FilteredRegion], track: Track, frames: Sequence[int]
 
 def _inside(track: Track, frames: Sequence[int], boxes_T4: np.ndarray, side: int) -> np.ndarray:
     """The share of the instance in each location of the regions: (T, S, S)."""
-    import numpy as np
-    from PIL import Image
-
-    from effvis.data.masks import decode
-    from effvis.visualize import crop
-
     shares = []
     for frame, box_4 in zip(frames, boxes_T4, strict=True):
         mask = Image.fromarray(decode(track.rles[frame]).astype(np.uint8) * 255)

@@ -6,13 +6,25 @@ a figure's runs, a note says so: numbers come from cells alone, pictures need we
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
+from PIL import Image
+
+from effvis.data.clips import FrameReader
 from effvis.errors import UserError
+from effvis.inference.predictor import kept_frames
+from effvis.methods import build_model
+from effvis.visualize import GREY, colour
+from pipeline import methods
+from pipeline.engine.training import set_up_torch
+from pipeline.grid.rows import find_evaluation
+from pipeline.indexing.read import load_index
+from pipeline.reporting.feature_maps import target
+from pipeline.reporting.pictures import frame_scale, frames_with, heat_pictures, jpeg_uri, region_pictures
 from pipeline.reporting.tracklets import (
     evenly,
     followed,
@@ -23,6 +35,7 @@ from pipeline.reporting.tracklets import (
     tracked,
     truth,
 )
+from pipeline.runs.store import RunStore
 
 if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
@@ -35,7 +48,6 @@ if TYPE_CHECKING:
 SEED = 0
 MAIN_ROW = "table1e:w/ CL"
 RATE_ROWS = ("table1h:Original FPS", "table1h:1.5 FPS")
-PEER_ROWS = ("table1d:T=18 Fully e2e (ours)", "table1d:T=18 VisTR")
 COLUMNS = 6
 _VIDEOS = "Videos are evenly spaced over the validation split, frames over each video."
 _COLOURS = (
@@ -104,21 +116,13 @@ class Source:
 
     @cached_property
     def index(self) -> DatasetIndex:
-        from pipeline.indexing.read import load_index
-
         return load_index(self.params, "val")
 
     def spec(self, row: str) -> EvalSpec:
-        from pipeline.grid.rows import find_evaluation
-
         return find_evaluation(self.params, row, SEED)
 
     def model(self, spec: EvalSpec) -> EfficientVIS:
         """The trained network, as it is evaluated."""
-        from effvis.methods import build_model
-        from pipeline.engine.training import set_up_torch
-        from pipeline.runs.store import RunStore
-
         set_up_torch(self.params)
         model = build_model(spec.train.model)
         model.load_state_dict(RunStore(self.params.runs_dir).load_weights(spec.train.key))
@@ -144,11 +148,6 @@ class Source:
         self, label: str, v: int, frames: Sequence[int], drawn: Sequence[Drawn], identities: Sequence[int],
         scored: Sequence[int] | None = None,
     ) -> Strip:
-        from PIL import Image
-
-        from effvis.visualize import GREY, colour
-        from pipeline.reporting.pictures import frame_scale, frames_with, jpeg_uri
-
         seen = [frame for frame in frames if scored is None or frame in scored]
         pictures = frames_with(self.index, v, seen, drawn, identities, scale=frame_scale(self.index, v),
                                backdrop="sketch" if self.as_sketch else "grey")
@@ -168,9 +167,6 @@ class Drawing(NamedTuple):
 
 def _feature_maps(source: Source) -> Drawing:
     """Fig. 4: the tracklet that fits best in a video's first clip, with its own proposals and with drifted ones."""
-    from effvis.data.clips import FrameReader
-    from pipeline.reporting.feature_maps import target
-
     spec = source.spec(MAIN_ROW)
     model, reader = source.model(spec), FrameReader(source.index, spec.train.input_size)
     targets = [found for v in range(len(source.index.videos)) if (found := target(model, reader, v)) is not None]
@@ -186,8 +182,6 @@ def _feature_maps(source: Source) -> Drawing:
 
 
 def _feature_panel(source: Source, one: Target) -> Panel:
-    from pipeline.reporting.pictures import heat_pictures, jpeg_uri, region_pictures
-
     shown = list(dict.fromkeys(one.frames))[: COLUMNS // 2]
     both = (one.own, one.drifted)
     backdrop = "sketch" if source.as_sketch else "photograph"
@@ -203,8 +197,6 @@ def _feature_panel(source: Source, one: Target) -> Panel:
 
 def _frame_rates(source: Source) -> Drawing:
     """Fig. 5: the same weights at the rates of table 1h and at half the lowest."""
-    from effvis.inference.predictor import kept_frames
-
     original, dropped = (source.spec(row) for row in RATE_ROWS)
     model, rate = source.model(original), dropped.inference.test_fps
     panels = []
@@ -231,13 +223,13 @@ def _overlays(source: Source) -> Drawing:
         scored = scored_frames(spec, source.index, v)
         shown = [scored[i] for i in evenly(len(scored), COLUMNS)]
         found = tracked(model, spec.inference, source.index, v, spec.train.input_size, source.minimum_score)
-        panels.append(source.panel(v, shown, [source.strip("EfficientVIS", v, shown, found, scored)]))
+        panels.append(source.panel(v, shown, [source.strip(methods.get(spec.train.method).title, v, shown, found, scored)]))
     return Drawing(panels)
 
 
-def _peers(source: Source) -> Drawing:
-    """Fig. 7: EfficientVIS beside VisTR."""
-    specs = [source.spec(row) for row in PEER_ROWS]
+def _beside_each_other(rows: Mapping[str, str], source: Source) -> Drawing:
+    """Rows of a table on the same frames (Fig. 7)."""
+    specs = [source.spec(row) for row in rows.values()]
     results = [stored_results(source.params, spec) for spec in specs]
     panels = []
     for v in source.videos(3):
@@ -245,7 +237,7 @@ def _peers(source: Source) -> Drawing:
         shown = [scored[i] for i in evenly(len(scored), COLUMNS)]
         strips = [
             source.strip(label, v, shown, from_results(own, spec, source.index, v, source.minimum_score), scored)
-            for label, own, spec in zip(("EfficientVIS", "VisTR"), results, specs, strict=True)
+            for label, own, spec in zip(rows, results, specs, strict=True)
         ]
         panels.append(source.panel(v, shown, strips))
     return Drawing(panels)
@@ -266,7 +258,7 @@ def _failures(source: Source) -> Drawing:
         scored = scored_frames(spec, source.index, v)
         shown = [scored[i] for i in evenly(len(scored), COLUMNS)]
         found = from_results(results, spec, source.index, v, source.minimum_score)
-        strips = [source.strip("EfficientVIS", v, shown, found, scored)]
+        strips = [source.strip(methods.get(spec.train.method).title, v, shown, found, scored)]
         panels.append(source.panel(v, shown, strips, f": mean video IoU {ious[v]:.2f}"))
     return Drawing(panels)
 
@@ -297,10 +289,9 @@ _RECIPES = (
         RATE_ROWS, _frame_rates),
     _Recipe(
         "figure-6", "Figure 6: one colour per identity, proposals as boxes", f"{_COLOURS} {_VIDEOS}", (MAIN_ROW,), _overlays),
-    _Recipe(
-        "figure-7", "Figure 7: EfficientVIS beside VisTR",
-        "The same frames through both networks, at the same clip length. EfficientVIS links its clips end-to-end, VisTR's "
-        f"are linked by Hungarian matching. {_COLOURS} {_VIDEOS}", PEER_ROWS, _peers),
+    *(_Recipe(one.name, one.title, f"{one.text} {_COLOURS} {_VIDEOS}", tuple(one.rows.values()),
+              partial(_beside_each_other, one.rows))
+      for method in methods.everyone() for one in method.comparisons),
     _Recipe(
         "failures", "Where it fails",
         "The three validation videos of the lowest score by this rule: for each instance, the video IoU of the tracklet "
@@ -330,8 +321,6 @@ def _made(recipe: _Recipe, source: Source) -> Figure:
 
 def _lacking(params: Params, specs: dict[str, EvalSpec]) -> str:
     """What the run store has neither trained nor evaluated of a figure's rows; empty if nothing."""
-    from pipeline.runs.store import RunStore
-
     store = RunStore(params.runs_dir)
     rows = [
         row for row, spec in specs.items()

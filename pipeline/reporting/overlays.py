@@ -5,6 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
+from effvis.data.synthetic.shapes import present_masks
+from effvis.visualize import Overlay, draw, side_by_side
+from pipeline.indexing.read import load_index
+from pipeline.reporting.pictures import frames_with
+from pipeline.reporting.tracklets import evenly, from_results, scored_frames, stored_results, truth
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -27,11 +35,6 @@ def overlay_pictures(
     Raises:
         UserError: the run is not evaluated.
     """
-    from effvis.visualize import side_by_side
-    from pipeline.indexing.read import load_index
-    from pipeline.reporting.pictures import frames_with
-    from pipeline.reporting.tracklets import evenly, from_results, scored_frames, stored_results, truth
-
     params = params.of_dataset(spec.train.dataset_name)
     results = stored_results(params, spec)
     index = load_index(params, "val")
@@ -59,11 +62,6 @@ def sample_strip(video: DrawnVideo, config: ShapesConfig, *, scale: int) -> Imag
     Args:
         scale: pixels per pixel of the frame.
     """
-    from PIL import Image
-
-    from effvis.data.synthetic.shapes import present_masks
-    from effvis.visualize import Overlay, draw, side_by_side
-
     frames = [Image.fromarray(frame_HW3) for frame_HW3 in video.frames_LHW3]
     overlays: list[list[Overlay]] = [[] for _ in frames]
     for identity, track in enumerate(video.tracks):

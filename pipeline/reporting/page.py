@@ -7,8 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup, escape
+
+from pipeline.reporting.charts import learning_curves
+from pipeline.reporting.pictures import data_uri
+from pipeline.reporting.templates import render
+from pipeline.tables.claims import HOW_TO_READ
+from pipeline.tables.markdown import convergence_text
+from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION
+
 if TYPE_CHECKING:
-    from markupsafe import Markup
 
     from pipeline.reporting.figures import Figure
     from pipeline.settings.params import Params
@@ -40,12 +48,6 @@ class Contents:
 
 def page(params: Params, contents: Contents) -> str:
     """The HTML; the same for the same contents."""
-    from pipeline.reporting.charts import learning_curves
-    from pipeline.reporting.pictures import data_uri
-    from pipeline.reporting.templates import render
-    from pipeline.tables.markdown import convergence_text
-    from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION
-
     curves = [table for table in contents.tables if any(row.get("curve") for row in table["rows"])]
     return render(
         "report.html",
@@ -77,8 +79,6 @@ def _state(row: Mapping[str, Any]) -> str:
 
 
 def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:
-    from pipeline.tables.claims import HOW_TO_READ
-
     facts = {**ledger, "confidence": f"{ledger['confidence']:.0%}"}
     contradicted = [claim for claim in ledger["claims"] if claim["verdict"] == "contradicted"]
     return {**facts, "how_to_read": HOW_TO_READ.format(**facts), "contradicted": contradicted}
@@ -106,8 +106,6 @@ def _source(cell: Mapping[str, Any] | None) -> str:
 
 def _emphasised(text: str) -> Markup:
     """``*word*`` as HTML."""
-    from markupsafe import Markup, escape
-
     plain, *rest = str(escape(text)).split("*")
     tags = ("<em>", "</em>")
     return Markup(plain + "".join(tags[number % 2] + part for number, part in enumerate(rest)))

@@ -7,6 +7,10 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from PIL import Image, ImageDraw
+
+from effvis.visualize import Overlay, crop, draw, heat, sketch, strip
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
@@ -24,10 +28,6 @@ JPEG_QUALITY = 80
 
 def frame_image(index: DatasetIndex, v: int, frame: int, backdrop: Backdrop) -> Image:
     """A frame of a video, in RGB."""
-    from PIL import Image
-
-    from effvis.visualize import sketch
-
     with Image.open(index.images / index.videos[v].file_names[frame]) as image:
         if backdrop == "sketch":
             return sketch(image)
@@ -39,8 +39,6 @@ def frames_with(
     scale: float, backdrop: Backdrop, texts: bool = False,
 ) -> list[Image]:
     """Frames of a video with what is drawn over them, each in the colour of its identity, and with texts if wanted."""
-    from effvis.visualize import Overlay, draw
-
     return [
         draw(frame_image(index, v, frame, backdrop), [
             Overlay(one.rles[frame], identity, one.text if texts else "", one.boxes.get(frame))
@@ -57,8 +55,6 @@ def frame_scale(index: DatasetIndex, v: int) -> float:
 
 def region_pictures(index: DatasetIndex, v: int, frames: Sequence[int], seen: Seen, backdrop: Backdrop) -> list[list[Image]]:
     """For each frame where the proposal is, and what it crops."""
-    from effvis.visualize import crop
-
     images = [(frame_image(index, v, frame, backdrop), box_4) for frame, box_4 in zip(frames, seen.boxes_T4, strict=False)]
     return [
         [_with_box(image, box_4, frame_scale(index, v)) for image, box_4 in images],
@@ -68,17 +64,11 @@ def region_pictures(index: DatasetIndex, v: int, frames: Sequence[int], seen: Se
 
 def heat_pictures(values: Sequence[np.ndarray]) -> list[Image]:
     """Maps (S, S) as heat, from the least value of all of them to the largest."""
-    from effvis.visualize import heat
-
     least, largest = min(float(one.min()) for one in values), max(float(one.max()) for one in values)
     return [heat((one - least) / max(largest - least, 1e-12), REGION_SIDE) for one in values]
 
 
 def _with_box(image: Image, box_4: np.ndarray, scale: float) -> Image:
-    from PIL import ImageDraw
-
-    from effvis.visualize import draw
-
     picture = draw(image, [], scale=scale)
     ImageDraw.Draw(picture).rectangle([float(edge) * scale for edge in box_4], outline=(255, 255, 255), width=2)
     return picture
@@ -86,8 +76,6 @@ def _with_box(image: Image, box_4: np.ndarray, scale: float) -> Image:
 
 def jpeg_uri(pictures: Sequence[Image]) -> str:
     """A strip of pictures as a data: URI. Colours are kept at full resolution: outlines are a pixel wide."""
-    from effvis.visualize import strip
-
     buffer = io.BytesIO()
     strip(pictures).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
     return data_uri("image/jpeg", buffer.getvalue())

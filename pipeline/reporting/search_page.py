@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.reporting.charts import parallel_coordinates, trial_curves, values_over_time
+from pipeline.reporting.pictures import data_uri
+from pipeline.reporting.templates import render
+from pipeline.search.search import after, best_row, text
+
 if TYPE_CHECKING:
     from pipeline.search.search import Search
     from pipeline.search.space import Base
@@ -11,11 +16,6 @@ if TYPE_CHECKING:
 
 def page(search: Search, base: Base) -> str:
     """The HTML; the same for the same search."""
-    from pipeline.reporting.charts import parallel_coordinates, trial_curves, values_over_time
-    from pipeline.reporting.pictures import data_uri
-    from pipeline.reporting.templates import render
-    from pipeline.search.search import after, best_row, text
-
     drawings = [
         ("Parameters and what they were worth", "A line is a trial, from value to value; the brighter, the better. Stopped "
          "trials are dashed and stand with what they were worth when they were stopped.", parallel_coordinates(search)),

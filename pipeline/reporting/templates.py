@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 
 def render(template: str, *, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any) -> str:
     """The HTML of a template. What is missing is an error, and nothing that is shown can become markup."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(loader=PackageLoader("pipeline.reporting", "pages"), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     environment.filters |= filters or {}

@@ -7,14 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from effvis.data.clips import FrameReader, clip_frames
 from effvis.errors import UserError
+from effvis.evaluation.tracks import build_tracks, overlaps
+from effvis.inference import end_to_end
+from effvis.inference.predictor import kept_frames
+from pipeline.runs.store import RunStore
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from effvis.config import InferenceConfig
-    from effvis.data.clips import FrameReader
     from effvis.data.dataset import DatasetIndex
     from effvis.data.masks import RLE
     from effvis.model.efficientvis import EfficientVIS
@@ -63,8 +70,6 @@ def stored_results(params: Params, spec: EvalSpec) -> list[dict[str, Any]]:
     Raises:
         UserError: the run is not evaluated, or its results are elsewhere.
     """
-    from pipeline.runs.store import RunStore
-
     store = RunStore(params.runs_dir)
     folder = store.evaluation_folder(spec.train.key, spec.key)
     if store.evaluation(spec.train.key, spec.key) is None:
@@ -75,8 +80,6 @@ def stored_results(params: Params, spec: EvalSpec) -> list[dict[str, Any]]:
 
 def scored_frames(spec: EvalSpec, index: DatasetIndex, v: int) -> list[int]:
     """The frames of a video that results have an entry for: all, or those that a lower frame rate keeps."""
-    from effvis.inference.predictor import kept_frames
-
     return kept_frames(index.videos[v], spec.inference.test_fps if spec.inference.scored_frames == "kept" else None)
 
 
@@ -109,10 +112,6 @@ def tracked(
     minimum_score: float,
 ) -> list[Drawn]:
     """As ``from_results``, but predicted now, end-to-end and with proposals, which results do not hold."""
-    from effvis.data.clips import FrameReader
-    from effvis.inference import end_to_end
-    from effvis.inference.predictor import kept_frames
-
     video = index.videos[v]
     kept = kept_frames(video, inference.test_fps)
     clips = _clips(FrameReader(index, input_size), v, kept, model.config.clip_length)
@@ -127,8 +126,6 @@ def tracked(
 
 
 def _clips(reader: FrameReader, v: int, kept: Sequence[int], clip_length: int) -> Iterator[tuple[list[int], Tensor]]:
-    from effvis.data.clips import clip_frames
-
     for start in range(0, len(kept), clip_length):
         places = clip_frames(start, clip_length, len(kept))
         yield list(dict.fromkeys(places)), reader.clip(v, [kept[place] for place in places])
@@ -136,10 +133,6 @@ def _clips(reader: FrameReader, v: int, kept: Sequence[int], clip_length: int) -
 
 def video_ious(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> np.ndarray:
     """Overlap of D tracklets with G instances over so many frames of a video, as video AP has it: (D, G)."""
-    import numpy as np
-
-    from effvis.evaluation.tracks import build_tracks, overlaps
-
     sizes: dict[tuple, int] = {}
     tracks, others = (build_tracks([[one.rles.get(frame) for frame in frames] for one in group], sizes, len(frames))
                       for group in (found, instances))
@@ -153,8 +146,6 @@ def followed(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequenc
     The pairs are those of the largest sum of video IoUs. A tracklet that goes over to another instance keeps its number, so
     that its colour there is a wrong one.
     """
-    from scipy.optimize import linear_sum_assignment
-
     ious_DG = video_ious(found, instances, frames)
     pairs = {int(d): int(g) for d, g in zip(*linear_sum_assignment(-ious_DG), strict=True) if ious_DG[d, g] > 0}
     others = iter(range(len(instances), len(instances) + len(found)))

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.runs.store import RunStore
+from pipeline.system.files import write_atomically
+
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
@@ -41,8 +44,6 @@ def read_all(params: Params) -> Iterator[dict[str, Any]]:
 
 def write(params: Params, spec: EvalSpec) -> None:
     """Writes the cell of an evaluation that is in the store; one that is there already stays as it is."""
-    from pipeline.system.files import write_atomically
-
     file = _file(params, spec)
     cell = find(params, spec)
     if cell is not None and cell != _read(file):
@@ -64,8 +65,6 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _from_store(params: Params, spec: EvalSpec) -> dict[str, Any] | None:
-    from pipeline.runs.store import RunStore
-
     store = RunStore(params.runs_dir)
     report = store.evaluation(spec.train.key, spec.key)
     if report is None:

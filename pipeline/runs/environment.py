@@ -28,8 +28,10 @@ def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, object]:
-    """``{"commit": hash, "dirty": bool}`` of the checkout that holds ``folder``; empty where there is none."""
+    """``{"commit": hash, "dirty": bool}`` of the checkout that holds ``folder``; empty where there is none, or one that has
+    nothing of it: an archive of the project may have been unpacked anywhere."""
     try:
+        _git(folder, "ls-files", "--error-unmatch", ".")
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):

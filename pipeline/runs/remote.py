@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from pyarrow import fs
+from pyarrow.fs import FileSelector, FileType
 from pydantic import Field, field_validator
 
 from effvis.config import Config, build
@@ -77,8 +79,6 @@ class Storage:
     """
 
     def __init__(self, address: str, *, where: object = "params.yaml"):
-        from pyarrow import fs
-
         self.address = masked(address)
         try:
             if "://" in address:
@@ -98,8 +98,6 @@ class Storage:
 
     def runs(self) -> set[str]:
         """The keys that have a folder, whole or not."""
-        from pyarrow.fs import FileSelector, FileType
-
         found = self._files.get_file_info(FileSelector(self._base, allow_not_found=True))
         folders = {info.base_name for info in found if info.type == FileType.Directory}
         return {name for name in folders if re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", name)}
@@ -226,8 +224,6 @@ class Storage:
                     self._files.delete_file(info.path)
 
     def _objects(self, key: str) -> list[Any]:
-        from pyarrow.fs import FileSelector, FileType
-
         found = self._files.get_file_info(FileSelector(self._place(key), allow_not_found=True))
         return [info for info in found if info.type == FileType.File]
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
+from pipeline.runs.remote import Storage, states
 from pipeline.runs.store import RunStore
 from pipeline.system.background import Background, in_a_line
 from pipeline.system.files import read_json, write_atomically
 
 if TYPE_CHECKING:
-    from pipeline.planning.plan import Plan
-    from pipeline.runs.remote import Storage
     from pipeline.settings.params import Params
 
 
@@ -35,7 +34,6 @@ def storage_of(params: Params) -> Storage | None:
     """
     if params.storage_path is None:
         return None
-    from pipeline.runs.remote import Storage
 
     address = params.storage_path
     return Storage(address if "://" in address else str(params.root / address), where=params.root / "params.yaml")
@@ -54,8 +52,8 @@ def fetch(params: Params, key: str) -> None:
         print(f"{SETTING} cannot be used now, the run goes on: {in_a_line(error)}", file=sys.stderr)
 
 
-def fetch_missing(params: Params, plan: Plan) -> bool:
-    """Takes what the storage has of a plan's missing trainings and evaluations, and says so; whether there was any.
+def fetch_all(params: Params, keys: Iterable[str]) -> bool:
+    """Takes what the storage has of these runs, and says so; whether there was any.
 
     Raises:
         UserError: the storage cannot be used, or holds something else than its manifests say.
@@ -63,10 +61,8 @@ def fetch_missing(params: Params, plan: Plan) -> bool:
     storage, store = storage_of(params), RunStore(params.runs_dir)
     if storage is None:
         return False
-    wanted = {spec.key for spec in plan.trainings if spec.key in plan.missing}
-    wanted |= {spec.train.key for spec in plan.evaluations if spec.key in plan.missing}
     with explaining_failures(storage, params.root / "params.yaml"):
-        taken = pull(storage, store, wanted)
+        taken = pull(storage, store, keys)
     if taken:
         print(f"{taken} runs were taken from {storage.address}", file=sys.stderr)
     return taken > 0
@@ -106,8 +102,6 @@ class Keeper(Background):
         self._pushed: dict[str, str] | None = None
 
     def catch_up(self, late: Callable[[], bool]) -> None:
-        from pipeline.runs.remote import states
-
         if self._pushed is None:
             there = self._storage.runs()
             self._pushed = {key: state for key, state in (read_json(self._file) or {}).items() if key in there}

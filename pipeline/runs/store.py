@@ -25,6 +25,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+from filelock import FileLock, Timeout
+
 from effvis.data.atomic import replacing_folder
 from effvis.errors import UserError
 from pipeline.system.disk import explained
@@ -47,8 +50,6 @@ class RunStore:
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Only one process at a time works on a key; the others wait and say so on stderr."""
-        from filelock import FileLock, Timeout
-
         locks = self.root / ".locks"
         lock = FileLock(locks / f"{key}.lock")
         try:
@@ -65,8 +66,6 @@ class RunStore:
 
     def locked(self) -> set[str]:
         """What some process has locked, and so works on, now; of a key or ``<key>-<evaluation key>`` that is not there yet."""
-        from filelock import FileLock, Timeout
-
         found = set()
         for file in (self.root / ".locks").glob("*.lock"):
             if self._is_there(file.stem):  # a grid has thousands of them, and trying a lock may ask another machine
@@ -155,8 +154,6 @@ class RunStore:
 
     def begin(self, key: str, config: Mapping[str, Any]) -> None:
         """Makes the folder and notes what the key was made of. An earlier ``done.json`` was not believed: it goes."""
-        import yaml
-
         folder = self.folder(key)
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,14 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
 from pipeline.system.cli import seconds_text
 
 if TYPE_CHECKING:
-    from rich.console import Group
 
     from pipeline.scheduling.pool import Status
 
@@ -23,9 +27,6 @@ class Board:
     """``with Board() as board: run_pool(…, on_change=board.update)``. Writes to stderr."""
 
     def __init__(self):
-        from rich.console import Console
-        from rich.live import Live
-
         console = Console(stderr=True)
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._latest: list[Status] = []
@@ -73,10 +74,6 @@ def _line(status: Status) -> str:
 
 def _table(statuses: list[Status], most: int | None = None) -> Group:
     """Of the jobs, or of the first so many in the order that counts; failures have a line each below it."""
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.table import Table
-
     counts = Counter(status.state for status in statuses)
     caption = ", ".join(f"{counts[state]} {state}" for state in _STYLES if counts[state])
     table = Table("", "run", "key", "state", "device", "step", "loss", "left", caption=caption)

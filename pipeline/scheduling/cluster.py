@@ -19,8 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from effvis.errors import UserError
-from pipeline.identity.digests import METHODS, PROJECT, evaluation_code_digest, training_digest
+from pipeline import methods
+from pipeline.identity.digests import PROJECT, evaluation_code_digest, training_digest
 from pipeline.system.disk import explained
 
 if TYPE_CHECKING:
@@ -69,8 +72,6 @@ def address(*, client: bool = True) -> str | None:
 @contextlib.contextmanager
 def marked(runs_dir: Path) -> Iterator[dict[str, Any]]:
     """The ``runtime_env`` of a job on the cluster: with it, ``check_here`` knows in its processes what to find."""
-    from filelock import FileLock
-
     file = Path(os.path.abspath(runs_dir)) / ".cluster" / f"{uuid.uuid4().hex}.lock"
     with explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +97,6 @@ def check_here() -> None:
 
 @cache
 def _check(mark: Path, code: str) -> None:
-    from filelock import FileLock, Timeout
-
     runs_dir, node = mark.parents[1], platform.node()
     if not mark.is_file():
         raise UserError(runs_dir, "runs_dir", f"node {node} does not see this run store", _SHARED)
@@ -116,7 +115,7 @@ def _check(mark: Path, code: str) -> None:
 @cache
 def _code() -> str:
     """Of all that is in a key and a worker brings itself; a comment changes nothing."""
-    digests = [digest(method) for method in METHODS for digest in (training_digest, evaluation_code_digest)]
+    digests = [digest(method) for method in methods.names() for digest in (training_digest, evaluation_code_digest)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

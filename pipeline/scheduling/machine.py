@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
+from pipeline.scheduling import cgroup
 
 if TYPE_CHECKING:
     import torch
@@ -40,15 +41,20 @@ def device(resources: ResourceSettings) -> torch.device:
 
 
 def side_by_side(resources: ResourceSettings) -> int:
-    """How many runs at once: ``resources.slots``, or as many as this machine has processors, memory and GPUs for."""
+    """How many runs at once: ``resources.slots``, or as many as there are processors, memory and GPUs for."""
     if resources.slots is not None:
         return resources.slots
-    holds = [len(os.sched_getaffinity(0)) // resources.threads, int(_memory_bytes() // (resources.memory_gib * 2**30))]
+    holds = [processors() // resources.threads, int(_memory_bytes() // (resources.memory_gib * 2**30))]
     if resources.gpus_per_worker:
         import torch
 
         holds.append(torch.cuda.device_count() // resources.gpus_per_worker)
     return max(1, min(holds) // resources.workers_per_run)
+
+
+def processors() -> int:
+    """That this process may use: those of its affinity, or fewer where a container's limit gives it less time; at least 1."""
+    return max(1, int(min(len(os.sched_getaffinity(0)), cgroup.processors())))
 
 
 def reset_peak_memory() -> None:
@@ -69,4 +75,5 @@ def peak_memory_mib() -> int:
 
 
 def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """The machine's, or less in a container."""
+    return int(min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), cgroup.memory_bytes()))

@@ -14,8 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import yaml
+
 from effvis.errors import UserError
 from pipeline.identity.digests import key
+from pipeline.system.files import write_atomically
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
@@ -188,8 +191,6 @@ def all_searches(params: Params) -> Iterator[Search]:
 
 
 def write_search(params: Params, search: Search) -> None:
-    from pipeline.system.files import write_atomically
-
     folder = folder_of(params, search.name)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "search.json", (json.dumps(asdict(search), indent=1) + "\n").encode())
@@ -216,8 +217,6 @@ def best_row(search: Search, base: Base) -> str:
     Raises:
         LookupError: no trial was trained to its end.
     """
-    import yaml
-
     best = search.best()
     if best is None:
         raise LookupError(search.name)

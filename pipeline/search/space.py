@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from effvis.config import Config, build
 from effvis.errors import UserError
+from pipeline.grid.rows import evaluation_spec, find_in_table
+from pipeline.settings.loading import read_mapping, with_values
 from pipeline.settings.params import Params, RowSettings
 
 if TYPE_CHECKING:
@@ -123,8 +126,6 @@ class Base:
         Raises:
             UserError: a value is wrong, or the data set is not indexed yet.
         """
-        from pipeline.grid.rows import evaluation_spec
-
         settings = self.settings.model_copy(update={"params": {**self.settings.params, **values}})
         return tuple(evaluation_spec(params, settings, seed) for seed in range(seeds))
 
@@ -138,8 +139,6 @@ def load_space(file: Path, *, row: str | None) -> SpaceFile:
     Raises:
         UserError: names the file, the key and the remedy.
     """
-    from pipeline.settings.loading import read_mapping
-
     space = build(SpaceFile, read_mapping(file, "Write one like experiments/search/lr.yaml"), where=file)
     return space if row is None else space.model_copy(update={"row": row})
 
@@ -150,8 +149,6 @@ def find_base(params: Params, file: Path, space: SpaceFile) -> Base:
     Raises:
         UserError: there is no such row, or it is not run.
     """
-    from pipeline.grid.rows import find_in_table
-
     if space.row is None:
         return Base("the headline run", params.headline, params.headline.model_dump(exclude_unset=True), {})
     try:
@@ -167,8 +164,6 @@ def check_space(params: Params, file: Path, space: SpaceFile, base: Base) -> Non
     Raises:
         UserError: no run can have such a value, or the parameter makes no difference to this row.
     """
-    from pipeline.settings.loading import with_values
-
     for name, distribution in space.space.items():
         for value in distribution.ends:
             with_values(params, {name: value}, where=file, prefix="space")
@@ -179,7 +174,5 @@ def check_space(params: Params, file: Path, space: SpaceFile, base: Base) -> Non
 
 def draw(space: SpaceFile, number: int, attempt: int) -> dict[str, Any]:
     """The values of one trial, which follow from the space, its number and the attempt alone."""
-    import numpy as np
-
     generator = np.random.default_rng([space.seed, number, attempt])
     return {name: distribution.draw(generator) for name, distribution in space.space.items()}

@@ -22,9 +22,14 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
 
 from effvis.errors import UserError
+from pipeline.engine.run import evaluate_run, train_run
+from pipeline.runs import cells
+from pipeline.runs.store import RunStore
 from pipeline.scheduling import cluster
+from pipeline.scheduling.machine import side_by_side
 from pipeline.scheduling.pool import Job, Status, execute
 from pipeline.scheduling.progress import Report, Stop
 from pipeline.scheduling.ray_session import WORKER_DEATHS_ALLOWED, ray_running, slots_now
@@ -76,8 +81,6 @@ def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[
     Raises:
         UserError: the search asks for Optuna, which is not installed.
     """
-    from pipeline.scheduling.machine import side_by_side
-
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     proposals = _Proposals(plan, search, trials)
@@ -224,7 +227,6 @@ class _Optuna:
     def __init__(self, space: SpaceFile, search: Search):
         try:
             from optuna import logging as optuna_logging
-            from ray.tune.search.optuna import OptunaSearch
         except ImportError:
             raise UserError("search space", "search", "Optuna is not installed",
                             "Install it with pip install 'effvis[tune]', or search with asha or random") from None
@@ -269,7 +271,6 @@ def _run_trial(config: Mapping[str, Any], *, plan: Plan, stop: Stop) -> None:
 
 def _climb(plan: Plan, specs: tuple[EvalSpec, ...], *, report: Report) -> None:
     from pipeline.engine.training import Diverged
-    from pipeline.runs import cells
 
     for halvings in range(plan.space.rungs, -1, -1):
         try:
@@ -292,10 +293,6 @@ def _worth(plan: Plan, spec: EvalSpec, report: Report) -> float | None:
         Diverged: the loss is not finite.
         UserError: there is no ground truth to score against.
     """
-    from pipeline.engine.run import evaluate_run, train_run
-    from pipeline.runs import cells
-    from pipeline.runs.store import RunStore
-
     cell = cells.find(plan.params, spec)
     if cell is None:
         kept = partial(RunStore(plan.params.runs_dir).has_snapshot, spec.train.key, spec.halvings)

@@ -5,29 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, PrivateAttr, model_validator
+from pydantic import Field, PositiveInt, PrivateAttr, create_model, field_validator, model_validator
 
-from effvis.config import Config, InferenceConfig, build
+from effvis.config import Backbone, Config, InferenceConfig, build
 from effvis.data.synthetic.shapes import ShapesConfig
 from effvis.errors import UserError
-from pipeline.methods.base import PretrainSettings
-from pipeline.methods.efficientvis import ModelSettings, TrainSettings
-from pipeline.methods.vistr import VisTRSettings
+from pipeline import methods
 from pipeline.settings.sources import SOURCES
 
-Backbone = Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"]
 GENERATED_DATASET = "shapes-vis"  # what params.yaml draws; others may differ from it
-# Fields of the configurations that are not anybody's to set, and what they follow from.
+# Keys of a table's row that a method may lack.
+ROW_KEYS = ("cl", "attention", "dynamic_conv", "query")
+# Fields of the configurations that nobody may set, and what they follow from.
 DERIVED = {
-    "model.num_classes": "It follows from the dataset",
-    "model.clip_length": "It follows from a row's T and from scale.T",
-    "pretrain.train.correspondence": "Pretraining learns correspondence where the row does",
-    "vistr.model.num_classes": "It follows from the dataset",
-    "vistr.model.clip_length": "It follows from a row's T and from scale.T",
+    method.prefix + name: reason
+    for method in methods.everyone()
+    for name, reason in {
+        "model.num_classes": "It follows from the dataset",
+        "model.clip_length": "It follows from a row's T and from scale.T",
+        **method.derived,
+    }.items()
 }
-
 # Where a row's ``params`` may reach: what a training or an evaluation is made of, and so its key.
-OF_A_RUN = ("model.", "train.", "inference.", "pretrain.train.", "vistr.model.", "vistr.train.", "vistr.pretrain.train.")
+OF_A_RUN = ("inference.", *(
+    method.prefix + section for method in methods.everyone() for section in ("model.", "train.", "pretrain.train.")))
 
 
 class IndexSettings(Config):
@@ -91,7 +92,7 @@ class RowSettings(Config):
     cl: bool | None = Field(None, description="correspondence learning; None: train.correspondence")
     linking: Literal["end-to-end", "hand-craft"] | None = None
     test_fps: float | None = Field(None, gt=0)
-    method: Literal["efficientvis", "vistr"] = "efficientvis"
+    method: str = methods.DEFAULT
     attention: Literal["ftsa", "ftsa-st", "spatial", "temporal", "joint"] | None = None
     dynamic_conv: Literal["temporal", "still"] | None = None
     query: Literal["time-disentangled", "time-shared"] | None = None
@@ -100,17 +101,26 @@ class RowSettings(Config):
     dataset: Literal["youtube-vis-2019", "youtube-vis-2021"] | None = Field(None, description="the paper's, before scaling")
     params: dict[str, Any] = Field({}, description="parameters that are otherwise than in params.yaml, by dotted key")
 
+    @field_validator("method")
+    @classmethod
+    def _is_a_method(cls, method: str) -> str:
+        if method not in methods.names():
+            raise ValueError(f"there is no such method; the methods are {', '.join(methods.names())}")
+        return method
+
     @model_validator(mode="after")
-    def _vistr_has_no_tracklet_queries(self):
-        if self.method == "vistr":
-            foreign = [name for name in ("cl", "attention", "dynamic_conv", "query") if getattr(self, name) is not None]
-            if foreign or self.linking == "end-to-end":
-                raise ValueError(f"VisTR has no {', '.join(foreign) or 'end-to-end linking'}")
+    def _sets_what_its_method_has(self):
+        method = methods.get(self.method)
+        foreign = [name for name in ROW_KEYS if name not in method.row_keys and getattr(self, name) is not None]
+        if self.linking not in (None, *method.linkings):
+            foreign.append(f"{self.linking} linking")
+        if foreign:
+            raise ValueError(f"{method.title} has no {', '.join(foreign)}")
         return self
 
 
-class Params(Config):
-    """params.yaml over its profile."""
+class _SharedParams(Config):
+    """All of the parameters but the methods' own sections."""
 
     profile: str
     dataset: str
@@ -120,7 +130,7 @@ class Params(Config):
     storage_path: str | None = Field(None, min_length=1, description="where runs are copied to and taken from, an address "
                                      "such as s3://bucket/folder or a folder")
     seeds: PositiveInt = 2
-    methods: str = Field("efficientvis,vistr", description="whose rows dvc.yaml runs, with commas")
+    methods: str = Field(",".join(methods.names()), description="whose rows dvc.yaml runs, with commas")
     tables: tuple[str, ...] = ()
     headline: RowSettings = RowSettings()
     shapes: ShapesConfig = ShapesConfig()
@@ -129,10 +139,6 @@ class Params(Config):
     holdout: HoldoutSettings | None = None
     index: IndexSettings = IndexSettings()
     input_size: tuple[PositiveInt, PositiveInt]
-    model: ModelSettings
-    pretrain: PretrainSettings = PretrainSettings()
-    train: TrainSettings
-    vistr: VisTRSettings = VisTRSettings()
     inference: InferenceConfig = InferenceConfig()
     scale: ScaleSettings = ScaleSettings()
     resources: ResourceSettings = ResourceSettings()
@@ -234,10 +240,22 @@ class Params(Config):
         raise UserError("params.yaml", "dataset", f"{name} is not among the data sets here",
                         f"There are {', '.join(params.dataset_name for params in known)}")
 
-    def pretrain_source(self, method: Literal["efficientvis", "vistr"]) -> str:
-        """What the trainings of a method start from."""
-        return (self.vistr.pretrain if method == "vistr" else self.pretrain).source
+    def of_method(self, name: str) -> Any:
+        """A method's ``model``, ``pretrain`` and ``train``: its section, or these parameters where they stand at their top."""
+        section = methods.get(name).section
+        return getattr(self, section) if section else self
 
     def clip_length(self, published: int) -> int:
         """What stands for a clip length of the paper."""
         return self.scale.T.get(published, published)
+
+
+def _with_methods() -> type[_SharedParams]:
+    """The parameters with the settings of each method, in its section or at the top."""
+    at_the_top = tuple(method.settings for method in methods.everyone() if not method.section)
+    sections = {method.section: (method.settings, method.settings()) for method in methods.everyone() if method.section}
+    return create_model("Params", __base__=(_SharedParams, *at_the_top), __module__=__name__, __doc__=(
+        "params.yaml over its profile: what all methods share, and the settings of each."), **sections)
+
+
+Params = _with_methods()

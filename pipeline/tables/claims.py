@@ -10,12 +10,17 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
+from scipy import stats
+
+from pipeline.runs import cells
+from pipeline.system.files import write_atomically
+from pipeline.tables.claims_file import Claim, Holds, Ledger
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
-    from pipeline.tables.claims_file import Claim, Holds, Ledger
 
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "not measured"]
@@ -88,16 +93,12 @@ def _settle(params: Params, ledger: Ledger, claim: Claim) -> Entry:
 
 def _ap_by_seed(params: Params, evaluations: Sequence[EvalSpec]) -> dict[int, float]:
     """AP in percent of the seeds that have a cell and something to measure it on."""
-    from pipeline.runs import cells
-
     found = [cell for spec in evaluations if (cell := cells.find(params, spec)) is not None]
     return {cell["seed"]: 100 * cell["metrics"]["AP"] for cell in found if cell["metrics"]["AP"] >= 0}
 
 
 def estimate(values: Sequence[float], confidence: float) -> Estimate:
     """Mean, standard error and t-interval of values that are independent of each other, such as one per seed."""
-    from scipy import stats
-
     n = len(values)
     if n < 2:
         return Estimate(mean(values), None, None, None, n)
@@ -118,8 +119,6 @@ def verdict(tested: Estimate, holds: Holds) -> Verdict:
 
 def write_ledger(params: Params, ledger: Ledger) -> Path:
     """Writes claims.json and claims.md to the results; returns the latter."""
-    from pipeline.system.files import write_atomically
-
     entries = settle(params, ledger)
     facts = {
         "dataset": params.dataset_name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.tables.convergence import text
 from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION
 
 
@@ -26,8 +27,6 @@ def markdown(table: dict[str, Any]) -> str:
 
 def convergence_text(table: dict[str, Any]) -> str:
     """A paragraph on how the rows converge, or nothing."""
-    from pipeline.tables.convergence import text
-
     return text(table["convergence"]) if "convergence" in table else ""
 
 

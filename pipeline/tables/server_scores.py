@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effvis.errors import UserError
+from pipeline.system.files import write_atomically
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
@@ -72,8 +73,6 @@ def keep(params: Params, spec: EvalSpec, metrics: Mapping[str, float]) -> Path:
     Raises:
         UserError: there are other numbers of the server for it already.
     """
-    from pipeline.system.files import write_atomically
-
     file = _file(params, spec.key)
     earlier = find(params, spec.key)
     if earlier is not None and earlier != metrics:

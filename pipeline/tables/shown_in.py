@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from effvis.errors import UserError
+from pipeline.grid.rows import known_tables, load_grid
 
 if TYPE_CHECKING:
     from pipeline.grid.table_file import Row
@@ -36,14 +37,10 @@ def table_cells(params: Params) -> Cells:
 
 def existing_tables(params: Params) -> list[str]:
     """Those that the parameters ask for, then all others: ``ablate --grid`` may name any."""
-    from pipeline.grid.rows import known_tables
-
     return list(dict.fromkeys((*params.tables, *known_tables(params))))
 
 
 def _rows(params: Params, table: str) -> tuple[Row, ...]:
-    from pipeline.grid.rows import load_grid
-
     try:
         return load_grid(params, table)
     except UserError:  # whoever asks for this table is told; the others are shown

@@ -6,6 +6,10 @@ import statistics
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from pipeline.runs import cells
+from pipeline.tables import server_scores
+from pipeline.tables.convergence import convergence
+
 if TYPE_CHECKING:
     from pipeline.grid.table_file import Row, Table
     from pipeline.settings.params import Params
@@ -28,8 +32,6 @@ def summary(params: Params, table: Table) -> dict[str, Any]:
         competition's server scored has its numbers in ``server``, as in ``measured``. A table that compares how two rows
         converge has ``convergence`` (``pipeline.tables.convergence``).
     """
-    from pipeline.tables.convergence import convergence
-
     datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]
     rows = [_row(params, row) for row in table.rows]
     found = convergence(table.convergence, rows) if table.convergence else None
@@ -45,9 +47,6 @@ def summary(params: Params, table: Table) -> dict[str, Any]:
 
 
 def _row(params: Params, row: Row) -> dict[str, Any]:
-    from pipeline.runs import cells
-    from pipeline.tables import server_scores
-
     found = [cell for spec in row.evaluations if (cell := cells.find(params, spec)) is not None]
     server = [scores for spec in row.evaluations if (scores := server_scores.find(params, spec.key)) is not None]
     return {
@@ -65,8 +64,6 @@ def _row(params: Params, row: Row) -> dict[str, Any]:
 
 
 def _curve(params: Params, row: Row) -> list[dict[str, Any]]:
-    from pipeline.runs import cells
-
     metrics = defaultdict(list)
     for spec in (*row.curve, *row.evaluations):
         if (cell := cells.find(params, spec)) is not None:

@@ -9,7 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.runs import cells
+from pipeline.system.files import write_atomically
+from pipeline.tables.latex import latex
 from pipeline.tables.markdown import markdown
+from pipeline.tables.summary import summary
 
 if TYPE_CHECKING:
     from pipeline.grid.table_file import Table
@@ -18,10 +22,6 @@ if TYPE_CHECKING:
 
 def write_tables(params: Params, tables: Iterable[Table]) -> None:
     """Writes the tables from what is there now, and the cells that they are made of."""
-    from pipeline.runs import cells
-    from pipeline.tables.summary import summary
-    from pipeline.tables.write import write_table
-
     for table in tables:
         for row in table.rows:
             for spec in (*row.evaluations, *row.curve):
@@ -31,9 +31,6 @@ def write_tables(params: Params, tables: Iterable[Table]) -> None:
 
 def write_table(folder: Path, table: dict[str, Any]) -> None:
     """Writes <table>.json, .md, .csv and .tex, and metrics/<table>.json in the form that dvc metrics shows and compares."""
-    from pipeline.system.files import write_atomically
-    from pipeline.tables.latex import latex
-
     name = table["table"]
     texts = {
         f"{name}.json": _json(table),

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from effvis.errors import UserError
+from pipeline import methods
+from pipeline.datasets.fetch import fetch, verify
+from pipeline.system.cli import progress_bar
+from pipeline.weights.published import find
 
 if TYPE_CHECKING:
     from effvis.model.conversion import Conversion
@@ -18,15 +26,11 @@ if TYPE_CHECKING:
 
 def published_file(args: argparse.Namespace, params: Params) -> Path:
     """The file of ``--published``, verified; downloaded unless it is here."""
-    from pipeline.datasets.fetch import fetch, verify
-    from pipeline.system.cli import progress_bar
-    from pipeline.weights.published import find
-
     published = find(args.published)
     if args.method not in published.methods:
         raise UserError("--published", args.published, f"is no start for {args.method}",
                         f"Add --method {published.methods[0]}, or choose another one of --list")
-    setting, model = ("vistr.model", params.vistr.model) if args.method == "vistr" else ("model", params.model)
+    setting, model = f"{methods.get(args.method).prefix}model", params.of_method(args.method).model
     if published.backbone != model.backbone:
         raise UserError("--published", args.published, f"has a {published.backbone}, the model a {model.backbone}",
                         f"Add -S {setting}.backbone={published.backbone}, or choose another one of --list")
@@ -42,39 +46,30 @@ def published_file(args: argparse.Namespace, params: Params) -> Path:
 
 
 def convert_file(published: Mapping[str, Any], args: argparse.Namespace, params: Params, file: Path) -> Conversion:
-    import torch
-
+    """Published weights as those of the network that the parameters describe."""
     torch.manual_seed(0)
-    if args.method == "vistr":
-        from effvis.vistr.convert import convert_vistr
-        from effvis.vistr.model import build_vistr
-
-        config = params.vistr.model.resolve(args.classes, args.clip_length)
-        return convert_vistr(published, build_vistr(config), where=file)
-    from effvis.model.convert import convert
-    from effvis.model.efficientvis import EfficientVIS
-
-    return convert(published, EfficientVIS(params.model.resolve(args.classes, 1)), where=file)
+    others = [f"{' and '.join(method.reads)} need --method {method.name}"
+              for method in methods.everyone() if method.reads and method.name != args.method]
+    hint = "".join(f"; {other}" for other in others)
+    settings = params.of_method(args.method)
+    return methods.get(args.method).convert(published, settings, args.classes, args.clip_length, file, hint)
 
 
 def read(path: Path) -> dict[str, Any]:
     """The tensors of a .safetensors file or of a checkpoint saved by PyTorch, by name.
 
-    Of a checkpoint it takes the part that holds the weights: ``state_dict`` (mmdetection), ``model`` (detectron2, DETR,
-    VisTR), or the whole.
+    Of a checkpoint it takes the part that holds the weights: ``state_dict`` (mmdetection), ``model`` (detectron2, DETR),
+    or the whole.
 
     Raises:
         UserError: the file is missing, is of another kind, or holds more than plain weights.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     remedy = "Give the file as it was published, or its weights saved as .safetensors"
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # DETR's and VisTR's checkpoints hold their command line as well: plain values in a namespace, which runs no code.
+        # DETR's checkpoints, and those of its successors, hold their command line as well: plain values in a namespace,
+        # which runs no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

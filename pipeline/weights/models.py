@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from effvis.errors import UserError
+from pipeline import methods
+from pipeline.grid import starts
+from pipeline.grid.rows import find_evaluation
+from pipeline.indexing.read import FACTS, dataset_facts, load_index
+from pipeline.runs.store import RunStore
+from pipeline.settings.loading import load_params, read_mapping
 
 if TYPE_CHECKING:
     from effvis.config import InferenceConfig
@@ -28,36 +34,22 @@ class Found(NamedTuple):
     text: str
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model: --run, or --row and --seed, for ``find_model``."""
-    from pipeline.system.cli import add_row_arguments
-
-    parser.add_argument("--run", metavar="KEY_OR_PATH", help="a run's key, or the folder of an exported model (default: the "
-                        "headline run or, where it is not trained, the weights that come with the project)")
-    add_row_arguments(parser)
-
-
 def find_model(options: argparse.Namespace) -> Found:
     """The model that the arguments name.
 
     Raises:
         UserError: there is none, or it cannot be described.
     """
-    from pipeline.grid.rows import find_evaluation
-    from pipeline.indexing.read import FACTS
-    from pipeline.runs.store import RunStore
-    from pipeline.settings.loading import load_params
-
-    if options.run is not None and options.row is not None:
-        raise UserError("command line", "--run", "is given together with --row", "Give one of them")
-    if options.run is not None and Path(options.run).is_dir() and not _is_run(Path(options.run)):
-        return _of_folder(Path(options.run))
+    if options.model is not None and options.row is not None:
+        raise UserError("command line", "--model", "is given together with --row", "Give one of them")
+    if options.model is not None and Path(options.model).is_dir() and not _is_run(Path(options.model)):
+        return _of_folder(Path(options.model))
     params = load_params(options.params, options.set)
-    if options.run is not None:
-        folder = Path(options.run).resolve() if _is_run(Path(options.run)) else params.runs_dir / options.run
+    if options.model is not None:
+        folder = Path(options.model).resolve() if _is_run(Path(options.model)) else params.runs_dir / options.model
         if not folder.is_dir():
             runs = ", ".join(sorted(file.parent.name for file in params.runs_dir.glob("*/done.json"))) or "none"
-            raise UserError("--run", options.run, "is no folder of a model and no run's key",
+            raise UserError("--model", options.model, "is no folder of a model and no run's key",
                             f"Finished runs in {params.runs_dir}: {runs}")
         return _of_run(params, RunStore(folder.parent), folder.name)
     if options.row is not None:
@@ -89,15 +81,13 @@ def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | N
         UserError: it is not finished, or its data set is not here to name its classes.
     """
     from effvis.model_file import describe
-    from pipeline.settings.loading import read_mapping
 
     done = store.require_done(run)
     file = store.folder(run) / "config.yaml"
     config = read_mapping(file, "Train the run again")
     if inference is None:
         inference = params.inference
-    if config["method"] == "vistr":
-        inference = inference.model_copy(update={"linking": "hand-craft"})
+    inference = methods.get(config["method"]).linked(inference)
     report = _best_report(store, run, inference)
     if report is not None and "threshold" in report:
         linking = inference.handcraft.model_copy(update={"thresholds": (report["threshold"],)})
@@ -122,8 +112,6 @@ def _best_report(store: Any, run: str, inference: InferenceConfig) -> Mapping[st
 
 
 def _labels(params: Params, config: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
-    from pipeline.indexing.read import dataset_facts, load_index
-
     params = params.of_dataset(config["dataset"])
     if dataset_facts(params).digests["train"] != config["dataset_digest"]:
         raise UserError(file, "dataset_digest", f"the {config['dataset']} that is here is not the one that the run was trained "
@@ -138,12 +126,11 @@ def _of_shipped(params: Params) -> Found:
         UserError: none fits.
     """
     from effvis.model_file import describe
-    from pipeline.grid import starts
 
     name = starts.find(params.model.resolve(1, 1), correspondence=True)
     if name is None:
         raise UserError(params.root / "params.yaml", "headline", "this run is not trained, and no weights that come with the "
-                        "project fit its network", "Train it with python -m pipeline.train, or give --run")
+                        "project fit its network", "Train it with python -m pipeline.train, or give --model")
     weights, facts = starts.described(name)
     categories = facts["dataset"]["shapes"]["categories"]
     description = describe({

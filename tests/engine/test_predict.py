@@ -101,12 +101,12 @@ def test_a_run_an_exported_model_and_python_give_the_same(tiny_project, video, t
     project = tiny_project(pretrain={"source": "none"}, vistr={"pretrain": {"source": "none"}}, inference=EVERYTHING)
     params, spec = put_run(project, row)
     common = ["--params", project / "params.yaml", "--no-overlay"]
-    by_key = run_predict(video, tmp_path / "key", *common, "--run", spec.train.key)
-    by_folder = run_predict(video, tmp_path / "folder", *common, "--run", params.runs_dir / spec.train.key)
+    by_key = run_predict(video, tmp_path / "key", *common, "--model", spec.train.key)
+    by_folder = run_predict(video, tmp_path / "folder", *common, "--model", params.runs_dir / spec.train.key)
     by_row = run_predict(video, tmp_path / "row", *common, *(["--row", row] if row else []))
     model = tmp_path / "model"
-    assert export.main(["--params", str(project / "params.yaml"), "--run", spec.train.key, "--out", str(model)]) == 0
-    exported = run_predict(video, tmp_path / "exported", "--no-overlay", "--params", "/absent.yaml", "--run", model)
+    assert export.main(["--params", str(project / "params.yaml"), "--model", spec.train.key, "--out", str(model)]) == 0
+    exported = run_predict(video, tmp_path / "exported", "--no-overlay", "--params", "/absent.yaml", "--model", model)
     in_python = effvis.load(model).track(open_video(video).frames(), minimum_score=0.0).results()
     assert by_key and by_key == by_folder == by_row == exported == in_python
 
@@ -155,20 +155,20 @@ def test_without_a_trained_run_the_weights_that_come_with_the_project_are_taken(
 def _unfinished(project):
     params, spec = put_run(project)
     (params.runs_dir / spec.train.key / "done.json").unlink()
-    return ["--run", spec.train.key]
+    return ["--model", spec.train.key]
 
 
 def _of_other_data(project):
     params, spec = put_run(project)
     file = params.runs_dir / spec.train.key / "config.yaml"
     file.write_text(file.read_text().replace(spec.train.dataset_digest, "0" * 64))
-    return ["--run", spec.train.key]
+    return ["--model", spec.train.key]
 
 
 @pytest.mark.parametrize("arguments, problem", [
-    (lambda project: ["--run", "0123456789abcdef"], "0123456789abcdef: is no folder of a model and no run's key"),
-    (lambda project: ["--run", str(project / "experiments")], "config.yaml.*cannot be read"),
-    (lambda project: ["--run", "a", "--row", "b"], "--run.*together with --row"),
+    (lambda project: ["--model", "0123456789abcdef"], "0123456789abcdef: is no folder of a model and no run's key"),
+    (lambda project: ["--model", str(project / "experiments")], "config.yaml.*cannot be read"),
+    (lambda project: ["--model", "a", "--row", "b"], "--model.*together with --row"),
     (lambda project: [], "no weights that come with the project"),
     (lambda project: ["--row", "table1e:w/ CL"], "this run is not finished"),
     (_unfinished, "this run is not finished"),

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from effvis.errors import UserError
-from pipeline import keys
+from pipeline import keys, methods
 from pipeline.identity import digests
 from pipeline.identity.digests import code_digest, key, read_same_results
 
@@ -120,11 +120,11 @@ def same_results(tmp_path, monkeypatch):
 
 
 def test_a_version_that_gives_the_results_of_an_earlier_one_counts_as_it(same_results):
-    today = code_digest(digests.TRAINING_CODE["vistr"])
+    today = code_digest(digests.training_code(methods.get("vistr")))
     same_results(training=[entry(today, "e" * 64), entry("another version", "f" * 64)])
     assert digests.training_digest("vistr") == "e" * 64
-    assert digests.training_digest("efficientvis") == code_digest(digests.TRAINING_CODE["efficientvis"])
-    assert digests.evaluation_code_digest("vistr") == code_digest(digests.EVALUATION_CODE["vistr"])
+    assert digests.training_digest("efficientvis") == code_digest(digests.training_code(methods.get("efficientvis")))
+    assert digests.evaluation_code_digest("vistr") == code_digest(digests.evaluation_code(methods.get("vistr")))
 
 
 def test_entries_that_cannot_be_meant_are_told(same_results):

@@ -11,7 +11,7 @@ from support.project import CHECKOUT, put_evaluation, write_params
 from effvis.errors import UserError
 from pipeline.ablate import main
 from pipeline.grid.rows import known_tables, load_table
-from pipeline.planning.grids import choose_rows, expand_grid, of_methods
+from pipeline.planning.grids import choose_rows, expand_grid, of_methods, show_plan
 from pipeline.planning.jobs import jobs
 from pipeline.planning.plan import plan_rows
 from pipeline.runs import cells
@@ -149,13 +149,26 @@ def test_dry_run_shows_rows_unique_trainings_and_what_is_done(tiny_project):
     assert lines[:2] == ["table1e: w/o CL: 2 of 2 evaluations done", "table1e: w/ CL: 0 of 2 evaluations done"]
     assert lines[-3:] == ["6 unique trainings: 3 done, 3 missing", "4 unique evaluations: 2 done, 2 missing",
                           "estimated time: unknown, there are no past runs"]
-    for spec in (*plan.trainings, *plan.evaluations):
-        assert sum(line.startswith(spec.key) for line in lines) == 1
+    listed = [line.split()[0] for line in lines[3:-4]]
+    assert listed == [spec.key for spec in plan.trainings]
+    verbose = command(folder, "ablate", "--grid", "table1e", "--dry-run", "--verbose").stdout.splitlines()
+    assert [line.split()[0] for line in verbose[3:-4]] == [spec.key for spec in (*plan.trainings, *plan.evaluations)]
+    assert verbose[:3] == lines[:3] and verbose[-4:] == lines[-4:]
     assert not (folder / "results").exists(), "a dry run writes nothing"
 
     narrowed = command(folder, "ablate", "--grid", "table1e", "--dry-run", "--rows", "w/ CL", "--seeds", "1")
     assert narrowed.stdout.splitlines()[-3:-1] == ["2 unique trainings: 0 done, 2 missing",
                                                    "1 unique evaluations: 0 done, 1 missing"]
+
+
+def test_dry_run_sums_up_a_row_s_learning_curve(tiny_project, capsys):
+    params, (table,), _ = plan_of(tiny_project(seeds=2), "table1g")
+    row = next(row for row in table.rows if row.curve)
+    for spec in (row.evaluations[0], *row.curve[:3]):
+        put_evaluation(params, spec, 0.1)
+    show_plan(params, table.rows, plan_rows(params, table.rows))
+    lines = capsys.readouterr().out.splitlines()
+    assert f"table1g: {row.name}: 1 of 2 evaluations done, 3 of {len(row.curve)} of its learning curve" in lines
 
 
 def test_wrong_names_are_named(tiny_project):

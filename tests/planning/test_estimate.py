@@ -42,7 +42,7 @@ def put_cell(params, spec, train_seconds, seconds):
 
 @pytest.fixture
 def params(tiny_project):
-    return load_params(tiny_project(seeds=2, pretrain={"source": "none"}) / "params.yaml")
+    return load_params(tiny_project(seeds=2, pretrain={"source": "none"}, resources={"slots": 2}) / "params.yaml")
 
 
 def test_another_seed_takes_as_long_as_the_first(params):
@@ -109,6 +109,8 @@ def test_a_dry_run_says_how_long_and_what_that_stands_on(params, capsys):
     rows, plan = load_table(params, "table1e").rows, planned(params, "table1e")[1]
     show_plan(params, rows, plan)
     lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["table1e: w/o CL: 0 of 2 evaluations done, the others take 0:10",
+                         "table1e: w/ CL: 1 of 2 evaluations done, the others take 0:05"]
     # Three trainings of 40 s on two slots, then five seconds for the score of the last one.
     assert lines[-1] == ("estimated time: 1:25 with 2 side by side (2 runs as their configuration took before, "
                          "4 as similar runs took)")

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Would lead to other stores, clusters or code than the clone's own.
 FOREIGN = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "PYTHONPATH")
@@ -17,15 +19,31 @@ FOREIGN = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "PYTHONPATH")
 
 def clone_without_results(folder: Path) -> None:
     """Clones this checkout with the files as they are now, but for its results: those would be taken as done."""
+    _needs_git()
     subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(CHECKOUT), str(folder)], check=True)
+    _copy_files(folder)
+    shutil.rmtree(folder / "results")
+    (folder / "dvc.lock").unlink()
+
+
+def unpack(folder: Path) -> None:
+    """This checkout as an archive of it is unpacked: its files as they are now, and no .git."""
+    _needs_git()
+    _copy_files(folder)
+
+
+def _needs_git() -> None:
+    if not (CHECKOUT / ".git").exists():
+        pytest.skip("this checkout is no git clone")
+
+
+def _copy_files(folder: Path) -> None:
     for name in git(CHECKOUT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
         if name and (CHECKOUT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, folder / name)
         elif name:
             (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "results")
-    (folder / "dvc.lock").unlink()
 
 
 def git(folder: Path, *words: str) -> str:

@@ -225,6 +225,23 @@ def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_projec
     assert not list((shared.runs_dir / ".progress").iterdir()) and not list((shared.runs_dir / ".ray").iterdir())
 
 
+# pipeline.train, and where its other threads are when Ctrl-C comes. (Where the tests themselves run in the background, Ctrl-C
+# is ignored, and children inherit that: hence a handler of its own.)
+COMMAND = """
+import signal, sys, threading, traceback
+from pipeline import cli, train
+
+def interrupted(*_):
+    for thread, frame in sys._current_frames().items():
+        if thread != threading.main_thread().ident:
+            traceback.print_stack(frame, file=sys.stdout)
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, interrupted)
+cli.run(train.main)
+"""
+
+
 @pytest.mark.slow
 def test_the_command_starts_its_own_workers_and_ctrl_c_ends_them(tiny_project):
     folder = tiny_project(pretrain={"source": "none"}, train={"epochs": 500},
@@ -232,15 +249,15 @@ def test_the_command_starts_its_own_workers_and_ctrl_c_ends_them(tiny_project):
     params = load_params(folder / "params.yaml")
     run = RunStore(params.runs_dir).folder(headline_spec(params).train.key)
     history = run / "history.jsonl"
-    # As from a terminal: where the tests themselves run in the background, Ctrl-C is ignored and children inherit that.
-    process = subprocess.Popen([sys.executable, "-m", "pipeline.train"], cwd=folder, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONPATH": str(CHECKOUT)}, start_new_session=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = subprocess.Popen([sys.executable, "-c", COMMAND], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, env=os.environ | {"PYTHONPATH": str(CHECKOUT)}, start_new_session=True)
     while process.poll() is None and not (history.exists() and history.stat().st_size):
         time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all
-    _, errors = process.communicate(timeout=120)
+    threads, errors = process.communicate(timeout=120)
+    # One of ours that still waits in Ray while Python ends crashes the process, now and then. Ray ends its own.
+    assert str(CHECKOUT / "pipeline") not in threads, threads
     assert saved_at(run) == [steps_done(run)]
     assert process.returncode == 130 and errors.splitlines()[-1] == "interrupted" and "Traceback" not in errors, errors
     assert family and not psutil.wait_procs(family, timeout=60)[1], "something is left running"

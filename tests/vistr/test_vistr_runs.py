@@ -14,10 +14,11 @@ from support.project import CHECKOUT
 from effvis.training.loop import train
 from effvis.vistr.config import VisTRLossWeights, VisTRTrainConfig
 from effvis.vistr.losses import pair_losses
+from pipeline import methods
 from pipeline.engine.run import evaluate_run, train_run
 from pipeline.engine.training import start
 from pipeline.grid.rows import evaluation_spec, find_evaluation, find_row, pretrain_spec
-from pipeline.identity.digests import TRAINING_CODE, syntax_trees
+from pipeline.identity.digests import syntax_trees, training_code
 from pipeline.indexing.read import load_clips, load_index
 from pipeline.runs.store import RunStore
 from pipeline.settings.loading import load_params
@@ -80,7 +81,7 @@ def test_what_vistr_does_not_have_is_refused():
 
 def test_no_training_of_one_method_follows_from_the_other_ones_code():
     def reached(method):
-        return syntax_trees(entry for entry in TRAINING_CODE[method] if ":" not in entry)
+        return syntax_trees(entry for entry in training_code(methods.get(method)) if ":" not in entry)
 
     assert not [module for module in reached("efficientvis") if "vistr" in module]
     assert "effvis.vistr.model" in reached("vistr") and "effvis.training.losses" not in reached("vistr")

@@ -14,9 +14,8 @@ from effvis.errors import UserError
 from effvis.model.resnet import ARCHITECTURES
 from effvis.vistr.config import VisTRConfig
 from effvis.vistr.model import build_vistr
-from pipeline import import_weights
+from pipeline import import_weights, methods
 from pipeline.datasets import fetch
-from pipeline.identity.digests import METHODS
 from pipeline.weights.published import REGISTRY, Published
 
 SMALL = {"backbone": "resnet18", "hidden_dim": 96, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 1, "queries": 3}
@@ -28,7 +27,7 @@ def test_every_published_file_says_where_it_is_and_how_it_is_known(name):
     file = REGISTRY[name]
     assert re.fullmatch(r"https://(download\.(pytorch\.org|openmmlab\.com)|dl\.fbaipublicfiles\.com)/\S+\.pth", file.url)
     assert re.fullmatch(r"[0-9a-f]{8}", file.sha256) and file.file.endswith(f"-{file.sha256}.pth")
-    assert file.backbone in ARCHITECTURES and set(file.methods) <= set(METHODS) and file.document
+    assert file.backbone in ARCHITECTURES and set(file.methods) <= set(methods.names()) and file.document
     # The address speaks of the same backbone.
     assert re.search({"resnet18": "resnet18", "resnet50": "r(esnet)?50", "resnet101": "r(esnet)?101"}[file.backbone], file.file)
 
@@ -67,7 +66,8 @@ def site():
 def publish(monkeypatch, site, content=None):
     """Lists the site's file as ``mine``; its name speaks of other content if that is given."""
     digest = hashlib.sha256(site.content if content is None else content).hexdigest()
-    file = Published(site.url.replace("weights", f"weights-{digest[:8]}"), METHODS, "resnet18", "test", "this test")
+    url = site.url.replace("weights", f"weights-{digest[:8]}")
+    file = Published(url, "resnet18", "test", "this test", methods=methods.names())
     monkeypatch.setitem(REGISTRY, "mine", file)
     return file
 
