@@ -26,7 +26,8 @@ def words(text):
     return set(re.findall(r"`([\w.]+)`", text))
 
 
-@pytest.mark.parametrize("kind", ["A row of a table", "A data set", "A method", "A backbone", "A setting or an ablation switch"])
+@pytest.mark.parametrize("kind", [
+    "A row of a table", "A data set", "A method", "A backbone", "A setting or an ablation switch"])
 def test_each_kind_has_its_section(kind):
     anchor = kind.lower().replace(" ", "-")
     assert section(kind) and f"](#{anchor})" in PAGE
@@ -51,7 +52,8 @@ def test_data_sets_are_added_where_the_page_says():
 
 def test_a_method_has_both_of_its_places_and_every_field_is_described():
     for name in networks.names():
-        assert (CHECKOUT / "effvis" / name / "method.py").is_file() and (CHECKOUT / "pipeline" / "methods" / f"{name}.py").is_file()
+        assert (CHECKOUT / "effvis" / name / "method.py").is_file()
+        assert (CHECKOUT / "pipeline" / "methods" / f"{name}.py").is_file()
     for kind in (Method, networks.Method):
         described = kind.__doc__.partition("Attributes:")[2]
         fields = {field.name for field in dataclasses.fields(kind)} - {"name"}
@@ -61,8 +63,8 @@ def test_a_method_has_both_of_its_places_and_every_field_is_described():
 def test_backbones_are_one_list_and_one_table_of_builders():
     assert tuple(BUILDERS) == get_args(Backbone)
     assert {"effvis.config.Backbone", "BUILDERS"} <= words(section("A backbone"))
-    written = [str(file.relative_to(CHECKOUT)) for package in ("effvis", "pipeline") for file in (CHECKOUT / package).glob("**/*.py")
-               if '"tiny-deep"' in file.read_text()]
+    files = (file for package in ("effvis", "pipeline") for file in (CHECKOUT / package).glob("**/*.py"))
+    written = [str(file.relative_to(CHECKOUT)) for file in files if '"tiny-deep"' in file.read_text()]
     assert sorted(written) == ["effvis/config.py", "effvis/model/backbone.py"]
 
 
