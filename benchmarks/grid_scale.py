@@ -118,13 +118,13 @@ def stub(params: Params, spec: TrainSpec | EvalSpec, seconds: float, *, report: 
 
 def hold(seconds: float, *, report: Callable[[Mapping[str, Any]], None]) -> None:
     """Keeps a device until all have a process with the modules of a job."""
-    import pipeline.specs
     import safetensors.numpy
 
-    import pipeline.settings
+    from pipeline.identity import specs
+    from pipeline.settings import params
 
     time.sleep(seconds)
-    assert safetensors.numpy and pipeline.settings.params and pipeline.identity.specs
+    assert safetensors.numpy and params and specs
 
 
 def warm_up(folder: Path, devices: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -70,8 +71,6 @@ def clips_per_video(train: TrainConfig, clip_length: int, longest_video: int) ->
 
 
 def losses(model: EfficientVIS, train: TrainConfig) -> Callable[..., dict[str, Any]]:
-    from functools import partial
-
     from effvis.training.correspondence import pair_losses
 
     return partial(pair_losses, model, weights=train.loss, correspondence=train.correspondence)

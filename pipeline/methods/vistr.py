@@ -4,6 +4,7 @@ Hungarian matching."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,6 @@ def clips_per_video(train: VisTRTrainConfig, clip_length: int, longest_video: in
 
 
 def losses(model: VisTR, train: VisTRTrainConfig) -> Callable[..., dict[str, Any]]:
-    from functools import partial
-
     from effvis.vistr.losses import pair_losses
 
     return partial(pair_losses, model, weights=train.loss)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
+from pipeline import methods
 from pipeline.planning.estimate import durations, elapsed
 from pipeline.planning.jobs import jobs
 from pipeline.runs import cells
@@ -21,6 +22,7 @@ from pipeline.system.cli import seconds_text
 
 if TYPE_CHECKING:
     from pipeline.grid.table_file import Row, Table
+    from pipeline.identity.specs import EvalSpec
     from pipeline.planning.estimate import Duration
     from pipeline.planning.plan import Plan
     from pipeline.scheduling.pool import Status
@@ -79,16 +81,16 @@ def choose_rows(tables: Sequence[Table], names: Sequence[str]) -> list[Row]:
     return [row for row in rows if not names or {row.name, f"{row.table}:{row.name}"}.intersection(names)]
 
 
-def of_methods(rows: Iterable[Row], methods: Sequence[str]) -> list[Row]:
+def of_methods(rows: Iterable[Row], wanted: Sequence[str]) -> list[Row]:
     """Without those that another method runs.
 
     Raises:
         UserError: there is no such method.
     """
-    for name in methods:
+    for name in wanted:
         if name not in methods.names():
             raise UserError("--methods", name, "there is no such method", f"The methods are {', '.join(methods.names())}")
-    return [row for row in rows if row.not_run or row.evaluations[0].train.method in methods]
+    return [row for row in rows if row.not_run or row.evaluations[0].train.method in wanted]
 
 
 def show_plan(params: Params, rows: Iterable[Row], plan: Plan, *, verbose: bool = False) -> None:
