@@ -29,7 +29,7 @@ class FPN(nn.Module):
                 reversed(self.lateral), reversed(self.output), reversed(levels), strict=True):
             here = lateral(level)
             if coarser is not None:
-                # To the finer level's own size: where that is odd, it is not twice the coarser one's.
+                # Resized to the finer level's own size: where that is odd, it is not twice the coarser one's.
                 here += F.interpolate(coarser, size=here.shape[-2:], mode="nearest")
             outputs.append(output(here))
             coarser = here
