@@ -1,12 +1,12 @@
-"""CPU time and memory of the evaluator, beside the official one and a literal transcription of the protocol.
+"""CPU time and memory of the evaluator, next to the official one and a literal transcription of the protocol.
 
     python benchmarks/evaluator.py --problem ../shared/oracle/speed/speed_problem.py --official COCOAPI
     python benchmarks/evaluator.py GT.json RESULTS.json
 
-COCOAPI is a checkout of github.com/youtubevos/cocoapi; without --official the transcription (reference_video_ap.py) stands
-for it. Each is run in processes of its own, one after the other and in turns, because times on a busy machine drift; the
-least is reported. CPU seconds include starting Python, imports and reading the files; the line "json only" is what reading
-the two files with the json module alone takes.
+COCOAPI is a checkout of github.com/youtubevos/cocoapi; without --official the transcription (reference_video_ap.py) takes
+its place. Each runs in processes of its own, one after the other and in turns, because times on a busy machine drift; the
+least time is reported. CPU seconds include starting Python, imports and reading the files; the line "json only" is what it
+takes to read the two files with the json module alone.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="ground truth and results")
     parser.add_argument("--problem", type=Path, help="a script that writes gt.json and pred.json into a given folder")
-    parser.add_argument("--videos", type=int, help="with --problem: how many (default: the script's own)")
+    parser.add_argument("--videos", type=int, help="with --problem: number of videos (default: the script's own)")
     parser.add_argument("--official", type=Path, metavar="COCOAPI", help="a checkout of the official evaluator")
-    parser.add_argument("--alone", action="store_true", help="measure effvis alone, on a problem that takes the others long")
+    parser.add_argument("--alone", action="store_true", help="measure only effvis, for a problem that takes the others long")
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args(argv)
     if args.official and not (args.official / "PythonAPI" / "pycocotools" / "ytvoseval.py").is_file():
