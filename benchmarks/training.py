@@ -26,7 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "effvis" / "pretrained" / "laptop_cl.safetensors"
-VIDEOS = 60  # of the data set that these weights were trained on
+VIDEOS = 60  # training videos, from the data set that these weights were trained on
 EPOCHS_BEFORE = 20  # for --later-pass, of random clips; at T=1, 97% of the frames have been seen by then
 PARTS = ("data", "forward", "backward", "optimizer")
 # Clip length and pairs per step, as experiments/profiles/laptop.yaml has them.

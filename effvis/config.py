@@ -33,7 +33,7 @@ class Config(BaseModel):
 
 
 class ModelConfig(Config):
-    """The network of Sec. 3.1-3.2. Names follow the paper where it gives one."""
+    """The network of Sec. 3.1-3.2. Names follow the paper where it has them."""
 
     method: ClassVar[str] = "efficientvis"
 
@@ -131,7 +131,7 @@ class TrainConfig(OptimisationConfig):
 
 
 class HandcraftConfig(Config):
-    """Costs of the partially end-to-end linking (table 1d); the weights are left open by the paper."""
+    """Costs of the partially end-to-end linking (table 1d); the paper leaves the weights open."""
 
     box_iou: float = Field(1.0, ge=0)
     box_l1: float = Field(1.0, ge=0)
@@ -142,7 +142,7 @@ class HandcraftConfig(Config):
 
 
 class InferenceConfig(Config):
-    """Sec. 3.4: how tracklets of clips become tracklets of the video."""
+    """How tracklets of clips become tracklets of the video (Sec. 3.4)."""
 
     linking: Literal["end-to-end", "hand-craft"] = "end-to-end"
     test_fps: float | None = Field(None, gt=0, description="None: the video's own frame rate")
@@ -160,7 +160,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def build(kind: type[ConfigT], values: Mapping[str, Any], *, where: object, prefix: str = "") -> ConfigT:
-    """Validates ``values`` into ``kind``.
+    """Validates ``values`` and builds a ``kind`` from them.
 
     Args:
         where: the file that the values came from, for the error message.

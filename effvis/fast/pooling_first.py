@@ -20,7 +20,7 @@ from effvis.fast.unfinished import UnfinishedFeatures, UnmergedFrames, detach_la
 from effvis.model.efficientvis import BaseFeatures, EfficientVIS, _joined
 from effvis.model.roi_align import pooling_weights
 
-SAMPLING_RATIO, CANONICAL_SIZE, CANONICAL_LEVEL = 2, 224.0, 4  # of effvis.model.roi_align.multilevel_roi_align
+SAMPLING_RATIO, CANONICAL_SIZE, CANONICAL_LEVEL = 2, 224.0, 4  # as in effvis.model.roi_align.multilevel_roi_align
 # The averages under nine taps are held for this many bins at once: 14 MB at 256 channels, which still fits into the caches.
 BINS_AT_ONCE = 1568
 # Averaging under nine taps takes as long as the convolution of a bin, so that a bin costs as much as two cells of a map.

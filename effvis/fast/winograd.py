@@ -73,7 +73,7 @@ class WinogradConv2d(nn.Module):
     @torch.compiler.disable  # it does not support results that are written to memory of another shape
     @torch.no_grad()
     def forward(self, x_FIHW: Tensor) -> Tensor:
-        """(F, I, H, W) to (F, O, H, W) in channels_last."""
+        """From (F, I, H, W) to (F, O, H, W) in channels_last."""
         x_FHWI = x_FIHW.permute(0, 2, 3, 1)
         frames, height, width = x_FHWI.shape[:3]
         convolved = x_FHWI.new_empty(frames, height, width, len(self.bias))

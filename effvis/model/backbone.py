@@ -56,7 +56,7 @@ class TinyBody(nn.Module):
             _stage(inner, outer, blocks) for inner, outer in zip(self.channels, self.channels[1:], strict=False))
 
     def levels(self, frames_FCHW: Tensor) -> list[Tensor]:
-        """(F, 3, H, W) normalised frames to (F, C_l, ⌈H/s⌉, ⌈W/s⌉) for s in ``TinyBody.strides``."""
+        """From normalised frames (F, 3, H, W) to (F, C_l, ⌈H/s⌉, ⌈W/s⌉) for s in ``TinyBody.strides``."""
         levels = [F.relu_(self.stem_norm(self.stem(frames_FCHW)))]
         for stage in self.stages:
             levels.append(stage(levels[-1]))
@@ -80,7 +80,7 @@ class TinyBackbone(TinyBody):
         self.output = nn.Conv2d(hidden_dim, hidden_dim, 3, 1, 1)
 
     def forward(self, frames_FCHW: Tensor) -> list[Tensor]:
-        """(F, 3, H, W) normalised frames to one level (F, C, H/4, W/4)."""
+        """From normalised frames (F, 3, H, W) to one level (F, C, H/4, W/4)."""
         fused = None
         for lateral, level in zip(reversed(self.lateral), reversed(self.levels(frames_FCHW)[1:]), strict=True):
             here = lateral(level)

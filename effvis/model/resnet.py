@@ -129,7 +129,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, frames_FCHW: Tensor) -> list[Tensor]:
-        """(F, 3, H, W) normalised frames of any size to (F, C_l, ⌈H/s⌉, ⌈W/s⌉) for s = 4, 8, 16, 32."""
+        """From normalised frames (F, 3, H, W) of any size to (F, C_l, ⌈H/s⌉, ⌈W/s⌉) for s = 4, 8, 16, 32."""
         x = F.max_pool2d(F.relu_(self.bn1(self.conv1(frames_FCHW))), 3, 2, 1)
         levels = []
         for stage in STAGES:

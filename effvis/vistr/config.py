@@ -39,7 +39,7 @@ class VisTRConfig(Config):
 
 
 class VisTRLossWeights(Config):
-    """Weights of the VisTR paper and its code; the matching uses the first three of them too."""
+    """Weights of the VisTR paper and its code; the matching also uses the first three of them."""
 
     category: float = Field(1.0, ge=0)
     l1: float = Field(5.0, ge=0)
