@@ -14,11 +14,11 @@ from pathlib import Path
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder beside ``folder``; it takes the place of ``folder`` when the block ends without an error.
 
-    Whoever looks sees the old folder or the new one, never a half-written one (for an instant, while an old one is
-    exchanged, none).
+    Readers see the old folder or the new one, never a half-written one (for an instant, while an old one is replaced,
+    they see none).
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Made with mkdtemp for a free name, inside which the new folder gets the ordinary permissions.
+    # mkdtemp finds a free name; the new folder inside it gets the ordinary permissions.
     workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
         new = workshop / "new"

@@ -1,4 +1,4 @@
-"""Ground truth and results for the evaluator, and the literal one to hold it against."""
+"""Ground truth and results for the evaluator, and the literal evaluator to compare it with."""
 
 import importlib.util
 from pathlib import Path
