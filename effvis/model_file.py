@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from effvis.config import Config, InferenceConfig, ModelConfig, build
-from effvis.data.atomic import replacing_folder
 from effvis.data.dataset import Category
 from effvis.errors import UserError
 from effvis.fast.optimise import optimised
+from effvis.files import replacing_folder
 from effvis.methods import build_model
 from effvis.predictor import Predictor
 from effvis.vistr.config import VisTRConfig

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from effvis.data.atomic import replacing_file
 from effvis.data.masks import areas, boxes_xyxy
 from effvis.errors import UserError
+from effvis.files import replacing_file
 from effvis.video import open_video, pyav, writing_video
 from effvis.visualize import Overlay, draw
 from pipeline.system.cli import parser, progress_bar

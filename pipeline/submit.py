@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from effvis.data.atomic import replacing_file
 from effvis.errors import UserError
 from effvis.evaluation.submission import check_submission
+from effvis.files import replacing_file
 from pipeline.runs import cells
 from pipeline.runs.store import RunStore
 from pipeline.system.cli import add_row_arguments, parser

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effvis.data.atomic import replacing_folder
 from effvis.data.frame_files import natural
 from effvis.errors import UserError
+from effvis.files import replacing_folder
 from pipeline.importers.coco_file import CocoFile
 from pipeline.importers.writing import check_options, counted, held_out, write_split
 

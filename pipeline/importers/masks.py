@@ -14,9 +14,9 @@ import yaml
 from PIL import Image
 
 from effvis.data import masks
-from effvis.data.atomic import replacing_folder
 from effvis.data.frame_files import FRAME_SUFFIXES, by_stem, natural
 from effvis.errors import UserError
+from effvis.files import replacing_folder
 from pipeline.importers.writing import ImportedTrack, ImportedVideo, check_options, counted, held_out, write_split
 
 if TYPE_CHECKING:
