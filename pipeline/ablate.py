@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 
 from pipeline.identity.digests import METHODS
+from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
 
 
@@ -23,7 +24,8 @@ def main(argv: list[str] | None = None) -> int:
                            "'table1e:w/ CL'")
     arguments.add_argument("--methods", metavar="NAMES", default=",".join(METHODS), help="run only rows of these methods "
                            f"(default: {','.join(METHODS)})")
-    arguments.add_argument("--seeds", type=int, metavar="N", help="average over N seeds instead of the parameters' number")
+    arguments.add_argument("--seeds", type=positive_int, metavar="N",
+                           help="average over N seeds instead of the parameters' number")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
     arguments.add_argument("--dry-run", action="store_true", help="show rows, unique runs, what is done and how long the rest "
                            "will take; run nothing")

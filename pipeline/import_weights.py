@@ -27,6 +27,7 @@ from rich.table import Table
 
 from effvis.errors import UserError
 from pipeline.identity.digests import METHODS
+from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
 from pipeline.system.files import write_atomically
 from pipeline.weights.published import REGISTRY
@@ -41,9 +42,7 @@ CLASSES = 40
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    if args.classes < 1:
-        raise UserError("--classes", str(args.classes), "is no number of classes", "Give 1 or more")
-    if args.clip_length < 1 or (args.clip_length > 1 and args.method != "vistr"):
+    if args.clip_length > 1 and args.method != "vistr":
         raise UserError("--clip-length", str(args.clip_length), "is no number of frames that this method's start can have",
                         "Give 1; for --method vistr, 1 or more")
     if args.out.suffix != ".safetensors" or not args.out.parent.is_dir():
@@ -77,9 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_argument("--method", choices=METHODS, default=METHODS[0],
                            help=f"the network that they are for (default: {METHODS[0]})")
     arguments.add_argument("--profile", default="paper", help="whose model they are for (default: paper)")
-    arguments.add_argument("--classes", type=int, default=CLASSES, metavar="K",
+    arguments.add_argument("--classes", type=positive_int, default=CLASSES, metavar="K",
                            help=f"classes of the data set to be trained on (default: {CLASSES})")
-    arguments.add_argument("--clip-length", type=int, default=1, metavar="T",
+    arguments.add_argument("--clip-length", type=positive_int, default=1, metavar="T",
                            help="frames per clip; above 1 for --method vistr alone, to keep a VisTR's queries (default: 1)")
     return arguments
 

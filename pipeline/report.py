@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.system.arguments import probability
 from pipeline.system.cli import parser
 from pipeline.system.files import write_atomically
 
@@ -87,7 +88,7 @@ def _read_table(file: Path) -> TableSummary:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.report")
-    arguments.add_argument("--score", type=float, default=0.3, help="figures leave out tracklets below (default: 0.3)")
+    arguments.add_argument("--score", type=probability, default=0.3, help="figures leave out tracklets below (default: 0.3)")
     arguments.add_argument("--sketch", action="store_true", help="draw figures over the frames' edges, not over photographs")
     options = arguments.parse_args(argv)
     from pipeline.mlflow_view.sync import Tracker

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from effvis.errors import UserError
 from pipeline.scheduling.board import Board
+from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
 from pipeline.system.files import write_atomically
 
@@ -143,8 +144,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.tune")
     arguments.add_argument("--space", type=Path, required=True, metavar="FILE", help="what is tried, e.g. "
                            "experiments/search/lr.yaml")
-    arguments.add_argument("--trials", type=int, default=12, metavar="N", help="in all, with those there are (default: 12)")
-    arguments.add_argument("--seeds", type=int, default=1, metavar="N", help="a trial counts as its mean over N seeds "
+    arguments.add_argument("--trials", type=positive_int, default=12, metavar="N",
+                           help="in all, with those there are (default: 12)")
+    arguments.add_argument("--seeds", type=positive_int, default=1, metavar="N", help="a trial counts as its mean over N seeds "
                            "(default: 1)")
     arguments.add_argument("--row", metavar="TABLE:NAME", help="the row that trials differ from, in place of the file's")
     arguments.add_argument("--name", metavar="NAME", help="of the search and its folder (default: the file's)")
@@ -153,9 +155,6 @@ def main(argv: list[str] | None = None) -> int:
     name = options.name or options.space.stem
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
         raise UserError("command line", f"--name {name}", "is no name of a folder", "Use letters, digits, - and _ alone")
-    for option in ("trials", "seeds"):
-        if getattr(options, option) < 1:
-            raise UserError("command line", f"--{option}", "must be 1 or more", "Give another number")
 
     from pipeline.planning.prepare import prepare
     from pipeline.search.search import new_search, open_search
