@@ -21,10 +21,10 @@ from safetensors.torch import load_file
 
 from effvis import methods
 from effvis.config import Config, InferenceConfig, build
-from effvis.data.atomic import replacing_folder
 from effvis.data.dataset import Category
 from effvis.errors import UserError
 from effvis.fast.optimise import optimised
+from effvis.files import replacing_folder
 from effvis.predictor import Predictor
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from effvis.data.atomic import replacing_file
 from effvis.data.frame_files import FRAME_SUFFIXES, by_stem
 from effvis.errors import UserError
+from effvis.files import replacing_file
 
 FOLDER_FPS = 6.0  # for frames in a folder, which state no frame rate; YouTube-VIS's rate
 UNKNOWN_FPS = 25.0

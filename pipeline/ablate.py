@@ -11,6 +11,7 @@ import contextlib
 
 from pipeline import methods
 from pipeline.planning.plan import plan_rows
+from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
 
 
@@ -24,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
                            "'table1e:w/ CL'")
     arguments.add_argument("--methods", metavar="NAMES", default=",".join(methods.names()), help="run only rows of these "
                            f"methods (default: {','.join(methods.names())})")
-    arguments.add_argument("--seeds", type=int, metavar="N", help="average over N seeds instead of the parameters' number")
+    arguments.add_argument("--seeds", type=positive_int, metavar="N",
+                           help="average over N seeds instead of the parameters' number")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
     arguments.add_argument("--dry-run", action="store_true", help="show rows, unique trainings, what is done and how long the "
                            "rest will take; run nothing")

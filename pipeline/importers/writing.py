@@ -45,13 +45,11 @@ class ImportedVideo:
     tracks: Sequence[ImportedTrack]
 
 
-def check_options(out: Path, fps: float) -> None:
+def check_out(out: Path) -> None:
     """
     Raises:
-        UserError: there is something at ``out`` already, or ``fps`` is no frame rate.
+        UserError: there is something at ``out`` already.
     """
-    if not fps > 0:
-        raise UserError("command line", "--fps", f"{fps} is no frame rate", "Give frames per second above 0")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(out, "--out", "exists already", "Remove it, or choose another folder")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from effvis.files import write_file
 
 # Takes ``step`` and ``total``, and of a training ``loss``, ``lr`` and ``eta`` (seconds). True: the training is asked to stop.
 Report = Callable[[Mapping[str, Any]], bool | None]
@@ -29,10 +30,8 @@ def read_progress(progress_file: Path) -> dict[str, Any]:
 
 def write_progress(progress_file: Path, progress: Mapping[str, Any]) -> None:
     """Puts a job's latest report where ``read_progress`` finds it, whole."""
-    temporary = progress_file.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):  # on a full disk the board shows less; a job is not stopped for that
-        temporary.write_text(json.dumps(dict(progress)))
-        os.replace(temporary, progress_file)
+        write_file(progress_file, json.dumps(dict(progress)).encode(), durable=False)
 
 
 class Stop:

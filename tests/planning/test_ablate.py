@@ -108,8 +108,8 @@ def test_cells_and_tables_are_means_over_seeds_in_percent(tiny_project):
     assert metrics["w/ CL"]["AP"]["mean"] == 50.0
 
     cell = cells.find(params, with_cl.evaluations[0])
-    assert (cell["seed"], cell["metrics"]["AP"], cell["times"]["evaluate_seconds"]) == (0, 0.5, 1.5)
-    assert cell["config"]["train"]["model"]["clip_length"] == 3
+    assert (cell.seed, cell.metrics["AP"], cell.times.evaluate_seconds) == (0, 0.5, 1.5)
+    assert cell.config.train["model"]["clip_length"] == 3
     before = {file: file.read_bytes() for file in params.results_dir.rglob("*.*")}
     put_evaluation(params, with_cl.evaluations[0], 0.5, seconds=9.0)
     write_tables(params, [table])

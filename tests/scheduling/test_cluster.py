@@ -211,14 +211,14 @@ def assert_has_options(words):
 
 @pytest.mark.slow
 def test_the_cluster_launcher_takes_the_example():
-    from ray.autoscaler._private.util import prepare_config, validate_config
+    from ray.autoscaler.sdk import bootstrap_config
 
     config = yaml.safe_load((EXAMPLES / "ray-up.yaml").read_text())
     starts = commands_of("\n".join(config["head_start_ray_commands"] + config["worker_start_ray_commands"]))
     assert len(starts) == 2
     for words in starts:
         assert_has_options(words)
-    validate_config(prepare_config(config))
+    bootstrap_config(config, no_config_cache=True)
 
 
 @pytest.mark.slow

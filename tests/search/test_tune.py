@@ -142,26 +142,28 @@ def test_a_search_goes_on_only_as_the_same_search(tiny_project):
     write_search(plan.params, search)
     _, new = planned(folder)
     again = open_search(plan.params, new)
-    assert again == search and again.trials[0].reports == [Report(2, 0.25, 0.0)]
+    assert again == search and again.trials[0].reports == [Report(halvings=2, value=0.25, seconds=0.0)]
     with pytest.raises(UserError, match="search.json: key: .*another --name"):
         open_search(plan.params, planned(folder, seed=1)[1])
     file = plan.params.results_dir / "search" / "tried" / "search.json"
     file.write_text(file.read_text()[:-20])
-    with pytest.raises(UserError, match="search.json: .*is not a search"):
+    with pytest.raises(UserError, match="search.json: .*unreadable JSON.*Restore it from git"):
         read_search(file)
 
 
 def ended_search():
     """Four trials on two parameters: stopped, done, better, diverged."""
     space = SpaceFile(space={"train.lr": {"log_uniform": [1e-5, 1e-2]}, "train.batch_size": {"choice": [2, 4]}})
-    search = Search("tried", "k", space.model_dump(mode="json"), "table1h:1.5 FPS", 1, "shapes", "laptop", 90.0)
+    search = Search(name="tried", key="k", space=space, base="table1h:1.5 FPS", seeds=1, dataset="shapes", profile="laptop",
+                    seconds=90.0)
     for number, (lr, size, state, values) in enumerate([
             (1e-5, 2, "stopped", [0.05]), (1e-3, 4, "done", [0.1, 0.2, 0.3]), (2e-3, 2, "done", [0.1, 0.2, 0.4]),
             (1e-2, 4, "diverged", [])]):
-        reports = [Report(2 - place, value, 10.0 * number + place) for place, value in enumerate(values)]
+        reports = [Report(halvings=2 - place, value=value, seconds=10.0 * number + place) for place, value in enumerate(values)]
         message = "the loss is nan" if state == "diverged" else ""
-        search.trials.append(Trial(number, {"train.lr": lr, "train.batch_size": size}, [f"r{number}"], [f"e{number}"], state,
-                                   message, reports))
+        search.trials.append(Trial(
+            number=number, parameters={"train.lr": lr, "train.batch_size": size}, runs=[f"r{number}"],
+            evaluations=[f"e{number}"], state=state, message=message, reports=reports))
     return search
 
 
@@ -186,7 +188,7 @@ def test_what_is_made_of_a_search(tiny_project):
 
 def test_earlier_trials_count_at_the_rungs():
     search = ended_search()
-    scheduler = _scheduler(SpaceFile(**{"space": search.space["space"]}), search)
+    scheduler = _scheduler(SpaceFile(**{"space": search.space.space}), search)
     trial = SimpleNamespace(trial_id="new")
     scheduler.on_trial_add(None, trial)
     assert scheduler.on_trial_result(None, trial, {"value": 0.01, "part": 1}) == "STOP"
@@ -212,7 +214,7 @@ def test_no_parameters_are_proposed_twice_and_a_small_space_ends(tiny_project):
 def test_optuna_proposes_from_what_trials_were_worth():
     pytest.importorskip("optuna")
     search = ended_search()
-    space = SpaceFile(search="optuna", space=search.space["space"])
+    space = SpaceFile(search="optuna", space=search.space.space)
     model = _Optuna(space, search)
     assert len(model._searcher._ot_study.trials) == 4
     for _ in range(5):
@@ -224,7 +226,7 @@ def test_optuna_that_is_not_installed_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     search = ended_search()
     with pytest.raises(UserError, match=r"pip install 'effvis\[tune\]'"):
-        _Optuna(SpaceFile(search="optuna", space=search.space["space"]), search)
+        _Optuna(SpaceFile(search="optuna", space=search.space.space), search)
 
 
 def steps_of(params, key):

@@ -20,12 +20,12 @@ from pydantic import Field, model_validator
 
 from effvis.config import Config
 from effvis.data import masks
-from effvis.data.atomic import replacing_folder
 from effvis.data.synthetic import appearance, outlines
 from effvis.data.synthetic.degradation import add_grain, degrade, draw_losses
 from effvis.data.synthetic.motion import Path2D, draw_paths
 from effvis.data.synthetic.occluders import draw_bars
 from effvis.data.youtube_vis import annotation_entry, write_annotations
+from effvis.files import replacing_folder
 
 GENERATOR_VERSION = 2
 """Raised whenever the same config would give other bytes."""
