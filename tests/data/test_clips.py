@@ -204,7 +204,7 @@ def test_the_next_batch_is_prepared_meanwhile(index):
     pairs.batch = lambda step, *part: (prepared.set() if step == 1 else None, batch(step, *part))[1]
     with Prefetched(pairs) as prefetched:
         prefetched.batch(0)
-        assert prepared.wait(timeout=60)
+        assert prepared.wait(timeout=600)
 
 
 def test_what_goes_wrong_in_the_thread_is_raised_by_the_batch_that_it_belongs_to(tmp_path):
@@ -227,6 +227,6 @@ def test_what_goes_wrong_in_the_thread_is_raised_by_the_batch_that_it_belongs_to
     pairs.batch = breaks_after_the_first
     with Prefetched(pairs) as prefetched:
         prefetched.batch(0)
-        assert broken.wait(timeout=60)
+        assert broken.wait(timeout=600)
         with pytest.raises(UserError, match=f"{name}.*cannot be read"):
             prefetched.batch(1)

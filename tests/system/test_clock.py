@@ -13,8 +13,13 @@ from support.project import CHECKOUT
 from support.stored import steps_done
 from support.tracking import runs_of, steps_of
 
+from pipeline.engine.run import evaluate_run, train_run
+from pipeline.grid.rows import load_table
+from pipeline.settings.loading import load_params
+from pipeline.tables.write import write_tables
+
 pytestmark = pytest.mark.slow
-STEPS = 90
+STEPS = 60
 DAY = 86400
 JUMPS = (3 * DAY, -3 * DAY, 3600, -3600)  # seconds from the true time
 
@@ -40,6 +45,14 @@ def test_a_clock_that_is_set_changes_nothing_but_the_times_that_are_noted(tiny_p
                           resources={"checkpoint_seconds": 1})
     calm = folder.with_name("calm")
     shutil.copytree(folder, calm)
+    undisturbed = load_params(calm / "params.yaml")
+    table = load_table(undisturbed, "table1e")
+    for row in table.rows:
+        (spec,) = row.evaluations
+        train_run(undisturbed, spec.train)
+        evaluate_run(undisturbed, spec)
+    write_tables(undisturbed, [table])
+
     offset = folder / "offset"
     offset.write_text("0")
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
@@ -47,7 +60,6 @@ def test_a_clock_that_is_set_changes_nothing_but_the_times_that_are_noted(tiny_p
     command = [sys.executable, "-m", "pipeline.ablate", "--grid", "table1e"]
     disturbed = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True,
                                  env=environment | {"LD_PRELOAD": str(shifted_clock), "CLOCK_OFFSET": str(offset)})
-    undisturbed = subprocess.Popen(command, cwd=calm, env=environment, stderr=subprocess.PIPE, text=True)
     seen = 0
     while disturbed.poll() is None:
         now = all_steps_done(folder)
@@ -55,7 +67,7 @@ def test_a_clock_that_is_set_changes_nothing_but_the_times_that_are_noted(tiny_p
             offset.write_text(str(JUMPS[now // 10 % len(JUMPS)]))
             seen = now
         time.sleep(0.05)
-    assert (disturbed.returncode, undisturbed.wait()) == (0, 0), disturbed.stderr.read() + undisturbed.stderr.read()
+    assert disturbed.returncode == 0, disturbed.stderr.read()
 
     client, runs = runs_of(f"sqlite:///{folder / 'mlflow.db'}")
     done = sorted(folder.glob("runs/*/done.json"))
