@@ -1,7 +1,7 @@
 """Pulls the plug on grids, again and again, and looks whether anything was lost, done twice or came out differently.
 
-    python -m benchmarks.faults
-    python -m benchmarks.faults --kills 3 --only both --seed 7
+    python -m benchmarks.torture.faults
+    python -m benchmarks.torture.faults --kills 3 --only both --seed 7
 
 In temporary projects with trainings of seconds, ``python -m pipeline.ablate`` is killed (SIGKILL) at random moments and
 started again until it has succeeded: its workers, the driver, and either of them where two grids share a store. Then
@@ -150,7 +150,7 @@ def measure(made: Path, kind: str, kills: int, rng: random.Random, expected: tup
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__, allow_abbrev=False,
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.torture.faults", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="of each kind (default: 20)")
     parser.add_argument("--only", choices=KINDS, help="one kind of disturbance")

@@ -1,4 +1,4 @@
-"""Reads mutated annotation files: ``python -m benchmarks.fuzz_annotations``.
+"""Reads mutated annotation files: ``python -m benchmarks.torture.fuzz_annotations``.
 
 A small right file is damaged in one to four places: values exchanged for strange ones, entries removed, doubled or swapped,
 digits and letters changed, bytes flipped, the end cut off. Each is read as a split in the YouTube-VIS format, and checked for
@@ -36,8 +36,8 @@ STRANGE = (None, True, False, 0, 1, -1, 2, 3, 2**31, 2**63, 10**30, 10**400, 0.5
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz_annotations", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.torture.fuzz_annotations", description=__doc__,
+                                     allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000, help="files of each format (default: 10000)")
     parser.add_argument("--first", type=int, default=0, help="number of the first file (default: 0)")
     args = parser.parse_args(argv)
