@@ -105,11 +105,22 @@ def reproduced(tmp_path_factory) -> tuple[Path, str]:
     return folder, output
 
 
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory) -> Path:
+    """A database of MLflow's without runs, to be copied: making its tables takes longer than many a training here."""
+    from mlflow.tracking import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
-def dvc_project(reproduced, tmp_path) -> Path:
-    """A copy of ``reproduced`` to change, without its MLflow store, which knows the paths of the original."""
+def dvc_project(reproduced, empty_mlflow, tmp_path) -> Path:
+    """A copy of ``reproduced`` to change, with an empty MLflow store: the original's knows the paths of the original."""
     folder = tmp_path / "project"
     shutil.copytree(reproduced[0], folder, symlinks=True, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns", ".mlflow"))
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
     return folder
 
 

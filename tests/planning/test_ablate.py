@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -221,12 +222,13 @@ def test_everything_done_needs_neither_ray_nor_mlflow(tiny_project):
 
 
 @pytest.mark.slow
-def test_a_failed_run_is_reported_with_its_log_and_stops_only_what_needs_it(tiny_project):
+def test_a_failed_run_is_reported_with_its_log_and_stops_only_what_needs_it(tiny_project, empty_mlflow):
     """The second seed of one row cannot be trained: somebody left a file where its folder must be."""
     folder = tiny_project(seeds=2, pretrain={"source": "none"}, tables=["table1e"], resources={"slots": 1})
     params, (table,), plan = plan_of(folder, "table1e")
     broken = table.rows[0].evaluations[1]
     (params.runs_dir / broken.train.key / "config.yaml").mkdir(parents=True)
+    shutil.copy(empty_mlflow, folder / "here.db")
     environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'here.db'}"}
     ended = command(folder, "ablate", "--grid", "table1e", **environment)
     assert ended.returncode == 1

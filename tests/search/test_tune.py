@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -314,9 +315,10 @@ def test_a_dry_run_shows_the_trials_and_writes_nothing(tiny_project):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_where_each_trial_is(tiny_project):
+def test_ctrl_c_saves_where_each_trial_is(tiny_project, empty_mlflow):
     folder = tiny_project(train={"epochs": 1000}, pretrain={"source": "none"},
                           resources={"slots": 2, "checkpoint_seconds": 1000})
+    shutil.copy(empty_mlflow, folder / "here.db")
     plan, _ = planned(folder, rungs=1)
     search = command(folder, "--trials", "2")(start_new_session=True,
                                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
@@ -336,12 +338,14 @@ def test_ctrl_c_saves_where_each_trial_is(tiny_project):
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project):
+def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project, empty_mlflow):
     """More trials than slots, one of them a row that is done; the driver is killed in the middle, the command given again."""
     from mlflow.tracking import MlflowClient
 
     folder = tiny_project(train={"epochs": 8, "lr_drop_epoch": 6}, pretrain={"source": "none"},
                           resources={"slots": 2, "checkpoint_seconds": 0.2})
+    # Killed while it makes its tables, MLflow leaves a database that it cannot use.
+    shutil.copy(empty_mlflow, folder / "here.db")
     rates = [1e-4, 3e-4, 1e-3, 3e-3]
     plan, _ = planned(folder, space={"train.lr": {"choice": rates}}, rungs=1)
     row = find_evaluation(plan.params, "table1e:w/ CL")

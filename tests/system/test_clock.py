@@ -1,5 +1,6 @@
 """The machine's clock is set while a grid runs: forward by days, and back to before it began."""
 
+import itertools
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from pipeline.settings.loading import load_params
 from pipeline.tables.write import write_tables
 
 pytestmark = pytest.mark.slow
-STEPS = 60
+STEPS = 45
 DAY = 86400
 JUMPS = (3 * DAY, -3 * DAY, 3600, -3600)  # seconds from the true time
 
@@ -40,7 +41,7 @@ def all_steps_done(folder: Path) -> int:
     return sum(steps_done(file.parent) for file in folder.glob("runs/*/history.jsonl"))
 
 
-def test_a_clock_that_is_set_changes_nothing_but_the_times_that_are_noted(tiny_project, shifted_clock):
+def test_a_clock_that_is_set_changes_nothing_but_the_times_that_are_noted(tiny_project, shifted_clock, empty_mlflow):
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": STEPS // 3},
                           resources={"checkpoint_seconds": 1})
     calm = folder.with_name("calm")
@@ -53,6 +54,7 @@ def test_a_clock_that_is_set_changes_nothing_but_the_times_that_are_noted(tiny_p
         evaluate_run(undisturbed, spec)
     write_tables(undisturbed, [table])
 
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
     offset = folder / "offset"
     offset.write_text("0")
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
@@ -60,11 +62,11 @@ def test_a_clock_that_is_set_changes_nothing_but_the_times_that_are_noted(tiny_p
     command = [sys.executable, "-m", "pipeline.ablate", "--grid", "table1e"]
     disturbed = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True,
                                  env=environment | {"LD_PRELOAD": str(shifted_clock), "CLOCK_OFFSET": str(offset)})
-    seen = 0
+    seen, jumps = 0, itertools.cycle(JUMPS)
     while disturbed.poll() is None:
         now = all_steps_done(folder)
         if now >= seen + 10:  # a jump every ten steps of both trainings together
-            offset.write_text(str(JUMPS[now // 10 % len(JUMPS)]))
+            offset.write_text(str(next(jumps)))
             seen = now
         time.sleep(0.05)
     assert disturbed.returncode == 0, disturbed.stderr.read()
