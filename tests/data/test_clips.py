@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support.builders import clip_pairs
@@ -130,7 +130,7 @@ def _resized_as_a_whole(mask, size):
     return np.asarray(image) >= 128
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_part_of_a_mask_is_resized_as_the_whole(data):
     side = st.integers(1, 80)
