@@ -33,12 +33,13 @@ def serve_mlflow(folder: Path, store: str, port: int | None = None) -> Iterator[
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         uri = f"http://127.0.0.1:{port}"
-        for _ in range(240):
+        deadline = time.monotonic() + 900
+        while True:
             try:
-                urllib.request.urlopen(f"{uri}/health", timeout=1)
+                urllib.request.urlopen(f"{uri}/health", timeout=10)
                 break
             except OSError:
-                assert process.poll() is None, (folder / "log.txt").read_text()
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log.txt").read_text()
                 time.sleep(0.25)
         yield uri
     finally:
