@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 
 from pipeline import methods
-from pipeline.planning.plan import plan_rows
 from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
 
@@ -37,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.grid.rows import known_tables, load_table
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.planning.grids import choose_rows, expand_grid, of_methods, report_end, run_missing, show_plan
+    from pipeline.planning.plan import plan_rows
     from pipeline.planning.prepare import prepare
     from pipeline.runs.storage import fetch_all, keeping
     from pipeline.settings.loading import load_params

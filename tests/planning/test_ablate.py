@@ -245,10 +245,11 @@ def test_a_failed_run_is_reported_with_its_log_and_stops_only_what_needs_it(tiny
     assert again.stderr.count("  done") == 2, "only what was missing ran"
 
 
-def test_seeds_must_be_a_count(tiny_project, monkeypatch):
+def test_seeds_must_be_a_count(tiny_project, monkeypatch, capsys):
     monkeypatch.chdir(tiny_project())
-    with pytest.raises(UserError, match="seeds"):
+    with pytest.raises(SystemExit, match="2"):
         main(["--grid", "table1e", "--seeds", "0", "--dry-run"])
+    assert "--seeds: 0 is not a whole number of 1 or more" in capsys.readouterr().err
 
 
 def test_plan_files_change_with_keys_alone(tiny_project):
