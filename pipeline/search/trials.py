@@ -1,9 +1,9 @@
-"""Runs the trials of a search side by side with Ray Tune, which decides who is stopped.
+"""Runs the trials of a search side by side with Ray Tune; Optuna decides who is stopped.
 
 A trial trains in its own Tune actor, which holds the processors of one run; it starts no task of Ray's and waits for none,
 so that any number of trials gets through any number of slots. What Tune itself would store is thrown away: its Tuner.restore
-forgets the scheduler's rungs and unpickles files. A search goes on from search.json and the run store instead: trials that
-ended are told to the scheduler anew, trials that were interrupted start again and find what is done.
+unpickles files and loses trials. A search goes on from search.json and the run store instead: what trials were worth is told to
+Optuna anew, trials that were interrupted start again and find what is done.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import mean
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import TPESampler
+from optuna.trial import TrialState
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from effvis.errors import UserError
 from pipeline.engine.run import evaluate_run, train_run
@@ -34,13 +36,13 @@ from pipeline.scheduling.pool import Job, Status, execute
 from pipeline.scheduling.progress import Report, Stop
 from pipeline.scheduling.ray_session import WORKER_DEATHS_ALLOWED, ray_running, slots_now
 from pipeline.search.search import ENDED, Search, Trial, log_of, new_trial, work_folder, write_search
-from pipeline.search.space import Base, SpaceFile, draw
+from pipeline.search.space import Base, Distribution, SpaceFile, draw
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
 
-_VALUE, _PART = "value", "part"  # what a trial reports: the metric, and how much of its training it had, in 1/2**rungs
+_VALUE = "value"  # of the metric, as a trial reports it
 _ATTEMPTS = 100  # at parameters that no trial has yet
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -71,20 +73,17 @@ class Plan:
         job = self.job(trial, print)
         return Status(job, progress_file=self.params.runs_dir / ".progress" / f"{job.key}.json")
 
+
 def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[list[Status]], None]) -> None:
     """Brings a search to this number of trials, and to the end those that were interrupted.
 
     Args:
         search: changed as results come in, and written each time.
         on_change: called with where each trial of this attempt stands.
-
-    Raises:
-        UserError: the search asks for Optuna, which is not installed.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     proposals = _Proposals(plan, search, trials)
-    scheduler = _scheduler(plan.space, search)
     resources, runs_dir = plan.params.resources, plan.params.runs_dir
     memory = cluster.memory(resources)
     storage = work_folder(plan.params, plan.name) / "ray"
@@ -98,33 +97,14 @@ def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[
             tune.with_resources(tune.with_parameters(_run_trial, plan=plan, stop=stop),
                                 {"cpu": resources.threads, "gpu": resources.gpus_per_worker,
                                  **({"memory": memory} if memory else {})}),
-            tune_config=tune.TuneConfig(search_alg=proposals, scheduler=scheduler, num_samples=proposals.open,
+            tune_config=tune.TuneConfig(search_alg=proposals, num_samples=proposals.open,
                                         max_concurrent_trials=slots_now(resources, runs_dir), reuse_actors=True),
-            run_config=tune.RunConfig(name="trials", storage_path=str(storage), verbose=0,
+            run_config=tune.RunConfig(name="trials", storage_path=str(storage), verbose=0, stop=_Halving(proposals),
                                       callbacks=[_Watch(proposals, on_change)],
                                       failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED)),
         )
         tuner.fit()
     shutil.rmtree(storage, ignore_errors=True)
-
-
-def _scheduler(space: SpaceFile, search: Search) -> Any:
-    """Asynchronous successive halving that knows what trials of earlier attempts were worth at its rungs."""
-    if not space.stops:
-        return FIFOScheduler()
-    scheduler = ASHAScheduler(time_attr=_PART, metric=_VALUE, mode="max", grace_period=1, max_t=2**space.rungs,
-                              reduction_factor=space.reduction)
-    for trial in search.trials:
-        if trial.state in ENDED:
-            known = SimpleNamespace(trial_id=f"earlier-{trial.number}")
-            scheduler.on_trial_add(None, known)
-            for report in trial.reports:
-                scheduler.on_trial_result(None, known, _result(space, report.halvings, report.value))
-    return scheduler
-
-
-def _result(space: SpaceFile, halvings: int, value: float) -> dict[str, Any]:
-    return {_VALUE: value, _PART: 2 ** (space.rungs - halvings), "halvings": halvings}
 
 
 class _Proposals(Searcher):
@@ -134,7 +114,7 @@ class _Proposals(Searcher):
         super().__init__(metric=_VALUE, mode="max")
         self._plan, self._search, self._trials = plan, search, trials
         self._waiting = [trial for trial in search.trials if trial.state not in ENDED]
-        self._model = _Optuna(plan.space, search) if plan.space.search == "optuna" else None
+        self._study = _Study(plan.space, search)
         self._given: dict[str, Trial] = {}
         self._before, self._began = search.seconds, time.monotonic()
         self.statuses: dict[int, Status] = {}
@@ -158,6 +138,13 @@ class _Proposals(Searcher):
         status = self.statuses[self._given[trial_id].number]
         status.state, status.started = "running", time.monotonic()
 
+    def is_worse(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether a trial ends at the rung that it reports."""
+        trial = self._given[trial_id]
+        if "halvings" not in result or trial.at(result["halvings"]) is not None:  # decided before
+            return False
+        return self._study.is_worse(trial, result["halvings"], result[_VALUE])
+
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         self._note(self._given[trial_id], result)
 
@@ -169,8 +156,7 @@ class _Proposals(Searcher):
             trial.state = "diverged" if result.get("diverged") else "failed"
         else:
             trial.state = "stopped" if trial.at(0) is None else "done"
-        if self._model is not None:
-            self._model.learn(trial)
+        self._study.end(trial)
         self._end(self.statuses[trial.number], trial)
         self._write()
 
@@ -190,12 +176,12 @@ class _Proposals(Searcher):
         """The next trial with parameters that none has; None: the space holds no more, as far as one can see."""
         for attempt in range(_ATTEMPTS):
             number = len(self._search.trials)
-            values = self._model.propose() if self._model else draw(self._plan.space, number, attempt)
-            same = next((trial for trial in self._search.trials if trial.parameters == values), None)
-            if same is None:
-                return self._search.add(values, self._plan.base.trial(self._plan.params, values, self._plan.seeds))
-            if self._model is not None:
-                self._model.learn(same)
+            space = self._plan.space
+            values = self._study.propose() if space.search == "optuna" else draw(space, number, attempt)
+            if all(trial.parameters != values for trial in self._search.trials):
+                trial = self._search.add(values, self._plan.base.trial(self._plan.params, values, self._plan.seeds))
+                self._study.add(trial)
+                return trial
         return None
 
     def _write(self) -> None:
@@ -221,39 +207,66 @@ class _Watch(tune.Callback):
         self._on_change(list(self._proposals.statuses.values()))
 
 
-class _Optuna:
-    """Proposes by Optuna's tree-structured Parzen estimator, from what all trials so far were worth."""
+class _Halving(tune.Stopper):
+    """Through which Tune ends a trial that is worse than others at a rung."""
+
+    def __init__(self, proposals: _Proposals):
+        self._proposals = proposals
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        return self._proposals.is_worse(trial_id, result)
+
+    def stop_all(self) -> bool:
+        return False
+
+
+class _Study:
+    """The search as Optuna's study: it stops trials by asynchronous successive halving, and proposes by TPE if asked.
+
+    What trials of earlier attempts were worth at their rungs is told to it anew.
+    """
 
     def __init__(self, space: SpaceFile, search: Search):
-        try:
-            from optuna import logging as optuna_logging
-        except ImportError:
-            raise UserError("search space", "search", "Optuna is not installed",
-                            "Install it with pip install 'effvis[tune]', or search with asha or random") from None
-        optuna_logging.set_verbosity(optuna_logging.ERROR)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
-        distributions = {name: _distribution(one) for name, one in space.space.items()}
-        # Seeded by what there is, or a later attempt would propose the first ones again.
-        self._searcher = OptunaSearch(distributions, metric=_VALUE, mode="max", seed=space.seed + len(search.trials))
-        self._asked = 0
+        self._distributions = {name: _distribution(one) for name, one in space.space.items()}
+        self._study = optuna.create_study(
+            direction="maximize",
+            # Seeded by what there is, or a later attempt would propose the first ones again.
+            sampler=TPESampler(seed=space.seed + len(search.trials)),
+            pruner=SuccessiveHalvingPruner(min_resource=1, reduction_factor=space.reduction) if space.stops else NopPruner())
+        self._open: dict[int, optuna.Trial] = {}
         for trial in search.trials:
+            self.add(trial)
+            for report in trial.reports:
+                self.is_worse(trial, report.halvings, report.value)
             if trial.state in ENDED:
-                self.learn(trial)
+                self.end(trial)
 
     def propose(self) -> dict[str, Any]:
-        self._asked += 1
-        found = self._searcher.suggest(str(self._asked))
-        return {name: distribution.rounded(found[name]) for name, distribution in self._space.space.items()}
+        """Parameters that may do well, rounded; ``add`` then says which were taken."""
+        asked = self._study.ask(self._distributions)
+        self._study.tell(asked, state=TrialState.FAIL)
+        return {name: distribution.rounded(asked.params[name]) for name, distribution in self._space.space.items()}
 
-    def learn(self, trial: Trial) -> None:
-        """What a trial was worth at its last rung; one that diverged is worth nothing."""
-        if trial.state in ENDED:
-            self._searcher.add_evaluated_point(trial.parameters, 0.0 if trial.value is None else trial.value)
+    def add(self, trial: Trial) -> None:
+        self._study.enqueue_trial(trial.parameters)
+        self._open[trial.number] = self._study.ask(self._distributions)
+
+    def is_worse(self, trial: Trial, halvings: int, value: float) -> bool:
+        """Notes what a trial is worth at a rung; whether it is to be stopped there. At its end there is nothing to stop."""
+        one = self._open[trial.number]
+        one.report(value, step=2 ** (self._space.rungs - halvings))
+        return one.should_prune() and halvings > 0
+
+    def end(self, trial: Trial) -> None:
+        """One that diverged counts as less than any other; one that failed, for another reason, says nothing."""
+        states = {"stopped": TrialState.PRUNED, "diverged": TrialState.PRUNED, "failed": TrialState.FAIL}
+        one = self._open.pop(trial.number)
+        self._study.tell(one, trial.value if trial.state == "done" else None, state=states.get(trial.state))
 
 
-def _distribution(one: Any) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
+def _distribution(one: Distribution) -> BaseDistribution:
     if one.choice is not None:
         return CategoricalDistribution(one.choice)
     return IntDistribution(*one.integer) if one.integer else FloatDistribution(*one.range, log=one.log_uniform is not None)
@@ -266,7 +279,7 @@ def _run_trial(config: Mapping[str, Any], *, plan: Plan, stop: Stop) -> None:
     job = plan.job(trial, partial(_climb, plan, specs))
     message = execute(job, plan.status(trial).progress_file, stop)
     if message:
-        tune.report({_VALUE: math.nan, _PART: 0, "failure": message, "diverged": False})
+        tune.report({_VALUE: math.nan, "failure": message, "diverged": False})
 
 
 def _climb(plan: Plan, specs: tuple[EvalSpec, ...], *, report: Report) -> None:
@@ -277,13 +290,13 @@ def _climb(plan: Plan, specs: tuple[EvalSpec, ...], *, report: Report) -> None:
             values = [_worth(plan, replace(spec, halvings=halvings), report) for spec in specs]
         except Diverged as error:
             print(f"error: {error}")
-            tune.report({_VALUE: math.nan, _PART: 0, "failure": error.problem, "diverged": True})
+            tune.report({_VALUE: math.nan, "failure": error.problem, "diverged": True})
             return
         if None not in values:
             if not halvings:
                 for spec in specs:
                     cells.write(plan.params, spec)
-            tune.report(_result(plan.space, halvings, mean(values)))
+            tune.report({_VALUE: mean(values), "halvings": halvings})
 
 
 def _worth(plan: Plan, spec: EvalSpec, report: Report) -> float | None:

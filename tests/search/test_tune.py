@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -38,7 +37,7 @@ from pipeline.search.search import (
     write_search,
 )
 from pipeline.search.space import Distribution, SpaceFile, check_space, draw, find_base, load_space
-from pipeline.search.trials import Plan, _climb, _Optuna, _Proposals, _scheduler
+from pipeline.search.trials import Plan, _climb, _Proposals, _Study
 from pipeline.settings.loading import load_params
 
 SPACE = {"row": "table1e:w/ CL", "space": {"train.lr": {"log_uniform": [1e-5, 1e-2]}}}
@@ -189,14 +188,40 @@ def test_what_is_made_of_a_search(tiny_project):
 
 def test_earlier_trials_count_at_the_rungs():
     search = ended_search()
-    scheduler = _scheduler(SpaceFile(**{"space": search.space.space}), search)
-    trial = SimpleNamespace(trial_id="new")
-    scheduler.on_trial_add(None, trial)
-    assert scheduler.on_trial_result(None, trial, {"value": 0.01, "part": 1}) == "STOP"
-    better = SimpleNamespace(trial_id="better")
-    scheduler.on_trial_add(None, better)
-    assert scheduler.on_trial_result(None, better, {"value": 0.2, "part": 1}) == "CONTINUE"
-    assert scheduler.on_trial_result(None, better, {"value": 0.15, "part": 2}) == "STOP"
+    study = _Study(search.space, search)
+    worse, better = (Trial(number=number, parameters={"train.lr": 1e-4, "train.batch_size": 2}, runs=[], evaluations=[])
+                     for number in (4, 5))
+    study.add(worse)
+    assert study.is_worse(worse, 2, 0.01)
+    study.add(better)
+    assert not study.is_worse(better, 2, 0.2)
+    assert study.is_worse(better, 1, 0.15)
+    assert not study.is_worse(better, 0, 0.0), "at its end there is nothing to stop"
+
+
+@pytest.mark.parametrize("changes", [{"search": "random"}, {"search": "optuna", "rungs": 0}])
+def test_searches_that_stop_nobody(changes):
+    search = ended_search()
+    study = _Study(search.space.model_copy(update=changes), search.model_copy(update={"trials": []}))
+    for number, value in enumerate((0.9, 0.1)):
+        trial = Trial(number=number, parameters={"train.lr": 1e-4, "train.batch_size": 2}, runs=[], evaluations=[])
+        study.add(trial)
+        assert not study.is_worse(trial, 0 if changes.get("rungs") == 0 else 2, value)
+
+
+def test_a_rung_is_decided_once(tiny_project):
+    """A trial whose process died, or that was interrupted, reports again what it reported: that does not count against it."""
+    plan, search = planned(tiny_project())
+    proposals = _Proposals(plan, search, 2)
+    for name, value in (("first", 0.5), ("second", 0.6)):
+        proposals.suggest(name)
+        result = {"value": value, "halvings": 2}
+        assert not proposals.is_worse(name, result)
+        proposals.on_trial_result(name, result)
+    assert not proposals.is_worse("first", {"value": 0.5, "halvings": 2})
+    assert proposals.is_worse("first", {"value": 0.1, "halvings": 1}) is False, "the first at its rung goes on"
+    assert proposals.is_worse("second", {"value": 0.05, "halvings": 1})
+    assert not proposals.is_worse("second", {"value": float("nan"), "failure": "the disk is full"})
 
 
 def test_no_parameters_are_proposed_twice_and_a_small_space_ends(tiny_project):
@@ -205,29 +230,21 @@ def test_no_parameters_are_proposed_twice_and_a_small_space_ends(tiny_project):
     given = [proposals.suggest(f"t{number}") for number in range(4)]
     assert given[3] == "FINISHED" and sorted(one["parameters"]["train.batch_size"] for one in given[:3]) == [1, 2, 3]
     file = plan.params.results_dir / "search" / "tried" / "search.json"
-    proposals.on_trial_complete("t0", {"value": 0.5, "part": 4, "halvings": 0})
-    proposals.on_trial_complete("t1", {"value": 0.1, "part": 1, "halvings": 2})
+    proposals.on_trial_complete("t0", {"value": 0.5, "halvings": 0})
+    proposals.on_trial_complete("t1", {"value": 0.1, "halvings": 2})
     assert [trial.state for trial in read_search(file).trials] == ["done", "stopped", "running"]
     again = _Proposals(plan, read_search(file), 3)
     assert again.open == 1 and again.suggest("other")["number"] == 2, "what was interrupted comes first, under its number"
 
 
 def test_optuna_proposes_from_what_trials_were_worth():
-    pytest.importorskip("optuna")
     search = ended_search()
-    space = SpaceFile(search="optuna", space=search.space.space)
-    model = _Optuna(space, search)
-    assert len(model._searcher._ot_study.trials) == 4
+    study = _Study(SpaceFile(search="optuna", space=search.space.space), search)
+    assert [trial.state.name for trial in study._study.trials] == ["PRUNED", "COMPLETE", "COMPLETE", "PRUNED"]
+    assert [trial.params for trial in study._study.trials] == [trial.parameters for trial in search.trials]
     for _ in range(5):
-        values = model.propose()
+        values = study.propose()
         assert 1e-5 <= values["train.lr"] <= 1e-2 and values["train.batch_size"] in (2, 4)
-
-
-def test_optuna_that_is_not_installed_is_named_with_its_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    search = ended_search()
-    with pytest.raises(UserError, match=r"pip install 'effvis\[tune\]'"):
-        _Optuna(SpaceFile(search="optuna", space=search.space.space), search)
 
 
 def steps_of(params, key):
@@ -235,7 +252,7 @@ def steps_of(params, key):
 
 
 def climb(plan, values, monkeypatch, until):
-    """A trial as its process runs it, stopped by its scheduler after the report of a rung; what it reported."""
+    """A trial as its process runs it, stopped after the report of a rung; what it reported."""
     reports = []
 
     def told(result):
@@ -259,7 +276,7 @@ def test_a_stopped_trial_is_not_done_and_ends_in_the_same_weights_when_it_goes_o
     (spec,) = plan.base.trial(plan.params, values, 1)
     store = RunStore(plan.params.runs_dir)
     stopped = climb(plan, values, monkeypatch, until=1)
-    assert [(one["halvings"], one["part"]) for one in stopped] == [(2, 1), (1, 2)]
+    assert [one["halvings"] for one in stopped] == [2, 1]
     assert not store.is_done(spec.train.key) and steps_of(plan.params, spec.train.key) == [1, 2, 3, 4, 5, 6]
     assert len(list(store.evaluations(spec.train.key))) == 2
     log = RunLog(store.folder(spec.train.key))
