@@ -1,6 +1,6 @@
-"""The ledger: for each claim of the paper, whether our numbers say the same. Writes results/claims.{json,md}.
+"""Writes the ledger: for each claim of the paper, whether our numbers support it (results/claims.{json,md}).
 
-experiments/claims.yaml has the claims, the rows that each compares, and the rule. Everything is computed from cells.
+experiments/claims.yaml holds the claims, the rows that each one compares, and its rule. Everything is computed from the cells.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pipeline.system.cli import parser
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.claims")
-    arguments.add_argument("--seeds", type=int, metavar="N", help="compare N seeds instead of the parameters' number")
+    arguments.add_argument("--seeds", type=int, metavar="N", help="compare N seeds (default: as in the parameters)")
     options = arguments.parse_args(argv)
 
     from pipeline.settings.loading import load_params

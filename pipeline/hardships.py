@@ -1,6 +1,6 @@
-"""Prints how often each hardship occurs in the drawn videos, and draws a few of them: frames above, ground truth below.
+"""Prints how often each hardship occurs in the drawn videos, and draws a few videos: frames above, ground truth below.
 
-The videos are drawn anew from the parameters; nothing has to be downloaded or indexed before.
+The videos are drawn anew from the parameters; nothing has to be downloaded or indexed first.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pipeline.system.cli import parser, progress_bar
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.hardships")
-    arguments.add_argument("--split", choices=("train", "val"), default="val", help="(default: val)")
-    arguments.add_argument("--videos", type=int, help="measure so many of its videos (default: all)")
+    arguments.add_argument("--split", choices=("train", "val"), default="val", help="which split (default: val)")
+    arguments.add_argument("--videos", type=int, help="how many of its videos to measure (default: all)")
     arguments.add_argument("--out", type=Path, help="folder for pictures of the first videos (default: none are drawn)")
-    arguments.add_argument("--pictures", type=int, default=3, help="how many pictures (default: 3)")
+    arguments.add_argument("--pictures", type=int, default=3, help="how many pictures to draw (default: 3)")
     arguments.add_argument("--scale", type=int, default=1, help="enlargement of the frames (default: 1)")
     args = arguments.parse_args(argv)
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         for number, video in enumerate(videos[:args.pictures], start=1):
-            # Grain fills a PNG; only JPEG makes it small.
+            # Grain makes a PNG large; only JPEG keeps the picture small.
             path = args.out / f"{number}.jpg"
             sample_strip(video, config, scale=args.scale).save(path, quality=80, optimize=True)
             print(path)

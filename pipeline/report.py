@@ -1,7 +1,7 @@
 """Gathers all that was measured in results/report.md and, with claims, curves and figures, in results/report/index.html;
 brings MLflow up to date.
 
-The page is one file that works offline. Its figures need the weights in the run store; where these lack, it says so.
+The page is one file that works offline. Its figures need the weights in the run store; where weights are missing, it says so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HOW_TO_READ = (
 
 
 def report(params: Params, tables: list[dict[str, Any]]) -> str:
-    """The report's markdown: how to read it, the command, then every table."""
+    """Returns the report's markdown: how to read it, the command, then every table."""
     from pipeline.tables.markdown import markdown
 
     parts = [
@@ -42,14 +42,14 @@ def report(params: Params, tables: list[dict[str, Any]]) -> str:
 
 
 def report_page(params: Params, tables: list[dict[str, Any]], *, minimum_score: float, as_sketch: bool) -> str:
-    """The report's HTML: claims, these tables and any other that was measured, learning curves and figures.
+    """Returns the report's HTML: claims, these tables and any other that was measured, learning curves and figures.
 
     Args:
-        minimum_score: figures leave out tracklets below.
+        minimum_score: figures leave out tracklets below this score.
         as_sketch: figures show the edges of frames, for data that may not be redistributed.
 
     Raises:
-        UserError: a file of the results cannot be read.
+        UserError: a results file cannot be read.
     """
     from pipeline.reporting.figures import all_figures
     from pipeline.reporting.page import Contents, page
@@ -71,7 +71,7 @@ def _command(params: Params, tables: list[dict[str, Any]]) -> str:
 
 
 def _other_tables(params: Params) -> list[dict[str, Any]]:
-    """Those that are measured though the parameters do not ask for them, by name."""
+    """Tables that were measured though the parameters do not ask for them, ordered by name."""
     from pipeline.grid.rows import known_tables
 
     files = (params.results_dir / f"{name}.json" for name in known_tables(params) if name not in params.tables)
@@ -91,8 +91,9 @@ def _read(file: Path, command: str) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.report")
-    arguments.add_argument("--score", type=float, default=0.3, help="figures leave out tracklets below (default: 0.3)")
-    arguments.add_argument("--sketch", action="store_true", help="draw figures over the frames' edges, not over photographs")
+    arguments.add_argument("--score", type=float, default=0.3,
+                           help="leave tracklets below this score out of figures (default: 0.3)")
+    arguments.add_argument("--sketch", action="store_true", help="draw figures over the edges of frames, not over photographs")
     options = arguments.parse_args(argv)
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.settings.loading import load_params

@@ -1,8 +1,8 @@
-"""Searches hyperparameters: trials are rows with other parameters, trained in the run store side by side and stopped early
-where they are worse than others.
+"""Searches hyperparameters: trials are rows with other parameters, which are trained side by side in the run store and stopped
+early if they are worse than others.
 
-The same command again goes on with what was interrupted, and with a larger --trials adds trials. Ends with
-results/search/<name>/: trials.csv, best.yaml (a row for a table) and index.html.
+The same command again resumes an interrupted search, and with a larger --trials it adds trials. At the end it writes
+trials.csv, best.yaml (a row for a table) and index.html to results/search/<name>/.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> list[Row]:
-    """The trials that there are, and those that will be proposed as far as that is known, as rows of a table."""
+    """The existing trials, and those that will be proposed as far as they are known, as rows of a table."""
     from pipeline.grid.table_file import Row
     from pipeline.search.space import draw
 
@@ -46,7 +46,7 @@ def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials
 
 
 def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> None:
-    """What --dry-run prints."""
+    """Prints the output of --dry-run."""
     from pipeline.planning.grids import estimate_text
 
     states = {trial.number: trial.state for trial in search.trials}
@@ -66,7 +66,7 @@ def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, tria
 
 
 def write_results(params: Params, search: Search, base: Base) -> list[Path]:
-    """Writes what is made of a search; returns the files."""
+    """Writes the results of a search; returns the files."""
     from pipeline.reporting.search_page import page
 
     folder = folder_of(params, search.name)
@@ -80,10 +80,10 @@ def write_results(params: Params, search: Search, base: Base) -> list[Path]:
 
 @contextlib.contextmanager
 def alone(params: Params, name: str) -> Iterator[None]:
-    """Only one process works on a search, as only one writes its search.json.
+    """Ensures that only one process works on a search, because only one may write its search.json.
 
     Raises:
-        UserError: another one does.
+        UserError: another process works on it.
     """
     folder = work_folder(params, name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,9 +99,9 @@ def alone(params: Params, name: str) -> Iterator[None]:
 
 
 def run_search(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> list[Path]:
-    """Brings the search to this number of trials, shown on stderr, and writes its results; returns their files.
+    """Brings the search to this number of trials, with progress on stderr, and writes its results; returns their files.
 
-    Nothing missing: no Ray, no wait.
+    If nothing is missing, it starts no Ray and does not wait.
     """
     if len(search.trials) >= trials and all(trial.state in ENDED for trial in search.trials):
         return write_results(params, search, base)
@@ -116,7 +116,7 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
 
 
 def tell_end(params: Params, search: Search, files: list[Path], wanted: int) -> int:
-    """Prints the best row and says on stderr what failed; returns the exit code."""
+    """Prints the best row and, on stderr, what failed; returns the exit code."""
     for trial in search.trials:
         if trial.state in ("failed", "diverged"):
             log = log_of(params, search.name, trial)
@@ -134,14 +134,14 @@ def tell_end(params: Params, search: Search, files: list[Path], wanted: int) -> 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.tune")
-    arguments.add_argument("--space", type=Path, required=True, metavar="FILE", help="what is tried, e.g. "
+    arguments.add_argument("--space", type=Path, required=True, metavar="FILE", help="the space to search, e.g. "
                            "experiments/search/lr.yaml")
-    arguments.add_argument("--trials", type=int, default=12, metavar="N", help="in all, with those there are (default: 12)")
-    arguments.add_argument("--seeds", type=int, default=1, metavar="N", help="a trial counts as its mean over N seeds "
+    arguments.add_argument("--trials", type=int, default=12, metavar="N", help="trials in all, old ones too (default: 12)")
+    arguments.add_argument("--seeds", type=int, default=1, metavar="N", help="judge a trial by its mean over N seeds "
                            "(default: 1)")
-    arguments.add_argument("--row", metavar="TABLE:NAME", help="the row that trials differ from, in place of the file's")
-    arguments.add_argument("--name", metavar="NAME", help="of the search and its folder (default: the file's)")
-    arguments.add_argument("--dry-run", action="store_true", help="show trials and how long they will take; run nothing")
+    arguments.add_argument("--row", metavar="TABLE:NAME", help="the row that trials differ from, instead of the file's")
+    arguments.add_argument("--name", metavar="NAME", help="name of the search and its folder (default: the file's)")
+    arguments.add_argument("--dry-run", action="store_true", help="show the trials and how long they will take; run nothing")
     options = arguments.parse_args(argv)
     name = options.name or options.space.stem
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
