@@ -1,9 +1,9 @@
-"""Runs the trials of a search side by side with Ray Tune, which decides who is stopped.
+"""Runs the trials of a search side by side with Ray Tune, which decides which trials to stop.
 
-A trial trains in its own Tune actor, which holds the processors of one run; it starts no task of Ray's and waits for none,
-so that any number of trials gets through any number of slots. What Tune itself would store is thrown away: its Tuner.restore
-forgets the scheduler's rungs and unpickles files. A search goes on from search.json and the run store instead: trials that
-ended are told to the scheduler anew, trials that were interrupted start again and find what is done.
+A trial trains in its own Tune actor, which holds the processors of one run. It starts no Ray tasks and waits for none, so
+any number of trials can run in any number of slots. The files that Tune itself would store are thrown away: its Tuner.restore
+forgets the scheduler's rungs and unpickles files. A search goes on from search.json and the run store instead: the scheduler
+gets the results of finished trials again, and interrupted trials start again and find what is done.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
 
-_VALUE, _PART = "value", "part"  # what a trial reports: the metric, and how much of its training it had, in 1/2**rungs
-_ATTEMPTS = 100  # at parameters that no trial has yet
+_VALUE, _PART = "value", "part"  # a trial reports the metric, and the part of its training that is done, in 1/2**rungs
+_ATTEMPTS = 100  # attempts to find parameters that no trial has yet
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command as every other
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing of it is used
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command as it ends every other
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the checkpoint is not used
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "60",
-    "RAY_AIR_NEW_OUTPUT": "0",  # its banner would stand between the results on stdout
+    "RAY_AIR_NEW_OUTPUT": "0",  # the banner would stand between the results on stdout
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
@@ -55,7 +55,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a trial's process is given beside its parameters."""
+    """The inputs of a trial's process, besides its parameters."""
 
     params: Params
     base: Base
@@ -64,7 +64,7 @@ class Plan:
     name: str
 
     def job(self, trial: Trial, work: Callable[..., object]) -> Job:
-        """A trial, for the pool's board."""
+        """A trial as a job, for the pool's board."""
         return Job(trial.evaluations[0], "train", trial.label(), work, log_of(self.params, self.name, trial))
 
     def status(self, trial: Trial) -> Status:
@@ -72,11 +72,11 @@ class Plan:
         return Status(job, progress_file=self.params.runs_dir / ".progress" / f"{job.key}.json")
 
 def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[list[Status]], None]) -> None:
-    """Brings a search to this number of trials, and to the end those that were interrupted.
+    """Brings a search to this number of trials, and finishes trials that were interrupted.
 
     Args:
-        search: changed as results come in, and written each time.
-        on_change: called with where each trial of this attempt stands.
+        search: the search; it is updated and written whenever results come in.
+        on_change: called with the status of each trial of this attempt.
 
     Raises:
         UserError: the search asks for Optuna, which is not installed.
@@ -109,7 +109,7 @@ def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[
 
 
 def _scheduler(space: SpaceFile, search: Search) -> Any:
-    """Asynchronous successive halving that knows what trials of earlier attempts were worth at its rungs."""
+    """Asynchronous successive halving that knows the values of earlier attempts' trials at its rungs."""
     if not space.stops:
         return FIFOScheduler()
     scheduler = ASHAScheduler(time_attr=_PART, metric=_VALUE, mode="max", grace_period=1, max_t=2**space.rungs,
@@ -128,7 +128,7 @@ def _result(space: SpaceFile, halvings: int, value: float) -> dict[str, Any]:
 
 
 class _Proposals(Searcher):
-    """Gives Tune trials that were interrupted, then new ones; notes what Tune hears of them."""
+    """Gives Tune the trials that were interrupted, then new ones; records the results that Tune receives."""
 
     def __init__(self, plan: Plan, search: Search, trials: int):
         super().__init__(metric=_VALUE, mode="max")
@@ -141,7 +141,7 @@ class _Proposals(Searcher):
 
     @property
     def open(self) -> int:
-        """Trials that lack."""
+        """How many trials are still missing."""
         return len(self._waiting) + max(0, self._trials - len(self._search.trials))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
@@ -187,7 +187,7 @@ class _Proposals(Searcher):
         status.message = trial.message or f"{trial.state}, {value}"
 
     def _new(self) -> Trial | None:
-        """The next trial with parameters that none has; None: the space holds no more, as far as one can see."""
+        """The next trial with new parameters; None if the space seems to hold no more."""
         for attempt in range(_ATTEMPTS):
             number = len(self._search.trials)
             values = self._model.propose() if self._model else draw(self._plan.space, number, attempt)
@@ -202,14 +202,14 @@ class _Proposals(Searcher):
         write_search(self._plan.params, self._search)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: search.json is what a search goes on from."""
+        """Saves nothing: a search goes on from search.json."""
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("a search goes on from search.json")
 
 
 class _Watch(tune.Callback):
-    """Passes on where the trials stand."""
+    """Passes on the statuses of the trials."""
 
     def __init__(self, proposals: _Proposals, on_change: Callable[[list[Status]], None]):
         self._proposals, self._on_change = proposals, on_change
@@ -222,7 +222,7 @@ class _Watch(tune.Callback):
 
 
 class _Optuna:
-    """Proposes by Optuna's tree-structured Parzen estimator, from what all trials so far were worth."""
+    """Proposes parameters with Optuna's tree-structured Parzen estimator, from the values of all trials so far."""
 
     def __init__(self, space: SpaceFile, search: Search):
         try:
@@ -233,7 +233,7 @@ class _Optuna:
         optuna_logging.set_verbosity(optuna_logging.ERROR)
         self._space = space
         distributions = {name: _distribution(one) for name, one in space.space.items()}
-        # Seeded by what there is, or a later attempt would propose the first ones again.
+        # The seed depends on the number of trials, or a later attempt would propose the first trials again.
         self._searcher = OptunaSearch(distributions, metric=_VALUE, mode="max", seed=space.seed + len(search.trials))
         self._asked = 0
         for trial in search.trials:
@@ -246,7 +246,7 @@ class _Optuna:
         return {name: distribution.rounded(found[name]) for name, distribution in self._space.space.items()}
 
     def learn(self, trial: Trial) -> None:
-        """What a trial was worth at its last rung; one that diverged is worth nothing."""
+        """Adds a trial's value at its last rung; a trial that diverged before any rung counts as 0."""
         if trial.state in ENDED:
             self._searcher.add_evaluated_point(trial.parameters, 0.0 if trial.value is None else trial.value)
 
@@ -260,7 +260,7 @@ def _distribution(one: Any) -> Any:
 
 
 def _run_trial(config: Mapping[str, Any], *, plan: Plan, stop: Stop) -> None:
-    """Runs in a Tune actor: trains to each rung, evaluates there, reports; Tune ends it inside ``tune.report``."""
+    """Runs in a Tune actor: trains to each rung, evaluates there and reports; Tune stops it inside ``tune.report``."""
     specs = plan.base.trial(plan.params, config["parameters"], plan.seeds)
     trial = new_trial(config["number"], config["parameters"], specs)
     job = plan.job(trial, partial(_climb, plan, specs))
@@ -287,7 +287,7 @@ def _climb(plan: Plan, specs: tuple[EvalSpec, ...], *, report: Report) -> None:
 
 
 def _worth(plan: Plan, spec: EvalSpec, report: Report) -> float | None:
-    """The metric of an evaluation, which is made if need be; None where a training that went on kept nothing to evaluate.
+    """The metric of an evaluation, which runs if need be; None if a training that went on kept no weights to evaluate.
 
     Raises:
         Diverged: the loss is not finite.

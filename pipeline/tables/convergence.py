@@ -1,4 +1,4 @@
-"""How many times as many videos one row of a table takes to come to another's AP, from their learning curves."""
+"""How many times as many videos one row of a table needs to reach another row's AP, from their learning curves."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pipeline.grid.table_file import Compared
 
 
 def convergence(compared: Compared, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What the two rows' curves say; None before both were measured.
+    """The comparison of the two rows' curves; None until both are measured.
 
     Args:
-        rows: as in ``pipeline.tables.summary.summary``.
+        rows: the rows as in ``pipeline.tables.summary.summary``.
 
     Returns:
-        For ``slower`` and ``faster``: ``row``, ``ap`` (at the end of its training, percent), ``videos_seen`` (there) and
-        ``reaches_other_after`` (videos seen at the first point of its curve where it has the AP that the other ends with;
-        None where none has it).
+        For ``slower`` and ``faster``: ``row``, ``ap`` (at the end of its training, in percent), ``videos_seen`` (at the end)
+        and ``reaches_other_after`` (videos seen at the first point of its curve that reaches the AP with which the other row
+        ends; None if no point does).
     """
     by_name = {row["name"]: row for row in rows}
     curves = {role: by_name[name]["curve"] for role, name in compared.model_dump().items()}
@@ -36,7 +36,7 @@ def convergence(compared: Compared, rows: Sequence[Mapping[str, Any]]) -> dict[s
 
 
 def text(found: Mapping[str, Any]) -> str:
-    """A paragraph of what ``convergence`` found."""
+    """A paragraph on what ``convergence`` found."""
     slower, faster = found["slower"], found["faster"]
     goal = f"the AP with which {faster['row']} ends ({faster['ap']:.1f} after {faster['videos_seen']:,} videos)"
     if (after := slower["reaches_other_after"]) is not None:

@@ -1,4 +1,4 @@
-"""From cells to a table: published and measured numbers side by side, never mixed, nor with a server's. All in percent."""
+"""Makes tables from cells: published, measured and server's numbers side by side, never mixed, all in percent."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SERVER_CAPTION = "Scored by the competition's server, on ground truth that only 
 
 
 def summary(params: Params, table: Table) -> dict[str, Any]:
-    """The table's machine-readable form: the same for the same cells, so that it can be committed.
+    """The table's machine-readable form; the same cells give the same form, so that it can be committed.
 
     Returns:
         ``table``, ``title``, ``caption``, ``dataset``, ``profile`` and ``rows``, each with ``name``, ``columns`` (what the
         paper's table shows before its numbers, as text), ``set``, ``published`` (metric → percent), ``measured`` (metric →
-        ``mean``, ``std`` over the seeds (None for one seed) and ``n``, in percent; empty where nothing was measured),
+        ``mean``, ``std`` over the seeds (None for one seed) and ``n``, in percent; empty if nothing was measured),
         ``runs`` and ``evaluations`` (keys), and ``not_run`` (why, or None). A table with learning curves has ``curve`` in
         its rows: AP (as in ``measured``) by ``videos_seen``, the end of the training last. A row whose results a
-        competition's server scored has its numbers in ``server``, as in ``measured``. A table that compares how two rows
-        converge has ``convergence`` (``pipeline.tables.convergence``).
+        competition's server scored has the server's numbers in ``server``, as in ``measured``. A table that compares how
+        two rows converge has ``convergence`` (``pipeline.tables.convergence``).
     """
     datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]
     rows = [_row(params, row) for row in table.rows]
@@ -75,7 +75,7 @@ def _curve(params: Params, row: Row) -> list[dict[str, Any]]:
 def _measured(metrics: list[dict[str, float]]) -> dict[str, dict[str, float | int | None]]:
     result = {}
     for name in dict.fromkeys(name for one in metrics for name in one):
-        values = [100 * one[name] for one in metrics if one.get(name, -1) >= 0]  # -1: there is nothing to measure it on
+        values = [100 * one[name] for one in metrics if one.get(name, -1) >= 0]  # -1: undefined on this data set
         if values:
             deviation = round(statistics.stdev(values), 4) if len(values) > 1 else None
             result[name] = {"mean": round(statistics.mean(values), 4), "std": deviation, "n": len(values)}
