@@ -1,4 +1,4 @@
-"""Whole files: written atomically, read as JSON, and their checksums."""
+"""Writes whole files atomically, reads JSON files, and computes checksums."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there as a whole or not at all, even if the machine stops.
+    """Writes a file whole or not at all, even if the machine stops.
 
     Raises:
-        UserError: the disk is full, read-only or failing; what was there stays.
+        UserError: the disk is full, read-only or failing; the earlier file stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with explained(path):
@@ -33,12 +33,12 @@ def write_atomically(path: Path, content: bytes) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)  # on a full disk, half a file is in the way of everything else
+            temporary.unlink(missing_ok=True)  # on a full disk, half a file would take the room of everything else
             raise
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What a file holds; None where it is missing, unreadable or no JSON object."""
+    """The content of a file; None if it is missing, unreadable or not a JSON object."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
