@@ -1,7 +1,7 @@
-"""results/cells/<evaluation key>.json: one small, committed file per finished evaluation. Tables are made of them alone.
+"""results/cells/<evaluation key>.json: one small, committed file per finished evaluation. Tables are made from them alone.
 
-A cell counts as done wherever its weights are, so that a grid can be spread over machines and days, and a table be made
-where nothing was trained.
+A cell counts as done wherever its weights are, so a grid can be spread over machines and days, and tables can be made on a
+machine that trained nothing.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _PARTS = {"evaluation", "run", "seed", "config", "metrics", "times"}
 
 
 def find(params: Params, spec: EvalSpec) -> dict[str, Any] | None:
-    """The evaluation's cell: the committed one, else what the run store has of it, else None.
+    """The evaluation's cell: the committed one, or else one made from the run store, or else None.
 
     Returns:
         ``evaluation`` and ``run`` (keys), ``seed``, ``config`` (of the training and the inference), ``metrics`` (the 12
-        numbers as fractions, -1 where undefined), ``ap_by_threshold`` (hand-craft linking only), in ``times`` the
-        seconds of training and evaluation and their pace, and in ``made`` what the training was made with: peak memory,
-        machine, state of the checkout, package versions.
+        numbers as fractions, -1 where undefined), ``ap_by_threshold`` (hand-craft linking only), ``times`` (the seconds of
+        training and evaluation and their pace), and ``made`` (the training's peak memory, machine, state of the checkout
+        and package versions).
     """
     cell = _read(_file(params, spec))
     return cell if cell is not None and cell["evaluation"] == spec.key else _from_store(params, spec)
@@ -43,7 +43,7 @@ def read_all(params: Params) -> Iterator[dict[str, Any]]:
 
 
 def write(params: Params, spec: EvalSpec) -> None:
-    """Writes the cell of an evaluation that is in the store; one that is there already stays as it is."""
+    """Writes the cell of an evaluation that is in the store; an existing cell stays as it is."""
     file = _file(params, spec)
     cell = find(params, spec)
     if cell is not None and cell != _read(file):
@@ -56,7 +56,7 @@ def _file(params: Params, spec: EvalSpec) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """None for one that is absent or broken (a merge conflict): it is made again."""
+    """The content of a cell's file; None if it is absent or broken (a merge conflict), so that it is made again."""
     try:
         cell = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -86,7 +86,7 @@ def _from_store(params: Params, spec: EvalSpec) -> dict[str, Any] | None:
         },
         "made": {
             "peak_memory_mib": trained.get("peak_memory_mib"),
-            # A machine's name is for the run store; cells are for everybody.
+            # A machine's name belongs in the run store only, because cells are public.
             "host": {name: value for name, value in trained.get("host", {}).items() if name != "name"},
             "git": trained.get("git"),
             "packages": trained.get("packages"),
