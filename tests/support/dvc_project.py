@@ -1,4 +1,4 @@
-"""A clone of this checkout as a project of its own, and dvc and git in it, as a person calls them."""
+"""A clone of this checkout as a separate project, with dvc and git in it, as a person calls them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# Would lead to other stores, clusters or code than the clone's own.
+# Variables that would lead to stores, clusters or code outside the clone.
 FOREIGN = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "PYTHONPATH")
 
 
 def clone_without_results(folder: Path) -> None:
-    """Clones this checkout with the files as they are now, but for its results: those would be taken as done."""
+    """Clones this checkout with its present files, except its results, which would count as done."""
     _needs_git()
     subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(CHECKOUT), str(folder)], check=True)
     _copy_files(folder)
@@ -27,7 +27,7 @@ def clone_without_results(folder: Path) -> None:
 
 
 def unpack(folder: Path) -> None:
-    """This checkout as an archive of it is unpacked: its files as they are now, and no .git."""
+    """Copies this checkout as if unpacked from an archive: its present files, without .git."""
     _needs_git()
     _copy_files(folder)
 
@@ -47,19 +47,19 @@ def _copy_files(folder: Path) -> None:
 
 
 def git(folder: Path, *words: str) -> str:
-    """What git prints."""
+    """Runs git and returns its output."""
     return _run(folder, ["git", *words]).stdout
 
 
 def commit(folder: Path) -> None:
-    """Everything that git does not ignore."""
+    """Commits everything that git does not ignore."""
     identity = ["-c", "user.name=Test", "-c", "user.email=test@localhost"]
     _run(folder, ["git", "add", "--all"])
     _run(folder, ["git", *identity, "commit", "-q", "-m", "As it is now"])
 
 
 def dvc(folder: Path, *words: str) -> str:
-    """What dvc prints, and what its stages say; they run with this test's Python."""
+    """Runs dvc and returns its output and that of its stages, which run with this test's Python."""
     ended = _run(folder, ["dvc", *words])
     return ended.stdout + ended.stderr
 
@@ -77,10 +77,10 @@ def stages_run(output: str) -> list[str]:
 
 
 def jobs_run(output: str) -> list[str]:
-    """The kinds of what Ray ran, sorted: pretrain, train, evaluate. Each is said to be done once, to be running often."""
+    """The sorted kinds of the jobs that Ray ran: pretrain, train, evaluate. The output reports each as done only once."""
     return sorted(re.findall(r"^\[\d+/\d+\] (\w+) .*  done  ", output, re.MULTILINE))
 
 
 def contents(folder: Path, pattern: str = "**/*") -> dict[str, tuple[int, bytes]]:
-    """Files with their times: what was written again, even with the same bytes, is not the same."""
+    """Files with their times: a file that was written again differs, even with the same bytes."""
     return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.glob(pattern) if file.is_file()}

@@ -16,7 +16,7 @@ def pictures(count, height=40, width=56):
 
 
 def film(file, frames, *, codec="ffv1", pixels="bgr0", rotation=None, fps=10):
-    """A file by PyAV alone; the default keeps every pixel, whatever the size."""
+    """Writes a video file with PyAV alone; the default keeps every pixel, whatever the size."""
     with av.open(str(file), "w") as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixels
@@ -29,7 +29,7 @@ def film(file, frames, *, codec="ffv1", pixels="bgr0", rotation=None, fps=10):
 
 
 def damaged(file, start, end):
-    """Overwrites what lies between two shares of the file's pictures."""
+    """Overwrites the file's pictures between two fractions of their bytes."""
     content = bytearray(file.read_bytes())
     first = max(0, content.find(b"mdat"))
     length = max(content.find(b"moov"), 0) - first if b"moov" in content else len(content)

@@ -1,4 +1,4 @@
-"""DETR and VisTR written down from the names that their authors publish, in small, to compare converted networks with."""
+"""Small DETR and VisTR networks, written from the names that their authors publish, for comparison with converted ones."""
 
 import functools
 import math
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from support.published_weights import published_weights
 from torch import nn
 
-# VisTR's own hidden width, whose mask layers the published eight groups divide; the rest in small.
+# VisTR's own hidden width, because the published eight groups divide its mask layers; the rest is small.
 WIDTH, HEADS, FFN, LAYERS, QUERIES, CLASSES, FRAMES = 384, 8, 24, 2, 3, 5, 2
 BODY = "resnet18"
 
@@ -19,7 +19,7 @@ def body_weights():
 
 
 class Attending(nn.Module):
-    """What the two kinds of layer share: names, and attention with positions at queries and keys, tokens first."""
+    """The common part of the two kinds of layer: names, and attention with positions at queries and keys, tokens first."""
 
     def __init__(self, width, norms):
         super().__init__()
@@ -53,7 +53,7 @@ class DecoderLayer(Attending):
 
 
 class Block(nn.Module):
-    """Of ResNet-18."""
+    """A block of ResNet-18."""
 
     def __init__(self, inner, outer, stride):
         super().__init__()
@@ -95,7 +95,7 @@ def module(**parts):
 
 
 class LiteralDETR(nn.Module):
-    """The detector of one image; with 3-D positions and all tokens of a clip, VisTR's."""
+    """DETR's detector of one image; with 3-D positions and all tokens of a clip, it is VisTR's."""
 
     def __init__(self, width=WIDTH, queries=QUERIES, rows=CLASSES + 1):
         super().__init__()
@@ -126,7 +126,7 @@ class LiteralDETR(nn.Module):
 
 
 class LiteralMaskHead(nn.Module):
-    """DETR's mask head, and VisTR's, up to what is after the fifth layer; ``fifth`` is that one's published name."""
+    """The mask head of DETR and of VisTR, up to the end of the fifth layer, whose published name is ``fifth``."""
 
     def __init__(self, fifth):
         super().__init__()
@@ -147,7 +147,7 @@ class LiteralMaskHead(nn.Module):
             nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, memory_CHW, attention_AHW, levels):
-        """One query in one frame."""
+        """Computes the mask of one query in one frame."""
         x = torch.cat((memory_CHW, attention_AHW)).unsqueeze(0)
         for number in range(1, 6):
             if number > 2:
@@ -186,7 +186,7 @@ def literal_segmenter(kind):
 
 
 def randomised(network):
-    """Biases and norms too: at their initial zeros and ones a place could be mistaken unseen."""
+    """Randomises biases and norms too: with their initial zeros and ones, a wrong place could go unnoticed."""
     for name, parameter in network.named_parameters():
         if parameter.dim() == 1 and ".body." not in name:
             parameter.data += torch.randn_like(parameter) * 0.1

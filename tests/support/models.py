@@ -15,7 +15,7 @@ from effvis.vistr.model import build_vistr
 
 
 def put(folder, model, **changes):
-    """A model folder as pipeline.export writes it."""
+    """Writes a model folder as pipeline.export does."""
     weights = folder.parent / "trained.safetensors"
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
     values = {
@@ -29,7 +29,7 @@ def put(folder, model, **changes):
 
 
 def as_trained(model):
-    """BatchNorm statistics, queries and boxes that are no longer those of a fresh network."""
+    """Changes BatchNorm statistics, queries and boxes, so that they differ from those of a fresh network."""
     torch.manual_seed(1)
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d):

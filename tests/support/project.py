@@ -1,4 +1,4 @@
-"""A project in a temporary folder, of a size that trains in seconds, and what tests put into it."""
+"""A project in a temporary folder, of a size that trains in seconds, and content that tests put into it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-# What the fixture `reproduced` runs: tables, and the rows that they have.
+# The tables that the fixture `reproduced` runs, with their rows.
 REPRODUCED_ROWS = {"table1e": ("w/o CL", "w/ CL"), "table1h": ("Original FPS", "1.5 FPS")}
 
-# Over the project's own params.yaml. Everything is as in the real thing but small: two trainings of seconds a row.
+# Changes to the project's own params.yaml. Everything is as in the real project but small: two trainings of seconds per row.
 TINY = {
     "shapes": {"train_videos": 6, "val_videos": 3, "frames": 8, "height": 32, "width": 48, "min_radius": 5, "max_radius": 8},
     "input_size": [32, 48],
@@ -45,7 +45,7 @@ def write_params(folder: Path, **changes: Any) -> None:
 
 
 def put_evaluation(params, spec, ap, seconds=1.5):
-    """A finished evaluation in the store, with numbers that are easy to recognise."""
+    """Puts a finished evaluation into the store, with numbers that are easy to recognise."""
     from effvis.evaluation.average_precision import METRICS
     from pipeline.runs.store import RunStore
 

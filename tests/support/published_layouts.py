@@ -1,4 +1,4 @@
-"""A tiny data set in the layouts that YouTube-VIS 2019 and 2021 and OVIS are published and passed on in."""
+"""A tiny data set in the layouts in which YouTube-VIS 2019 and 2021 and OVIS are published and passed on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHAPES = shapes.ShapesConfig(train_videos=12, val_videos=2, frames=3, height=32,
 
 
 def draw(folder: Path) -> Path:
-    """train/ and val/ in this project's layout. Videos of both have the same names, unlike the published ones."""
+    """Draws train/ and val/ in this project's layout. Their videos have the same names, unlike the published ones."""
     shapes.write(SHAPES, folder)
     return folder
 
@@ -24,7 +24,7 @@ def _frames(drawn: Path, split: str, folder: Path) -> None:
 
 
 def _annotations(drawn: Path, split: str, file: Path) -> None:
-    """As they are published: validation videos without their instances, some with null in their place."""
+    """Writes annotations as they are published: validation videos without instances, some with null in their place."""
     content = json.loads((drawn / split / "instances.json").read_text())
     if split == "val":
         content["annotations"] = None
@@ -35,20 +35,20 @@ def _annotations(drawn: Path, split: str, file: Path) -> None:
 
 
 def of_2019(drawn: Path, folder: Path) -> Path:
-    """train.json beside train/JPEGImages, and masks as pictures, which nobody needs."""
+    """The layout has train.json beside train/JPEGImages, and masks as pictures, which nobody needs."""
     for split, name in (("train", "train"), ("val", "valid")):
         _frames(drawn, split, folder / name / "JPEGImages")
         _annotations(drawn, split, folder / f"{name}.json")
     masks = folder / "train" / "Annotations" / "00001"
     masks.mkdir(parents=True)
     (masks / "00000.png").write_bytes(b"no picture")
-    # Frames between the annotated ones, under names that the annotated ones have as well.
+    # These are frames between the annotated ones, under names that annotated frames have, too.
     shutil.copytree(folder / "train" / "JPEGImages", folder / "train_all_frames" / "JPEGImages")
     return folder
 
 
 def of_2021(drawn: Path, folder: Path) -> Path:
-    """instances.json in train/, and a test split."""
+    """The layout has instances.json in train/, and a test split."""
     for split, name in (("train", "train"), ("val", "valid"), ("val", "test")):
         _frames(drawn, split, folder / name / "JPEGImages")
         _annotations(drawn, split, folder / name / "instances.json")
@@ -56,7 +56,7 @@ def of_2021(drawn: Path, folder: Path) -> Path:
 
 
 def of_ovis(drawn: Path, folder: Path) -> Path:
-    """No JPEGImages, and annotations_train.json."""
+    """The layout has annotations_train.json and no JPEGImages."""
     for split, name in (("train", "train"), ("val", "valid")):
         _frames(drawn, split, folder / name)
         _annotations(drawn, split, folder / f"annotations_{name}.json")
@@ -64,7 +64,7 @@ def of_ovis(drawn: Path, folder: Path) -> Path:
 
 
 def of_vistr(drawn: Path, folder: Path) -> Path:
-    """annotations/instances_train_sub.json."""
+    """The layout has annotations/instances_train_sub.json."""
     for split in ("train", "val"):
         _frames(drawn, split, folder / split / "JPEGImages")
         _annotations(drawn, split, folder / "annotations" / f"instances_{split}_sub.json")
@@ -72,7 +72,7 @@ def of_vistr(drawn: Path, folder: Path) -> Path:
 
 
 def packed(file: Path, folder: Path, *parts: str) -> Path:
-    """A zip file of some files and folders, under their names from ``folder`` on."""
+    """Packs files and folders into a zip file, under their names relative to ``folder``."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for part in parts:
             files = sorted((folder / part).rglob("*")) if (folder / part).is_dir() else [folder / part]

@@ -42,7 +42,7 @@ def published_shapes(name):
 
 
 def published_weights(name):
-    """What a published file holds, by names and shapes, with values of a trained network's magnitude."""
+    """The content of a published file: its names and shapes, with values of a trained network's magnitude."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for key, shape in published_shapes(name).items():
@@ -67,7 +67,7 @@ def network(**changes):
 
 
 def command_in(folder):
-    """The command in a project of its own in this folder, for a small network in the paper's profile."""
+    """The command in a separate project in this folder, with a small network in the paper's profile."""
     shutil.copy(PROJECT / "params.yaml", folder)
     shutil.copytree(PROJECT / "experiments", folder / "experiments")
     config = network().config

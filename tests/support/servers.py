@@ -1,4 +1,4 @@
-"""Servers of a test's own on the loopback."""
+"""Servers on the loopback for single tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    """On the loopback, free a moment ago."""
+    """A port on the loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serve_mlflow(folder: Path, store: str, port: int | None = None) -> Iterator[str]:
-    """MLflow's server in a process of its own that works in ``folder``, until the block ends; its address."""
+    """Runs MLflow's server in its own process, which works in ``folder``, until the block ends; yields its address."""
     port = port or free_port()
     arguments = ["--host", "127.0.0.1", "--port", str(port), "-w", "1"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -1,4 +1,4 @@
-"""Runs as they lie in the store, without having been run."""
+"""Runs in the store that were never really run."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from pipeline.runs.store import RunStore
 
 
 def train(params, spec, steps, finish=True):
-    """The files that a training leaves, without the training."""
+    """Writes the files that a training leaves, without training."""
     store = RunStore(params.runs_dir)
     store.begin(spec.key, spec.describe())
     log = RunLog(store.folder(spec.key))
@@ -23,7 +23,7 @@ def train(params, spec, steps, finish=True):
 
 
 def evaluate(params, spec, ap=0.25):
-    """The files that an evaluation leaves: ``ap`` as AP, a quarter as everything else, and no large instances."""
+    """Writes the files that an evaluation leaves: ``ap`` as AP, a quarter as all other numbers, and no large instances."""
     metrics = dict.fromkeys(METRICS, 0.25) | {"AP": ap, "APl": -1.0}
     report = {"evaluation": spec.key, "metrics": metrics, "per_category": {"ring": {"AP": 0.5}}, "seconds": 2.0,
               "frames_per_second": 9.0, "videos_seen": 4, "inference": spec.inference.model_dump(mode="json")}
@@ -31,10 +31,10 @@ def evaluate(params, spec, ap=0.25):
 
 
 def steps_done(folder):
-    """Steps in a run's history."""
+    """The number of steps in a run's history."""
     return (folder / "history.jsonl").read_bytes().count(b"\n")
 
 
 def saved_at(folder):
-    """The steps that a run's checkpoints are of, newest last."""
+    """The steps of a run's checkpoints, newest last."""
     return [int(file.stem.removeprefix("step_")) for file in sorted((folder / "checkpoint").glob("step_*.pt"))]

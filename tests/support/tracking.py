@@ -1,10 +1,10 @@
-"""What an MLflow store holds."""
+"""The content of an MLflow store."""
 
 from pipeline.mlflow_view.sync import EXPERIMENT
 
 
 def runs_of(uri, dataset="shapes-vis"):
-    """By run_key, those of this test's dataset; the server may hold others."""
+    """The runs of this test's dataset, by run_key; the server may hold others."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)

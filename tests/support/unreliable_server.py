@@ -1,4 +1,4 @@
-"""A web server on the loopback that does as it is told: it breaks off, forgets what it can do, and changes its file."""
+"""A web server on the loopback that misbehaves on request: it breaks off, denies its abilities, and changes its file."""
 
 import contextlib
 import hashlib
@@ -48,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             site.woken = site.wake.wait(10) or True
 
     def version(self):
-        """Header and value; content of another size is of another date."""
+        """A header and its value; content of another size has another date."""
         site = self.server
         if site.dated:
             return "Last-Modified", formatdate(1_700_000_000 + len(site.content), usegmt=True)
@@ -59,7 +59,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """One file, and how to answer: ``plans`` request by request, then ``always``."""
+    """A server of one file, with its way to answer: ``plans`` request by request, then ``always``."""
 
     daemon_threads = True
 
@@ -74,7 +74,7 @@ class Site(http.server.ThreadingHTTPServer):
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}/weights.pth"
 
-    def handle_error(self, *_):  # a client that hangs up is part of the play
+    def handle_error(self, *_):  # a client that hangs up is part of the test
         pass
 
 
