@@ -1,8 +1,8 @@
-"""Fills tables: runs everything that their rows still miss as one pool, then writes results/<table>.{json,md,csv,tex}
+"""Fills tables: runs everything that their rows still need as one pool, then writes results/<table>.{json,md,csv,tex}
 and results/claims.{json,md}.
 
-Rows share trainings, and what the run store or results/cells has is not run again. A run that fails is reported with its
-log and does not stop the others; the exit code is then 1.
+Rows share trainings, and nothing that is in the run store or in results/cells is run again. A run that fails is reported
+with its log and does not stop the others; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pipeline.system.cli import parser
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.ablate")
-    arguments.add_argument("--grid", required=True, metavar="TABLES", help="table1e; several: table1d,table1e; table1: 1a to "
-                           "1h; all: every table")
-    arguments.add_argument("--ahead", action="store_true", help="run what the other tables of params.yaml miss in the same "
-                           "pool, too; their files are not written, their failures not counted")
+    arguments.add_argument("--grid", required=True, metavar="TABLES", help="e.g. table1e, or several: table1d,table1e; table1 "
+                           "means 1a to 1h, all means every table")
+    arguments.add_argument("--ahead", action="store_true", help="also run what the other tables of params.yaml need, in the "
+                           "same pool; their files are not written and their failures are not counted")
     arguments.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="run only these rows, e.g. 'w/ CL' or "
                            "'table1e:w/ CL'")
     arguments.add_argument("--methods", metavar="NAMES", default=",".join(methods.names()), help="run only rows of these "
@@ -27,10 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--seeds", type=positive_int, metavar="N",
                            help="average over N seeds instead of the parameters' number")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
-    arguments.add_argument("--dry-run", action="store_true", help="show rows, unique trainings, what is done and how long the "
-                           "rest will take; run nothing")
-    arguments.add_argument("--verbose", action="store_true", help="--dry-run lists each evaluation, too")
-    arguments.add_argument("--from-scratch", action="store_true", help="train what rows start from, shipped or not")
+    arguments.add_argument("--dry-run", action="store_true", help="show the rows, the unique trainings, what is done and how "
+                           "long the rest will take; run nothing")
+    arguments.add_argument("--verbose", action="store_true", help="with --dry-run: also list each evaluation")
+    arguments.add_argument("--from-scratch", action="store_true", help="train the weights that rows start from, shipped or not")
     options = arguments.parse_args(argv)
 
     from pipeline.grid.rows import known_tables, load_table
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.dry_run:
         show_plan(params, rows, plan, verbose=options.verbose)
         return 0
-    ledger = load_ledger(params)  # a mistake in it is told before hours of training, not after
+    ledger = load_ledger(params)  # a mistake in it is reported before hours of training, not after
     if fetch_all(params, plan.unfinished_runs):
         plan = plan_rows(params, everything)
     with keeping(params), Tracker(params) if plan.missing else contextlib.nullcontext():

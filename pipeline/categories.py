@@ -1,11 +1,11 @@
-"""Maps the categories of one data set to those of another by their names, and renumbers results by it.
+"""Maps the categories of one data set to those of another by name, and renumbers results accordingly.
 
     python -m pipeline.categories youtube-vis-2019 youtube-vis-2021 --same sedan=car
     python -m pipeline.categories OLD.json NEW.json --results RESULTS.json --out NEW_RESULTS.json
 
-FROM and TO are data sets as in params.yaml, or JSON files that have categories. YouTube-VIS 2019 and 2021 have 40 categories
-each, not all the same ones, and in other orders. Names are compared without case, spaces, hyphens and underscores. Results of
-a category that TO has not are left out.
+FROM and TO are names of data sets, as in params.yaml, or JSON files that have categories. YouTube-VIS 2019 and 2021 have 40
+categories each, but not all the same ones, and in different orders. Names are compared without case, spaces, hyphens and
+underscores. Results are left out if TO does not have their category.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("source", metavar="FROM")
     arguments.add_argument("target", metavar="TO")
     arguments.add_argument("--same", action="append", default=[], metavar="OLD=NEW",
-                           help="two names of the same thing, e.g. sedan=car (may be repeated)")
+                           help="two names of the same category, e.g. sedan=car (may be repeated)")
     arguments.add_argument("--results", type=Path, metavar="RESULTS.json", help="results with the categories of FROM")
-    arguments.add_argument("--out", type=Path, metavar="FILE", help="where they go with those of TO")
+    arguments.add_argument("--out", type=Path, metavar="FILE", help="where to write the results with the categories of TO")
     args = arguments.parse_args(argv)
     if (args.results is None) != (args.out is None):
         raise UserError("command line", "--results", "goes with --out", "Give both, or none")

@@ -1,6 +1,6 @@
-"""The ledger: for each claim of the paper, whether our numbers say the same. Writes results/claims.{json,md}.
+"""Writes the ledger: for each claim of the paper, whether our numbers support it (results/claims.{json,md}).
 
-experiments/claims.yaml has the claims, the rows that each compares, and the rule. Everything is computed from cells.
+experiments/claims.yaml holds the claims, the rows that each one compares, and its rule. Everything is computed from the cells.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Puts the data set in place: draws shapes-vis, takes in a published one, or looks at a folder of your own.
+"""Puts the data set in place: draws shapes-vis, imports a published data set, or checks a folder of your own.
 
 A generated data set is drawn into data/<name>, unless the same one is there already. YouTube-VIS 2019 and 2021 and OVIS
-(-S dataset=youtube-vis-2019, youtube-vis-2021, ovis) are given to those who register; without --from this command says where.
-What you got there is given with --from: archives, annotations, or a folder that holds them or is them unpacked. It is brought
-into data/<name>/{train,val}/, each with JPEGImages/ and instances.json. A folder of your own is only looked at.
+(-S dataset=youtube-vis-2019, youtube-vis-2021, ovis) require registration; without --from this command says where. Pass what
+you downloaded there with --from: archives, annotations, or a folder that holds them, packed or unpacked. The command puts it
+into data/<name>/{train,val}/, each with JPEGImages/ and instances.json. A folder of your own is only checked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.system import cli
 
 
 def _from_here(location: str) -> str:
-    """A path of the command line is relative to where the command runs, one of params.yaml to that file."""
+    """A path on the command line is relative to where the command runs; a path in params.yaml is relative to that file."""
     if not location:
         raise UserError("--from", "''", "is empty", "Give a file, a folder or an address")
     return location if location.split(":")[0] in SCHEMES else str(Path.cwd() / location)
@@ -26,8 +26,8 @@ def _from_here(location: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     arguments = cli.parser(__doc__, "pipeline.download")
     arguments.add_argument("--from", dest="given", action="append", default=[], metavar="FILE|FOLDER|ADDRESS",
-                           help="what a published data set is taken in from (may be repeated; default: what sources.<name> "
-                           "has in the parameters)")
+                           help="where to import a published data set from (may be repeated; default: sources.<name> in the "
+                           "parameters)")
     args = arguments.parse_args(argv)
     from pipeline.datasets.place import is_generated, take
     from pipeline.settings.loading import load_params

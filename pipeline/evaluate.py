@@ -1,4 +1,4 @@
-"""Evaluates a trained run on the validation split. Trains nothing.
+"""Evaluates a trained run on the validation split. It trains nothing.
 
 Without --row it evaluates the headline run of the parameters and writes results/headline.json.
 """

@@ -1,4 +1,4 @@
-"""Writes a trained model as a folder for ``effvis.load``: weights, configuration, labels, and where they come from.
+"""Writes a trained model as a folder for ``effvis.load``: its weights, configuration and labels, and where they come from.
 
 Such a folder needs neither the data set nor the run store, nor Ray, MLflow or DVC.
 """

@@ -1,6 +1,6 @@
-"""Prints how often each hardship occurs in the drawn videos, and draws a few of them: frames above, ground truth below.
+"""Prints how often each hardship occurs in the drawn videos, and draws a few videos: frames above, ground truth below.
 
-The videos are drawn anew from the parameters; nothing has to be downloaded or indexed before.
+The videos are drawn anew from the parameters; nothing has to be downloaded or indexed first.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         for number, video in enumerate(videos[:args.pictures], start=1):
-            # Grain fills a PNG; only JPEG makes it small.
+            # Grain makes a PNG large; only JPEG keeps the picture small.
             path = args.out / f"{number}.jpg"
             sample_strip(video, config, scale=args.scale).save(path, quality=80, optimize=True)
             print(path)

@@ -1,11 +1,11 @@
 """Turns a COCO JSON file whose annotations have track ids into a data set in the YouTube-VIS format.
 
-IMAGES is the folder that file_name of the images is relative to; frames are copied. Read are the layouts of
+IMAGES is the folder that each image's file_name is relative to; frames are copied. The command reads the layouts of
   CVAT         annotations[].attributes.track_id; the images of a folder are a video,
   mmtracking   annotations[].instance_id; videos[], images[].video_id and .frame_id (CocoVID),
   TAO, BURST   annotations[].track_id; videos[], images[].video_id and .frame_index.
-Masks are polygons, RLE or uncompressed RLE. A track is what has the same track id in the same video; in frames without an
-annotation of it, it is not seen. Frames are in the order of frame_id or frame_index, else of their names.
+Masks are polygons, RLE or uncompressed RLE. Annotations with the same track id in the same video form a track; in frames
+without an annotation of it, it is not visible. Frames are ordered by frame_id or frame_index, or else by name.
 """
 
 from __future__ import annotations

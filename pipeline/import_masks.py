@@ -1,15 +1,15 @@
 """Turns frames and masks in PNG files into a data set in the YouTube-VIS format.
 
 FOLDER holds JPEGImages/<sequence>/ and Annotations/<sequence>/, or train/ and val/ with both in each. Frames are copied.
-Masks are, in each sequence,
-  <frame>.png             one for every frame (as in DAVIS): a pixel's value is the number of its instance, 0 is background,
-                          255 is left out; or
-  <instance>/<frame>.png  a folder for every instance (as in SegTrack v2): what is not 0 is the instance; where it has no
-                          file it is not seen.
+The masks of each sequence are either
+  <frame>.png             one file per frame (as in DAVIS): a pixel's value is the number of its instance, 0 is background,
+                          255 is ignored; or
+  <instance>/<frame>.png  one folder per instance (as in SegTrack v2): pixels that are not 0 are the instance; in a frame
+                          without a file it is not visible.
 
-CATEGORIES is a YAML mapping from a sequence's name, or a pattern such as car-*, to a category, or to a mapping from
-instance (its number or the name of its folder) to category where a sequence shows several. The most specific entry counts.
-null leaves a sequence, or an instance, out.
+CATEGORIES is a YAML mapping from a sequence's name, or a pattern such as car-*, to a category. Where a sequence shows several
+categories, it maps to a mapping from instance (its number or the name of its folder) to category. The most specific entry
+counts. null leaves a sequence or an instance out.
 
 Where FOLDER is not split into train/ and val/, --val names the sequences to validate on.
 """
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline.import_masks", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="frames and masks")
-    parser.add_argument("--categories", type=Path, required=True, metavar="FILE", help="YAML, see above")
+    parser.add_argument("--categories", type=Path, required=True, metavar="FILE", help="YAML file of categories, see above")
     cli.add_import_arguments(parser, "sequence")
     args = parser.parse_args(argv)
     with cli.progress_bar("copying frames") as progress:

@@ -1,14 +1,14 @@
-"""Converts published weights to this project's, and says what became of each.
+"""Converts published weights to this project's format, and reports what became of each tensor.
 
     python -m pipeline.import_weights resnet50.pth --out start.safetensors
     python -m pipeline.import_weights queryinst_r50.pth --out start.safetensors -S model.queries=20
     python -m pipeline.import_weights --published queryinst-r50 --out start.safetensors
 
-Reads torchvision's ResNets for every method; Sparse R-CNN and QueryInst of mmdetection, Sparse R-CNN of detectron2, and DETR,
-each for the methods whose networks are built alike (--list says which, docs/weights.md in full). A file is a .pth (only weights
-are unpickled, never code) or a .safetensors; --published loads one of --list into <data_dir>/published first, or takes it
---from a file that was downloaded by hand, and checks it. The output holds every weight of the network at T=1: those that
-nothing was published for are drawn anew (seed 0).
+The command reads torchvision's ResNets for every method; Sparse R-CNN and QueryInst of mmdetection, Sparse R-CNN of detectron2,
+and DETR, each for the methods whose networks are built alike (--list names them; docs/weights.md has the details). A file is a
+.pth (only weights are unpickled, never code) or a .safetensors. --published first downloads one of the files of --list into
+<data_dir>/published, or takes it --from a file that you downloaded by hand, and checks it. The output holds every weight of the
+network at T=1: those for which nothing was published are drawn anew (seed 0).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from effvis.model.conversion import Fate
 
 
-# YouTube-VIS's, 2019 and 2021. Class layers of another number are learned anew.
+# The number of classes of YouTube-VIS 2019 and 2021. Class layers of another size are learned anew.
 CLASSES = 40
 
 
@@ -67,15 +67,16 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     arguments = parser(__doc__, "pipeline.import_weights")
     given = arguments.add_mutually_exclusive_group(required=True)
-    given.add_argument("file", metavar="FILE", type=Path, nargs="?", help="the published weights")
-    given.add_argument("--published", metavar="NAME", help="or their name in --list")
+    given.add_argument("file", metavar="FILE", type=Path, nargs="?", help="a file of published weights")
+    given.add_argument("--published", metavar="NAME", help="or the name of published weights in --list")
     arguments.add_argument("--from", dest="downloaded", metavar="FILE", type=Path,
-                           help="the file of --published, where it was downloaded by hand")
+                           help="the file of --published, if you downloaded it by hand")
     arguments.add_argument("--list", action=_List, nargs=0, help="print the published files that have a name, and exit")
-    arguments.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True, help="where the converted ones go")
+    arguments.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True,
+                           help="where to write the converted weights")
     arguments.add_argument("--method", choices=methods.names(), default=methods.DEFAULT,
-                           help=f"the network that they are for (default: {methods.DEFAULT})")
-    arguments.add_argument("--profile", default="paper", help="whose model they are for (default: paper)")
+                           help=f"the method whose network they are for (default: {methods.DEFAULT})")
+    arguments.add_argument("--profile", default="paper", help="the profile whose model they are for (default: paper)")
     arguments.add_argument("--classes", type=positive_int, default=CLASSES, metavar="K",
                            help=f"classes of the data set to be trained on (default: {CLASSES})")
     arguments.add_argument("--clip-length", type=positive_int, default=1, metavar="T",
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _List(argparse.Action):
-    """Prints the published files and ends, whatever else is asked for."""
+    """Prints the published files and exits, whatever the other options."""
 
     def __call__(self, parser, *_):
         from pipeline.weights.published import REGISTRY
@@ -113,7 +114,7 @@ def _print(path: Path, source: str, fates: Iterable[Fate]) -> None:
 _ORDER = ("loaded", "cut", "dropped", "left at init")
 
 
-# What the report takes as one part: there is nothing to tell of single layers that have one fate.
+# What the report counts as one part: single layers that share one fate need no lines of their own.
 _WHOLE = re.compile(r"(backbone\.\w+|body|(\w+\.)?transformer\.\w+|encoder|decoder)(?=\.)")
 
 

@@ -1,10 +1,10 @@
-"""Checks the data set and writes its index: frames, instances, clips and clip pairs as Parquet, one digest per split.
+"""Checks the data set and writes its index: frames, instances, clips and clip pairs as Parquet, with one digest per split.
 
-The first thing that is wrong with the data set ends it, named with its file and key, and leaves an earlier index as it was.
---check writes nothing and lists everything that is wrong, also what indexing does not mind: boxes that are not those of
-their masks, which are computed anew. It exits with 2 if there is anything.
+The first problem with the data set ends the command, which names its file and key and leaves an earlier index as it was.
+--check writes nothing and lists all problems, including those that indexing tolerates: boxes that do not match their masks,
+which it computes anew. The exit code is 2 if there is any problem.
 
-What has not changed since it was last indexed is not read again: --anew reads everything.
+Files that have not changed since they were last indexed are not read again; --anew reads everything.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.parser(__doc__, "pipeline.index")
     parser.add_argument("--check", action="store_true", help="list all problems and write nothing")
     parser.add_argument("--json", action="store_true", help="with --check: print them as JSON")
-    parser.add_argument("--anew", action="store_true", help="read also what has not changed since it was last indexed")
+    parser.add_argument("--anew", action="store_true", help="also read what has not changed since it was last indexed")
     parser.add_argument("--statistics", type=Path, metavar="FILE.html",
-                        help="also write a page on the data set: lengths, instances, where correspondence is learned")
+                        help="also write a page about the data set: lengths, instances, where correspondence is learned")
     args = parser.parse_args(argv)
     if args.json and not args.check:
         parser.error("--json goes with --check")

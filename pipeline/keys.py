@@ -1,11 +1,9 @@
-"""Keys: what a result follows from, and nothing else, as 16 hex digits.
+"""Prints the digests of today's code, which are part of every key.
 
-A training's key is made of the data, the model, the training configuration, the seed, the starting weights and the code
-that trains. Paths, worker counts and logging are not in it. The code enters by its syntax trees: a comment or a
-docstring changes no key, a changed line always does, unless pipeline/identity/same_results.yaml says that it gives the same
-results.
-
-As a command, it prints the digests of today's code.
+A key is 16 hex digits made of everything that a result follows from, and of nothing else. A training's key is made of the
+data, the model, the training configuration, the seed, the starting weights and the code that trains. Paths, worker counts
+and logging are not in it. The code enters by its syntax trees: a comment or a docstring changes no key, but a changed line
+always does, unless pipeline/identity/same_results.yaml says that it gives the same results.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Draws a run's tracklets over validation videos: one picture per video, ground truth above, predictions below.
 
-One colour per identity. The run must have been evaluated. Without --row it is the headline run of the parameters. Without
---out the pictures go to the evaluation's folder in the run store, from where the next sync brings them to MLflow.
+Each identity has one colour. The run must have been evaluated. Without --row it is the headline run of the parameters.
+Without --out the pictures go to the evaluation's folder in the run store, from which the next sync copies them to MLflow.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a grid comes down to: its unique trainings and evaluations, and what of them is missing.
+"""Writes the keys of everything that the parameters ask for to results/plan.
 
-As a command it writes the keys of everything that the parameters ask for, a small file for the headline run's training
-(train.json), for its evaluation (evaluate.json) and for each table, to results/plan. The stages of dvc.yaml depend on
-those files: a comment in the code or a parameter that a stage does not use changes no key, and so reruns nothing.
+There is one small file for the headline run's training (train.json), one for its evaluation (evaluate.json) and one for each
+table. The stages of dvc.yaml depend on these files: a comment in the code, or a parameter that a stage does not use, changes
+no key, and so reruns nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, keys in plans.items():
         write_atomically(folder / f"{name}.json", json_bytes(keys))
     for file in folder.glob("*.json"):
-        if file.stem not in plans:  # of a table that is not asked for any more
+        if file.stem not in plans:  # the plan of a table that the parameters no longer ask for
             file.unlink()
     print(f"{folder}: {', '.join(plans)}")
     return 0

@@ -1,7 +1,7 @@
 """Follows every object through a video: tracklets as YouTube-VIS results and CSV, and the video with them drawn over it.
 
-VIDEO is a video file or a folder with its frames (JPEG or PNG). It is read twice and never held: once to track, once to
-draw, because only the end of the video tells a tracklet's class and score.
+VIDEO is a video file or a folder with its frames (JPEG or PNG). It is read twice, once to track and once to draw, and never
+held in memory: a tracklet's class and score are known only at the end of the video.
 
     python -m pipeline.predict clip.mp4 --out predicted
 
@@ -43,13 +43,13 @@ CSV_COLUMNS = ("tracklet", "category", "score", "frame", "seconds", "probability
 
 
 def write_results(tracked: TrackedVideo, file: Path) -> None:
-    """The tracklets as YouTube-VIS results, which ``pipeline.score`` and the benchmark's servers take."""
+    """Writes the tracklets as YouTube-VIS results, which ``pipeline.score`` and the benchmark's servers accept."""
     with replacing_file(file) as unfinished:
         unfinished.write_text(json.dumps(tracked.results()), encoding="utf-8")
 
 
 def write_table(tracked: TrackedVideo, fps: float, file: Path) -> None:
-    """A line per tracklet and frame in which it is present; box (xyxy) and area, in pixels, are those of its mask."""
+    """Writes a line per tracklet and frame in which it is present, with the box (xyxy) and the area of its mask, in pixels."""
     with replacing_file(file) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as text:
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(CSV_COLUMNS)
@@ -61,7 +61,7 @@ def write_table(tracked: TrackedVideo, fps: float, file: Path) -> None:
 
 
 def write_overlay(tracked: TrackedVideo, footage: Footage, file: Path, *, scale: int, told: Callable[..., None]) -> None:
-    """The video with every tracklet in its own colour, and its class and score."""
+    """Writes the video with every tracklet in its own colour, and with its class and score."""
     size = {"height": footage.height * scale, "width": footage.width * scale}
     with writing_video(file, **size, fps=footage.fps) as write:
         for number, frame in enumerate(_counted(footage, told)):
@@ -91,7 +91,7 @@ def _say(tracked: TrackedVideo, footage: Footage) -> None:
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.predict")
     arguments.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder with a video's frames")
-    arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for what is written")
+    arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
     add_model_arguments(arguments)
     arguments.add_argument("--score", type=probability, default=0.3, help="leave out tracklets below (default: 0.3)")
     arguments.add_argument("--fps", type=positive_number, help="look at so many frames a second only, e.g. as many as "
@@ -101,8 +101,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--scale", type=positive_int,
                            help="enlargement of the overlay (default: what makes small videos legible)")
     arguments.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: cpu)")
-    arguments.add_argument("--fast", action="store_true", help="the same network with fewer operations; its results are those "
-                           "of evaluation but for rounding")
+    arguments.add_argument("--fast", action="store_true", help="run the same network with fewer operations; its results equal "
+                           "those of evaluation except for rounding")
     arguments.add_argument("--no-overlay", action="store_true", help="write no video")
     args = arguments.parse_args(argv)
     if args.out.exists() and not args.out.is_dir():
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.weights.models import find_model
 
     if not args.no_overlay:
-        pyav()  # its absence is told before the work, not after
+        pyav()  # if it is absent, the user learns so before the work, not after
     footage = open_video(args.video, folder_fps=args.folder_fps).thinned(args.fps)
     found = find_model(args)
     print(f"model: {found.text}; it knows {', '.join(label.name for label in found.description.labels)}", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""Trains the network on single frames (pairs of frames of a video), where clip training starts from.
+"""Trains the network on single frames (pairs of frames of a video); clip training starts from the result.
 
-By default it trains what params.yaml asks for and the project does not ship; --from-scratch trains it all the same.
+By default it trains only if the project ships no weights for what params.yaml asks for; --from-scratch trains in any case.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pipeline.system.cli import parser
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.pretrain")
-    arguments.add_argument("--row", metavar="TABLE:NAME", help="the start of a table's row, e.g. 'table1a:Spatial (S)' "
-                           "(default: of the headline run)")
-    arguments.add_argument("--cl", choices=("on", "off"), help="with correspondence learning or without (default: as the row)")
-    arguments.add_argument("--from-scratch", action="store_true", help="train even where shipped weights would do")
+    arguments.add_argument("--row", metavar="TABLE:NAME", help="train the start of a table's row, e.g. 'table1a:Spatial (S)' "
+                           "(default: the start of the headline run)")
+    arguments.add_argument("--cl", choices=("on", "off"), help="whether to learn correspondence (default: as in the row)")
+    arguments.add_argument("--from-scratch", action="store_true", help="train even if shipped weights would do")
     arguments.add_argument("--ship", metavar="NAME", help="copy the result to effvis/pretrained/NAME.safetensors "
                            "(implies --from-scratch)")
     args = arguments.parse_args(argv)

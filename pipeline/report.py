@@ -1,7 +1,7 @@
 """Gathers all that was measured in results/report.md and, with claims, curves and figures, in results/report/index.html;
 brings MLflow up to date.
 
-The page is one file that works offline. Its figures need the weights in the run store; where these lack, it says so.
+The page is one file that works offline. Its figures need the weights in the run store; where weights are missing, it says so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HOW_TO_READ = (
 
 
 def report(params: Params, tables: list[TableSummary]) -> str:
-    """The report's markdown: how to read it, the command, then every table."""
+    """Returns the report's markdown: how to read it, the command, then every table."""
     from pipeline.tables.markdown import markdown
 
     parts = [
@@ -41,14 +41,14 @@ def report(params: Params, tables: list[TableSummary]) -> str:
 
 
 def report_page(params: Params, tables: list[TableSummary], *, minimum_score: float, as_sketch: bool) -> str:
-    """The report's HTML: claims, these tables and any other that was measured, learning curves and figures.
+    """Returns the report's HTML: claims, these tables and any other that was measured, learning curves and figures.
 
     Args:
-        minimum_score: figures leave out tracklets below.
+        minimum_score: figures leave out tracklets below this score.
         as_sketch: figures show the edges of frames, for data that may not be redistributed.
 
     Raises:
-        UserError: a file of the results cannot be read.
+        UserError: a results file cannot be read.
     """
     from pipeline.reporting.figures import all_figures
     from pipeline.reporting.page import Contents, page
@@ -72,7 +72,7 @@ def _command(params: Params, tables: list[TableSummary]) -> str:
 
 
 def _other_tables(params: Params) -> list[TableSummary]:
-    """Those that are measured though the parameters do not ask for them, by name."""
+    """Tables that were measured though the parameters do not ask for them, ordered by name."""
     from pipeline.grid.rows import known_tables
 
     files = (params.results_dir / f"{name}.json" for name in known_tables(params) if name not in params.tables)

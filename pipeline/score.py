@@ -1,9 +1,9 @@
-"""Scores results in the YouTube-VIS format against a ground truth: the benchmark's 12 numbers, and AP per category.
+"""Scores results in the YouTube-VIS format against ground truth: the benchmark's 12 numbers, and AP per category.
 
     python -m pipeline.score GT.json RESULTS.json --json scores.json
     python -m pipeline.score GT.json RESULTS.json --hota --minimum-score 0.3
 
-The table shows percent; the JSON file holds fractions, -1 where the ground truth leaves a number undefined.
+The table shows percentages; the JSON file holds fractions, or -1 where the ground truth leaves a number undefined.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def main(argv: list[str] | None = None) -> int:
                         help="a list of {video_id, category_id, score, segmentations} with compressed RLE")
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write {metrics, per_category, warnings} here")
     parser.add_argument("--hota", action="store_true",
-                        help="also HOTA and track mAP by IoU threshold, by TrackEval (pip install -e '.[tracking]')")
+                        help="also compute HOTA and track mAP by IoU threshold, with TrackEval (pip install -e '.[tracking]')")
     parser.add_argument("--minimum-score", metavar="S", type=float, default=0.0,
-                        help="HOTA counts results of this score or more (default: 0, as TrackEval)")
+                        help="count only results of this score or more in HOTA (default: 0, as in TrackEval)")
     args = parser.parse_args(argv)
 
     with progress_bar("scoring videos") as progress:
@@ -73,7 +73,7 @@ def _print(metrics: Mapping[str, float], per_category: Mapping[str, Mapping[str,
 
 
 def _print_rows(first: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """A line for each row, with its numbers by name."""
+    """Prints a line for each row, with its numbers by name."""
     names = list(next(iter(rows.values())))
     table = Table(first, box=box.SIMPLE_HEAD)
     for name in names:

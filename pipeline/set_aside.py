@@ -1,8 +1,8 @@
-"""Makes a project that has trained nothing yet measure for itself: sets aside the results that came with it, which dvc repro
-would believe. Once there are runs, it leaves everything as it is. For make reproduce.
+"""Sets aside the results that came with the project, which dvc repro would take for its own, so that a project that has
+trained nothing yet measures for itself. Once there are runs, the command leaves everything as it is. make reproduce calls it.
 
-In a git clone they are deleted, for git has them. Elsewhere, as in a release's archive, they are moved to results.aside, and
-DVC is told to do without git.
+In a git clone the results are deleted, because git has them. Elsewhere, as in an unpacked release, they are moved to
+results.aside, and DVC is set to work without git.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ RESULTS = ("results", "dvc.lock")
 
 
 def do_without_git(root: Path) -> None:
-    """DVC looks for git, also in folders above, whose repository is not the project's; no clone gets this setting."""
+    """Sets DVC to work without git: it also looks in folders above, whose repository is not the project's.
+
+    A clone does not get this setting.
+    """
     settings = root / ".dvc" / "config.local"
     if settings.exists() and "no_scm" in settings.read_text(encoding="utf-8"):
         return
@@ -28,10 +31,10 @@ def do_without_git(root: Path) -> None:
 
 
 def delete_tracked(root: Path) -> None:
-    """What is in no commit stays.
+    """Deletes the results that git tracks; those in no commit stay.
 
     Raises:
-        UserError: git does not tell what is.
+        UserError: git cannot list them.
     """
     listed = subprocess.run(["git", "ls-files", "-z", "--", *RESULTS], cwd=root, capture_output=True, text=True)
     if listed.returncode:
@@ -41,7 +44,7 @@ def delete_tracked(root: Path) -> None:
 
 
 def move(root: Path) -> Path | None:
-    """Returns the new folder that holds them; None where there is nothing to move."""
+    """Moves the results into a new folder and returns it; None if there is nothing to move."""
     found = [root / name for name in RESULTS if (root / name).exists()]
     if not found:
         return None

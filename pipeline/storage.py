@@ -1,7 +1,8 @@
-"""``storage_path``: a second place for runs, which outlives the machine that trains, an object store (S3, …) or a folder.
+"""Copies all runs between the run store and ``storage_path``, one way.
 
-Checkpoints and finished runs are copied there while they come, and taken from there where the run store lacks them
-(``pipeline.runs.remote``). As a command, it copies all runs one way and ends.
+``storage_path`` is a second place for runs that outlives the machine that trains: an object store (S3, …) or a folder.
+Trainings copy checkpoints and finished runs there as they appear, and fetch from there what the run store does not have
+(``pipeline.runs.remote``).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pipeline.system.cli import parser
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.storage")
     way = arguments.add_mutually_exclusive_group(required=True)
-    way.add_argument("--push", action="store_true", help="bring what the storage lacks of this run store")
-    way.add_argument("--pull", action="store_true", help="take what this run store lacks")
+    way.add_argument("--push", action="store_true", help="copy to the storage what it does not have")
+    way.add_argument("--pull", action="store_true", help="copy to this run store what it does not have")
     options = arguments.parse_args(argv)
     from pipeline.runs.remote import states
     from pipeline.runs.storage import SETTING, explaining_failures, pull, storage_of

@@ -1,10 +1,11 @@
-"""Takes an evaluation's results to a competition's server, and what the server says back to the row.
+"""Packs an evaluation's results for a competition's server, and records the server's scores with the row.
 
     python -m pipeline.submit --row "table1e:w/ CL" --out submission.zip
     python -m pipeline.submit --row "table1e:w/ CL" --scores scores.txt
 
-The first, for a validation split whose ground truth only the server has, checks every result and writes the zip that it
-takes. The second reads what the server gave in return; tables and MLflow then show it, marked as the server's.
+The first command is for a validation split whose ground truth only the server has. It checks every result and writes the zip
+that the server accepts. The second reads the scores that the server returned; tables and MLflow then show them, marked as the
+server's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
 
-RESULTS = "results.json"  # at the zip's top, by this name, or the server does not find it
+RESULTS = "results.json"  # at the zip's top and under this name, or the server does not find it
 
 
 def pack(params: Params, spec: EvalSpec, results: Path, out: Path, *, allow_missing: bool = False) -> int:
@@ -67,7 +68,7 @@ def stored_results(params: Params, spec: EvalSpec) -> Path:
 
 
 def take_back(params: Params, spec: EvalSpec, scores: Path) -> list[str]:
-    """Keeps what the server said of an evaluation and writes the tables that show it anew; returns their names.
+    """Stores the server's scores for an evaluation and rewrites the tables that show it; returns their names.
 
     Raises:
         UserError: the scores cannot be read, or there is no such evaluation.
@@ -96,9 +97,9 @@ def main(argv: list[str] | None = None) -> int:
     add_row_arguments(arguments)
     task = arguments.add_mutually_exclusive_group(required=True)
     task.add_argument("--out", metavar="ZIP", type=Path, help="check the results and write them here")
-    task.add_argument("--scores", metavar="TXT", type=Path, help="take the server's scores.txt: lines of name: value")
-    arguments.add_argument("--results", metavar="JSON", type=Path, help="with --out: these results in place of the row's")
-    arguments.add_argument("--allow-missing", action="store_true", help="with --out: some videos may be without a result")
+    task.add_argument("--scores", metavar="TXT", type=Path, help="read the server's scores.txt, which has lines of name: value")
+    arguments.add_argument("--results", metavar="JSON", type=Path, help="with --out: pack these results instead of the row's")
+    arguments.add_argument("--allow-missing", action="store_true", help="with --out: allow videos without a result")
     args = arguments.parse_args(argv)
     if args.scores and (args.results or args.allow_missing):
         arguments.error("--results and --allow-missing go with --out")

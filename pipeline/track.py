@@ -1,7 +1,7 @@
-"""MLflow as a view of the run store: brings what is new in runs/ into a tracking server, each step exactly once.
+"""Brings what is new in runs/ into an MLflow tracking server, each step exactly once: MLflow is a view of the run store.
 
-Nothing waits for a server: trainings append to history.jsonl, and this catches up, during the runs or later.
-MLFLOW_TRACKING_URI names the server (default: the file mlflow.db of the project).
+Trainings never wait for a server: they append to history.jsonl, and this command catches up, during the runs or later.
+MLFLOW_TRACKING_URI names the server (default: the project's file mlflow.db).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pipeline.system.masking import masked
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.track")
-    arguments.add_argument("--sync", action="store_true", required=True, help="bring what the server lacks, and end")
+    arguments.add_argument("--sync", action="store_true", required=True, help="bring what the server does not have, and exit")
     options = arguments.parse_args(argv)
     from pipeline.mlflow_view.sync import sync_or_explain, tracking_uri
     from pipeline.settings.loading import load_params

@@ -1,4 +1,4 @@
-"""Trains a run and, first, what it starts from. What is done already is not done again; what was interrupted resumes.
+"""Trains a run and, first, the run that it starts from. Finished runs are not trained again; interrupted runs resume.
 
 Without --row it trains the headline run of the parameters.
 """
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     done = RunStore(params.runs_dir).done(spec.key)
     print(f"{folder}: {done['steps']} steps in {done['seconds']:.0f} s, final loss {final_loss(folder):.3f}")
     if args.row is None and args.seed == 0:
-        # What later stages depend on; the run store itself is too large and too lively for that.
+        # Later stages depend on this file; the run store itself is too large for that and changes too often.
         params.results_dir.mkdir(parents=True, exist_ok=True)
         summary = {"run": spec.key, "init": spec.init, "steps": done["steps"], "final_loss": round(final_loss(folder), 4)}
         write_atomically(params.results_dir / "train.json", json_bytes(summary))

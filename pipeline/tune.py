@@ -1,8 +1,8 @@
-"""Searches hyperparameters: trials are rows with other parameters, trained in the run store side by side and stopped early
-where they are worse than others.
+"""Searches hyperparameters: trials are rows with other parameters, which are trained side by side in the run store and stopped
+early if they are worse than others.
 
-The same command again goes on with what was interrupted, and with a larger --trials adds trials. Ends with
-results/search/<name>/: trials.csv, best.yaml (a row for a table) and index.html.
+The same command again resumes an interrupted search, and with a larger --trials it adds trials. At the end it writes
+trials.csv, best.yaml (a row for a table) and index.html to results/search/<name>/.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> list[Row]:
-    """The trials that there are, and those that will be proposed as far as that is known, as rows of a table."""
+    """The existing trials, and those that will be proposed as far as they are known, as rows of a table."""
     from pipeline.grid.table_file import Row
     from pipeline.search.search import new_trial
     from pipeline.search.space import draw
@@ -45,7 +45,7 @@ def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials
 
 
 def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> None:
-    """What --dry-run prints."""
+    """Prints the output of --dry-run."""
     from pipeline.planning.estimate import durations
     from pipeline.planning.grids import estimate_text
     from pipeline.planning.plan import plan_rows
@@ -67,7 +67,7 @@ def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, tria
 
 
 def write_results(params: Params, search: Search, base: Base) -> list[Path]:
-    """Writes what is made of a search; returns the files."""
+    """Writes the results of a search; returns the files."""
     from pipeline.reporting.search_page import page
     from pipeline.search.search import best_row, folder_of, trials_csv
 
@@ -82,10 +82,10 @@ def write_results(params: Params, search: Search, base: Base) -> list[Path]:
 
 @contextlib.contextmanager
 def alone(params: Params, name: str) -> Iterator[None]:
-    """Only one process works on a search, as only one writes its search.json.
+    """Ensures that only one process works on a search, because only one may write its search.json.
 
     Raises:
-        UserError: another one does.
+        UserError: another process works on it.
     """
     from pipeline.search.search import work_folder
 
@@ -103,9 +103,9 @@ def alone(params: Params, name: str) -> Iterator[None]:
 
 
 def run_search(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> list[Path]:
-    """Brings the search to this number of trials, shown on stderr, and writes its results; returns their files.
+    """Brings the search to this number of trials, with progress on stderr, and writes its results; returns their files.
 
-    Nothing missing: no Ray, no wait.
+    If nothing is missing, it starts no Ray and does not wait.
     """
     from pipeline.search.search import ENDED
 
@@ -122,7 +122,7 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
 
 
 def tell_end(params: Params, search: Search, files: list[Path], wanted: int) -> int:
-    """Prints the best row and says on stderr what failed; returns the exit code."""
+    """Prints the best row and, on stderr, what failed; returns the exit code."""
     from pipeline.search.search import folder_of, log_of
 
     for trial in search.trials:
@@ -142,15 +142,15 @@ def tell_end(params: Params, search: Search, files: list[Path], wanted: int) -> 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.tune")
-    arguments.add_argument("--space", type=Path, required=True, metavar="FILE", help="what is tried, e.g. "
+    arguments.add_argument("--space", type=Path, required=True, metavar="FILE", help="the space to search, e.g. "
                            "experiments/search/lr.yaml")
     arguments.add_argument("--trials", type=positive_int, default=12, metavar="N",
                            help="in all, with those there are (default: 12)")
     arguments.add_argument("--seeds", type=positive_int, default=1, metavar="N", help="a trial counts as its mean over N seeds "
                            "(default: 1)")
-    arguments.add_argument("--row", metavar="TABLE:NAME", help="the row that trials differ from, in place of the file's")
-    arguments.add_argument("--name", metavar="NAME", help="of the search and its folder (default: the file's)")
-    arguments.add_argument("--dry-run", action="store_true", help="show trials and how long they will take; run nothing")
+    arguments.add_argument("--row", metavar="TABLE:NAME", help="the row that trials differ from, instead of the file's")
+    arguments.add_argument("--name", metavar="NAME", help="name of the search and its folder (default: the file's)")
+    arguments.add_argument("--dry-run", action="store_true", help="show the trials and how long they will take; run nothing")
     options = arguments.parse_args(argv)
     name = options.name or options.space.stem
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():

@@ -1,7 +1,7 @@
 """Shows all runs in a browser: brings MLflow up to date, then serves its pages until Ctrl-C.
 
-MLFLOW_TRACKING_URI names the store (default: the file mlflow.db of the project). If it names a server, that one has the
-pages, and their address is all that is printed.
+MLFLOW_TRACKING_URI names the store (default: the project's file mlflow.db). If it names a server, that server has the pages,
+and the command only prints their address.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pipeline.system.masking import masked
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.ui")
-    arguments.add_argument("--port", type=int, default=5000, help="(default: 5000)")
-    arguments.add_argument("--host", default="127.0.0.1", help="the network address to listen at. MLflow asks for no "
-                           "password: at any but this machine's own (the default, 127.0.0.1) others can read and delete runs")
+    arguments.add_argument("--port", type=int, default=5000, help="the network port (default: 5000)")
+    arguments.add_argument("--host", default="127.0.0.1", help="the network address to listen on. MLflow asks for no "
+                           "password: on any but this machine's own (the default, 127.0.0.1) others can read and delete runs")
     options = arguments.parse_args(argv)
     from pipeline.mlflow_view.server import check_free, ended_early, is_server, runs_page, serving
     from pipeline.mlflow_view.sync import sync_or_explain, tracking_uri
@@ -30,14 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     if is_server(uri):
         print(masked(runs_page(uri, uri)))
         return 0
-    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a terminal that is closed must not leave the server
+    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # closing the terminal must not leave the server running
     log = params.runs_dir / ".mlflow" / f"ui-{options.port}.log"
     try:
         with serving(uri, options.host, options.port, log) as (address, process):
             print(f"{runs_page(address, uri)}  (Ctrl-C ends it)", flush=True)
             process.wait()
             raise ended_early(process, log)
-    except KeyboardInterrupt:  # the way to end it
+    except KeyboardInterrupt:  # the normal way to end the server
         return 0
 
 

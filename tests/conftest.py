@@ -13,7 +13,7 @@ import pytest
 from support.project import CHECKOUT, REPRODUCED_ROWS, TINY, write_params
 from support.servers import serve_mlflow
 
-# One thread per process, as runs have it: tiny tensors gain nothing from two, and on a busy machine lose tenfold.
+# One thread per process, as in runs: tiny tensors gain nothing from two, and on a busy machine they become ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Deals out whole modules. (Groups by mark, pytest-xdist's own way, are not seen by 3.8.0 under pytest 9.2.)"""
+    """Deals out whole modules. (pytest-xdist 3.8.0 under pytest 9.2 does not see its own groups by mark.)"""
     from xdist.scheduler import LoadScopeScheduling
 
     class Modules(LoadScopeScheduling):
@@ -52,7 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _processor_as_it_was() -> Iterator[None]:
-    """A run that a test starts in this very process sets up torch for itself; the next test has its subnormal numbers back."""
+    """Restores subnormal numbers for the next test: a run that a test starts in this process sets up torch for itself."""
     yield
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
@@ -61,7 +61,7 @@ def _processor_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _tiny_template(tmp_path_factory) -> Path:
-    """Drawn and indexed once per test run."""
+    """A project that is drawn and indexed once per test run."""
     from pipeline.datasets import place
     from pipeline.indexing import build
     from pipeline.planning.prepare import prepare
@@ -93,7 +93,7 @@ def tiny_project(_tiny_template, tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory) -> tuple[Path, str]:
-    """A tiny clone of this checkout in which dvc repro has run and all is committed, and what it said. Leave it as it is."""
+    """A tiny clone of this checkout in which dvc repro has run and all is committed, with its output. Leave it unchanged."""
     from support.dvc_project import clone_without_results, commit, dvc
 
     folder = tmp_path_factory.mktemp("reproduced") / "project"
@@ -138,6 +138,6 @@ def drawn_index(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory) -> Iterator[str]:
-    """The address of a tracking server in a process of its own, as a team would run one."""
+    """The address of a tracking server in its own process, as a team would run one."""
     with serve_mlflow(tmp_path_factory.mktemp("server"), "sqlite:///tracking.db") as address:
         yield address

@@ -1,4 +1,4 @@
-"""The house: a room knows only rooms below it, nothing knows a front door, and a method is named in its own places alone.
+"""The architecture: a room imports only rooms below it, nothing imports a command, and only a method's own places name it.
 
 All imports are read from the source, also those inside functions and under TYPE_CHECKING, as if they stood at the top.
 """
@@ -32,15 +32,15 @@ ROOMS = (
     "effvis/fast", "effvis/inference", "effvis/training", "effvis/model", "effvis/data/synthetic", "effvis/evaluation",
     "effvis/data",
 )
-# What keeps --help fast: inside a function an import may stand that would load one of these where its module does not.
+# Packages that --help must not load: an import inside a function may load one of these if its module does not.
 HEAVY = ("torch", "ray", "mlflow", "pandas", "matplotlib", "pydantic")
-# Packages that may be absent; what needs them asks for them when it does.
+# Packages that may be absent; code that needs one imports it when it does.
 OPTIONAL = ("av", "optuna", "trackeval", "psycopg")
 INFRASTRUCTURE = ("ray", "mlflow", "dvc", "pipeline")
-# Where a method may be named besides effvis/<method> and pipeline/methods/<method>.py. EfficientVIS is the project itself: its
-# name stands in its configuration, and as the default in the registry.
+# Places that may name a method, besides effvis/<method> and pipeline/methods/<method>.py. EfficientVIS is the project itself:
+# its name stands in its configuration, and as the default in the registry.
 NAMED_IN = {"efficientvis": {"effvis/config.py", "pipeline/methods/__init__.py"}}
-# Published weights that bear a method's name and are another one's start.
+# Published weights that have one method's name and are another method's start.
 STARTS = {("pipeline/methods/efficientvis.py", "queryinst")}
 
 
@@ -59,7 +59,7 @@ def modules() -> dict[str, Path]:
 
 
 def read_imports(source: str, known: frozenset[str]) -> list[Import]:
-    """All imports of a module, wherever they stand; ``known`` are the modules of ours."""
+    """All imports of a module, wherever they stand; ``known`` are our own modules."""
     found = []
 
     def visit(node: ast.AST, where: str) -> None:
@@ -94,7 +94,7 @@ def imports() -> dict[str, list[Import]]:
 
 
 def room_of(module: str) -> str:
-    """The room, or for a file that stands in no room (effvis/config.py) that file."""
+    """The module's room, or the file itself if it is in no room (effvis/config.py)."""
     place = module.replace(".", "/")
     rooms = [room for room in ROOMS if place == room or place.startswith(f"{room}/")]
     return max(rooms, key=len, default=place)
@@ -191,7 +191,7 @@ def test_imports_inside_functions_keep_something_heavy_away():
 
 
 def test_commands_answer_for_help_without_anything_heavy():
-    """Which is what keeps --help below 0.3 s; scipy.stats alone would take longer."""
+    """This keeps --help below 0.3 s; scipy.stats alone would take longer."""
     doors = sorted(module for module in modules() if is_door(module))
     program = f"import sys, {', '.join(doors)}\nprint(*sorted(set({(*HEAVY, 'scipy', 'pyarrow')!r}) & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
@@ -207,7 +207,7 @@ def test_the_rules_find_what_breaks_them():
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_method_is_named_in_its_own_places_alone(method):
-    """As a word of its own for EfficientVIS, whose name is the project's; anywhere, in any case, for all others."""
+    """For EfficientVIS, whose name is the project's, only a separate word counts; for others, any occurrence in any case."""
     own = {f"pipeline/methods/{method}.py", *NAMED_IN.get(method, ())}
     found = []
     for file in modules().values():

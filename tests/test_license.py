@@ -1,4 +1,4 @@
-"""What whoever takes the project has to know: its license, and what to cite."""
+"""Facts for users of the project: its license, and its citation."""
 
 import tomllib
 
@@ -18,7 +18,7 @@ def test_the_license_is_whole_and_named_where_it_is_looked_for():
 
 
 def test_the_citation_has_what_its_format_requires():
-    """https://github.com/citation-file-format/citation-file-format/blob/main/schema-guide.md, version 1.2.0."""
+    """See https://github.com/citation-file-format/citation-file-format/blob/main/schema-guide.md, version 1.2.0."""
     citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0" and citation["license"] == "Apache-2.0"
     paper = citation["preferred-citation"]

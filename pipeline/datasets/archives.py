@@ -1,4 +1,4 @@
-"""Unpacks archives that nobody has looked into: no path outside, no links, no more bytes than stated."""
+"""Unpacks untrusted archives safely: no paths outside the folder, no links, and no more bytes than a stated multiple."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from typing import IO
 from effvis.errors import UserError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-# An archive may unpack to so many times its size, archives inside it included. Frames are about their own size, annotations
-# a tenth of theirs or more; what is made to fill disks is a thousandth or less.
+# An archive, with the archives inside it, may unpack to at most this many times its size. Packed frames keep about their size,
+# packed annotations are a tenth of theirs or more; archives made to fill disks pack to a thousandth or less.
 MAX_RATIO = 100
 CHUNK_BYTES = 1 << 20
-# Masks as pictures, of which annotations have all, and what macOS adds.
+# Masks as pictures, which the annotations also hold, and a folder that macOS adds.
 LEFT_OUT = ("Annotations", "__MACOSX")
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes unpacked, bytes in all as far as they are known)."""
+"""A function called with (bytes unpacked, bytes in all as far as they are known)."""
 
 
 def is_archive(file: Path) -> bool:
-    """By its content, whatever it is called.
+    """Whether a file is an archive, judged by its content, not by its name.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         return zipfile.is_zipfile(file) or tarfile.is_tarfile(file)
@@ -45,17 +45,17 @@ def stem(name: str) -> str:
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a relative path leads nowhere but below where it starts, on any system."""
+    """Whether a relative path stays below its starting point, on any system."""
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     outside = posix.is_absolute() or windows.is_absolute() or windows.drive or windows.root
     return bool(posix.parts) and "\0" not in name and not outside and ".." not in (*posix.parts, *windows.parts)
 
 
 def check_room(archives: Sequence[Path], folder: Path) -> None:
-    """Before anything is unpacked into ``folder``.
+    """Checks the free space before anything is unpacked into ``folder``.
 
     Raises:
-        UserError: there is no room for what the archives say that they hold.
+        UserError: there is no room for the content that the archives announce.
     """
     needed, free = sum(_announced_bytes(archive) for archive in archives), shutil.disk_usage(folder).free
     if needed > free:
@@ -64,11 +64,11 @@ def check_room(archives: Sequence[Path], folder: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> None:
-    """Unpacks a zip or tar file into ``folder``, and the archives that lie in it beside themselves.
+    """Unpacks a zip or tar file into ``folder``; archives inside it are unpacked where they lie.
 
     Raises:
         UserError: it is damaged or encrypted, or holds a path that leads outside, a link, or more than MAX_RATIO times its
-            size. What was written until then is still there.
+            size. Files written until then remain.
     """
     budget = _Budget(archive, MAX_RATIO * archive.stat().st_size, _announced_bytes(archive), progress)
     _unpack(archive, folder, budget)
@@ -79,7 +79,7 @@ def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Non
 
 @dataclass(frozen=True)
 class _Member:
-    """A file, or what is neither file nor folder (then ``open`` is None)."""
+    """A file, or something that is neither file nor folder (then ``open`` is None)."""
 
     name: str
     open: Callable[[], IO[bytes]] | None
@@ -87,7 +87,7 @@ class _Member:
 
 @dataclass
 class _Budget:
-    """How much more may come out of an archive; what its entries say of their sizes is not believed."""
+    """How many more bytes may come out of an archive; the sizes that its entries state are not trusted."""
 
     archive: Path
     left: int
@@ -106,7 +106,7 @@ class _Budget:
 
 
 def _announced_bytes(archive: Path) -> int:
-    """What a zip file says that it holds; of a tar file, which has no list, its own size."""
+    """The size of the content that a zip file announces; for a tar file, which has no list, the file's own size."""
     if not zipfile.is_zipfile(archive):
         return archive.stat().st_size
     try:
@@ -156,7 +156,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
             plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
             if plain and entry.is_dir():
                 continue
-            # orig_filename: zipfile shortens a name at a null byte. Some Windows programs pack with backslashes.
+            # orig_filename, because zipfile cuts a name off at a null byte. Some Windows programs pack with backslashes.
             yield _Member(entry.orig_filename.replace("\\", "/"), (lambda entry=entry: content.open(entry)) if plain else None)
 
 

@@ -1,4 +1,4 @@
-"""Which category of one data set is which category of another, and results under the other's numbers."""
+"""Maps the categories of one data set to those of another, and renumbers results accordingly."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class _Listed(Config):
 
 
 def mapping(source: Iterable[Category], target: Iterable[Category], same: Mapping[str, str]) -> dict[int, int]:
-    """Ids of ``target`` by those of ``source``, for the categories that both have.
+    """Ids in ``target`` by ids in ``source``, for the categories that both have.
 
     Args:
-        same: names of ``source``, each with the name of ``target`` that stands for the same thing.
+        same: names in ``source``, each with the name in ``target`` for the same category.
 
     Raises:
-        UserError: a name of ``same`` is not there, or two categories would become one.
+        UserError: a name in ``same`` does not exist, or two categories would become one.
     """
     source, target = tuple(source), tuple(target)
     ids = {_plain(category.name): category.id for category in target}
@@ -74,10 +74,10 @@ def mapping(source: Iterable[Category], target: Iterable[Category], same: Mappin
 def renumber(
     results: Iterable[Any], numbers: Mapping[int, int], source: Iterable[Category], file: Path
 ) -> list[dict[str, Any]]:
-    """Results with the categories' new ids, without those of categories that have none.
+    """Results with the new ids of their categories; results whose category has no new id are left out.
 
     Raises:
-        UserError: a result is of no category of ``source``.
+        UserError: the category of a result is not in ``source``.
     """
     known = {category.id for category in source}
     renumbered = []
@@ -95,7 +95,7 @@ def read_categories(params: Params, given: str) -> tuple[Category, ...]:
     """The categories of a JSON file, or of the training split of a data set.
 
     Raises:
-        UserError: there are none, or something is wrong with them.
+        UserError: there are no categories, or something is wrong with them.
     """
     folder = params.model_copy(update={"dataset": given}).dataset_folder / "train"
     file = Path(given) if given.endswith(".json") else annotation_file(folder)

@@ -1,7 +1,7 @@
-"""Downloads that resume and are verified: under its final name a file is whole and the right one, or it is not there.
+"""Downloads that resume and are verified: a file gets its final name only when it is whole and the right one.
 
-What has arrived lies in ``<target>.part``; ``<target>.part.json`` beside it says of which version of the file it is a part.
-A download that was interrupted, also one of another process, goes on from there where the server still has that version.
+Bytes that have arrived lie in ``<target>.part``; ``<target>.part.json`` beside it notes the version of the file to which they
+belong. An interrupted download, even one of another process, goes on from there if the server still has that version.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from effvis.errors import UserError
 from effvis.files import put_in_place
 
 SCHEMES = ("http", "https", "file")
-# Of one connection: for its start, and for each silence while it lasts.
+# Timeout of a connection, for its start and for each silence.
 TIMEOUT_SECONDS = 30.0
-# Broken connections in a row that brought the download no further; the pause doubles from one to the next.
+# Broken connections in a row without progress; the pause doubles from one to the next.
 RETRIES = 4
 PAUSE_SECONDS = 0.25
-# Answers of a server that may be others in a moment.
+# A server's errors that may pass in a moment.
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 RANGE_NOT_SATISFIABLE = 416
 CHUNK_BYTES = 1 << 20
 BY_HAND = "Download it by hand and give the file with --from FILE, or try again later: what has arrived is kept"
 
 Progress = Callable[[int, int | None], None]
-"""Called with (bytes that are here, bytes in all, or None where the server does not say)."""
+"""A function called with (bytes that are here, bytes in all, or None if the server does not say)."""
 
 
 def fetch(
@@ -47,23 +47,23 @@ def fetch(
     """Downloads a file, unless it is there already.
 
     Args:
-        url: http, https or file.
-        target: where the file goes; its folder is made.
-        sha256: of its bytes, in hex; the first 8 digits or more will do.
-        size: in bytes.
+        url: an http, https or file address.
+        target: the path of the downloaded file; its folder is made.
+        sha256: checksum of its bytes, in hex; the first 8 digits or more suffice.
+        size: its size in bytes.
 
     Returns:
         Whether anything had to be downloaded.
 
     Raises:
-        UserError: the file cannot be had, there is no room for it, it is not the file that ``sha256`` and ``size`` speak of,
-            or another one is at ``target``.
+        UserError: the file is not available, there is no room for it, it does not match ``sha256`` and ``size``, or another
+            file is at ``target``.
     """
     if urlsplit(url).scheme not in SCHEMES:
         raise UserError(url, "(address)", "is no http, https or file address", "Correct it")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{target.name}.lock")):  # a second process waits, and finds the file
+        with FileLock(target.with_name(f".{target.name}.lock")):  # a second process waits, then finds the file
             if target.exists():
                 verify(target, sha256=sha256, size=size)
                 return False
@@ -76,7 +76,7 @@ def fetch(
                 raise UserError(url, error.key, error.problem,
                                 "Start again; if it stays so, another file is published there by now") from None
             part.become(target)
-    except OSError as error:  # of this machine; those of the network have become a UserError
+    except OSError as error:  # an error of this machine; network errors have become a UserError
         raise UserError(error.filename or target, "(file)", f"cannot be written: {error.strerror or error}",
                         "Make room, or choose another folder") from None
     return True
@@ -86,12 +86,12 @@ def verify(file: Path, *, sha256: str | None = None, size: int | None = None) ->
     """Checks that a file is the one that was published.
 
     Args:
-        sha256: of its bytes, in hex; the first 8 digits or more will do.
-        size: in bytes.
+        sha256: checksum of its bytes, in hex; the first 8 digits or more suffice.
+        size: its size in bytes.
 
     Raises:
         UserError: it is another file, or cannot be read.
-        ValueError: ``sha256`` is no such text.
+        ValueError: ``sha256`` is not a checksum in this form.
     """
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{8,64}", sha256):
         raise ValueError(f"{sha256!r} is not 8 to 64 lower-case hex digits")
@@ -109,12 +109,12 @@ def verify(file: Path, *, sha256: str | None = None, size: int | None = None) ->
 
 
 class _Broken(Exception):
-    """A connection that ended before the file did; another try may succeed."""
+    """A connection that ended before the end of the file; another attempt may succeed."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What has arrived of a file, and the note of which version it is."""
+    """The part of a file that has arrived, and the note of its version."""
 
     url: str
     file: Path
@@ -125,11 +125,11 @@ class _Part:
         return cls(url, target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.json"))
 
     def _address(self) -> str:
-        """Tells addresses apart without keeping what secrets they hold."""
+        """A digest that tells addresses apart without storing any secrets in them."""
         return hashlib.sha256(self.url.encode()).hexdigest()
 
     def version(self) -> tuple[str | None, int | None]:
-        """What the server calls the version that this is a part of (its ETag or date), and that one's size in bytes."""
+        """The server's label (ETag or date) of the version to which this part belongs, and the version's size in bytes."""
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
             return (note["version"], note["total"]) if note["address"] == self._address() else (None, None)
@@ -137,11 +137,11 @@ class _Part:
             return None, None
 
     def size(self) -> int:
-        """Bytes that the download can go on from. Where it is unknown what they are a part of, they count for nothing."""
+        """Bytes from which the download can go on; 0 if their version is unknown."""
         return self.file.stat().st_size if self.version()[0] is not None and self.file.is_file() else 0
 
     def begin(self, version: str | None, total: int | None) -> None:
-        """Starts anew, for this version. The note is taken away first and comes last: it never speaks of other bytes."""
+        """Starts anew with this version. The note is removed first and written last, so it never describes other bytes."""
         self.note.unlink(missing_ok=True)
         self.file.write_bytes(b"")
         self.note.write_text(json.dumps({"address": self._address(), "version": version, "total": total}), encoding="utf-8")
@@ -156,7 +156,7 @@ class _Part:
 
 
 def _download(part: _Part, size: int | None, progress: Progress | None) -> None:
-    """Brings ``part`` to its end, over as many connections as that takes."""
+    """Completes ``part``, over as many connections as that takes."""
     furthest, failures = part.size(), 0
     while True:
         try:
@@ -171,7 +171,7 @@ def _download(part: _Part, size: int | None, progress: Progress | None) -> None:
 
 
 def _go_on(part: _Part, size: int | None, progress: Progress | None) -> None:
-    """One connection, from what is there to the end of the file."""
+    """Downloads the rest of the file over one connection."""
     start = part.size()
     version, total = part.version()
     if start and start == total:
@@ -202,7 +202,7 @@ def _go_on(part: _Part, size: int | None, progress: Progress | None) -> None:
 def _open(part: _Part, start: int, version: str | None):
     headers = {"User-Agent": "effvis", "Accept-Encoding": "identity"}
     if start:
-        # Of another version the server sends the whole.
+        # If the server has another version, it sends the whole file.
         headers |= {"Range": f"bytes={start}-", "If-Range": version}
     try:
         return urllib.request.urlopen(urllib.request.Request(part.url, headers=headers), timeout=TIMEOUT_SECONDS)
@@ -218,7 +218,7 @@ def _open(part: _Part, start: int, version: str | None):
 
 
 def _read(response) -> bytes:
-    """What has come, at most a chunk; empty at the end."""
+    """The bytes that have arrived, at most a chunk; empty at the end."""
     try:
         return response.read1(CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:
@@ -226,18 +226,18 @@ def _read(response) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", error)  # a URLError wraps what happened
+    reason = getattr(error, "reason", error)  # a URLError wraps the actual error
     return getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
 
 
 def _continues(response, start: int, version: str | None) -> bool:
-    """Whether a part that the server sends is the rest of the same version."""
+    """Whether the server's partial answer is the rest of the same version."""
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return found is not None and int(found[1]) == start and _version(response) in (None, version)
 
 
 def _version(response) -> str | None:
-    """A strong ETag, or the time of the last change; one of them is needed to go on later."""
+    """A strong ETag, or the time of the last change; without either, the download cannot go on later."""
     tag = response.headers.get("ETag")
     return tag if tag is not None and tag.startswith('"') else response.headers.get("Last-Modified")
 
@@ -253,7 +253,7 @@ def _check_size(url: str, total: int | None, size: int | None) -> None:
 
 
 def _check_room(file: Path, expected: int | None) -> None:
-    """What is there of a part is gone on from or overwritten: only the rest needs room."""
+    """Checks that there is room for the rest; bytes that are there are either kept or overwritten."""
     missing = (expected or 0) - (file.stat().st_size if file.exists() else 0)
     free = shutil.disk_usage(file.parent).free
     if missing > free:

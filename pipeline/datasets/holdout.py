@@ -1,6 +1,6 @@
-"""The videos of the training split that ``holdout`` sets aside to validate on, and the file that says which they are.
+"""The training videos that ``holdout`` sets aside to validate on, and the file that lists them.
 
-The official validation splits come without instances, so that only a competition's server can score them.
+The official validation splits come without instances, so only a competition's server can score them.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ class HoldoutFile(Config):
 
 
 def splits_needed(params: Params) -> tuple[str, ...]:
-    """The splits that the data set has to have on disk."""
+    """The splits that the data set needs on disk."""
     return ("train", "val") if params.holdout is None else ("train",)
 
 
 def annotated_split(params: Params) -> str:
-    """The split on disk that the validation videos are of."""
+    """The split on disk that contains the validation videos."""
     return splits_needed(params)[-1]
 
 
 def describe(params: Params) -> dict[str, Any]:
-    """What an index follows from beside the data set; empty without a holdout.
+    """The facts that an index depends on besides the data set; empty without a holdout.
 
     Raises:
-        UserError: the file of the holdout is wrong.
+        UserError: the holdout's file is wrong.
     """
     if params.holdout is None:
         return {}
@@ -76,10 +76,10 @@ def describe(params: Params) -> dict[str, Any]:
 
 
 def apply(params: Params, splits: dict[str, DatasetIndex]) -> dict[str, DatasetIndex]:
-    """The splits that were read, or what is left to train on and what is held out of the training split.
+    """The splits as they were read or, with a holdout, the two parts of the training split: to train on and to validate on.
 
     Raises:
-        UserError: the file of the holdout is of another data set, or nothing would be left to train or to validate on.
+        UserError: the holdout's file belongs to another data set, or nothing would be left to train or to validate on.
     """
     if params.holdout is None:
         return splits
@@ -100,7 +100,7 @@ def apply(params: Params, splits: dict[str, DatasetIndex]) -> dict[str, DatasetI
 
 
 def write(params: Params, splits: dict[str, DatasetIndex], folder: Path) -> None:
-    """Writes which videos are held out into ``folder``, in the form that ``holdout.file`` takes; nothing without a holdout."""
+    """Writes the list of held-out videos into ``folder``, in the form of ``holdout.file``, if there is a holdout."""
     if params.holdout is None:
         return
 
@@ -115,22 +115,22 @@ def write(params: Params, splits: dict[str, DatasetIndex], folder: Path) -> None
 
 
 def ground_truth(params: Params, index: DatasetIndex) -> dict[str, Any]:
-    """The annotations of the validation videos, as the evaluator takes them.
+    """The annotations of the validation videos, in the evaluator's form.
 
     Args:
-        index: of the validation videos.
+        index: the index of the validation videos.
     """
     file = annotation_file(params.dataset_folder / annotated_split(params))
     annotations = json.loads(file.read_text(encoding="utf-8"))
-    annotations.setdefault("annotations", [])  # where only a competition's server has them, every number is undefined
+    annotations.setdefault("annotations", [])  # if only a competition's server has them, every number is undefined
     return annotations if params.holdout is None else keep_videos(annotations, {video.id for video in index.videos})
 
 
 def remarks(params: Params, instances: int) -> list[str]:
-    """What one should know of the validation videos before training for hours, by what was written when they were indexed.
+    """Warnings about the validation videos for users who are about to train for hours, from the files of the index.
 
     Args:
-        instances: of the validation videos.
+        instances: the number of instances in the validation videos.
     """
     if not instances:
         return ["val has no instances, so that nothing can be scored on it here. Hold some training videos out: "
@@ -145,7 +145,7 @@ def remarks(params: Params, instances: int) -> list[str]:
 
 
 def _listed(file: Path) -> dict[int, str | None]:
-    """First frames by video id, None where the file does not say."""
+    """First frames by video id; None if the file does not name the frame."""
     return {video.id: video.first_frame for video in read_model(HoldoutFile, file, _REMEDY).val}
 
 

@@ -1,4 +1,4 @@
-"""Takes in a published data set: downloads, unpacks, and brings its splits into one layout in data/<name>."""
+"""Imports a published data set: downloads and unpacks it, and brings its splits into one layout in data/<name>."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from pipeline.datasets.layouts import Progress
     from pipeline.settings.params import ArchiveSettings, Params
 
-# Archives of a folder that are of no use here: of a split without ground truth, and of frames that nobody annotated.
+# Archives that are of no use here: a split without ground truth, and frames that nobody annotated.
 UNUSED = re.compile(r"(^|[^a-z])test([^a-z]|$)|all_frames", re.IGNORECASE)
 
 
 def take(params: Params, given: Sequence[ArchiveSettings], progress: Progress | None) -> bool:
-    """Brings in the splits that data/<name> lacks, each as a whole or not at all.
+    """Imports the splits that are missing in data/<name>, each whole or not at all.
 
     Args:
-        given: what to take them from; empty: what the parameters have.
+        given: the archives to import; if empty, those of the parameters.
 
     Returns:
-        Whether any was brought in.
+        Whether any split was imported.
 
     Raises:
-        UserError: nothing is given and a split is needed (then it says where one gets it), or what is given is wrong.
+        UserError: a split is needed and nothing is given (the error says where to get it), or the given files are wrong.
     """
     folder = params.dataset_folder
     lacking = [split for split in SPLITS if annotation_file(folder / split) is None]
@@ -49,7 +49,7 @@ def take(params: Params, given: Sequence[ArchiveSettings], progress: Progress | 
     if not given or not lacking:
         return False
     params.data_dir.mkdir(parents=True, exist_ok=True)
-    # Beside the data set, so that frames are linked and not copied.
+    # This folder is beside the data set, so that frames can be linked instead of copied.
     with tempfile.TemporaryDirectory(prefix=f".{params.published_name}.", suffix=".tmp", dir=params.data_dir) as workshop:
         roots = _roots(params, [_local(params, archive, progress) for archive in given], Path(workshop), progress)
         found = {}
@@ -81,7 +81,7 @@ def _files(params: Params) -> str:
 
 
 def _local(params: Params, archive: ArchiveSettings, progress: Progress | None) -> Path:
-    """A file or folder of this machine; downloaded, unless it was already, where it is an address."""
+    """The archive as a file or folder on this machine; an address is downloaded unless that was done before."""
     address = urlsplit(archive.location)
     if address.scheme not in SCHEMES:
         path = params.root / archive.location
@@ -107,7 +107,7 @@ def _is_web_page(file: Path) -> bool:
 
 
 def _roots(params: Params, paths: Sequence[Path], workshop: Path, progress: Progress | None) -> list[layouts.Root]:
-    """The folders to look in: those given, and those that the archives given, or in a folder given, are unpacked into."""
+    """The folders to search: those given, and those into which archives that are given, or lie in them, are unpacked."""
     roots, packed = [], []
     for path in paths:
         if path.is_dir():
@@ -124,7 +124,7 @@ def _roots(params: Params, paths: Sequence[Path], workshop: Path, progress: Prog
                             "Give what was published, all of it; where a login is needed, download it in a browser")
     archives.check_room(packed, workshop)
     for i, archive in enumerate(packed):
-        # Named like the archive: train.zip may hold JPEGImages without saying that it is train's.
+        # The folder has the archive's name: train.zip may hold JPEGImages without naming the split inside.
         folder = workshop / str(i) / archives.stem(archive.name)
         folder.mkdir(parents=True)
         archives.unpack(archive, folder, (lambda done, total, name=archive.name: progress(
@@ -134,7 +134,7 @@ def _roots(params: Params, paths: Sequence[Path], workshop: Path, progress: Prog
 
 
 def _alone(file: Path, folder: Path) -> layouts.Root:
-    """A folder with a file that was given alone, without its neighbours; its folder's name may say of which split it is."""
+    """A folder with a file that was given alone, without its neighbours; the name of its own folder may name the split."""
     folder.mkdir(parents=True)
     (folder / file.name).symlink_to(file.resolve())
     return layouts.Root(folder)
@@ -154,7 +154,7 @@ def _bring(found: layouts.Split, roots: Sequence[layouts.Root], folder: Path, sp
 
 
 def _compare(params: Params, split: str, found: layouts.Split) -> None:
-    """Says so where a split is not of the size that its authors give: it may be a part, or another version."""
+    """Warns if a split does not have the size that its authors state: it may be a part, or another version."""
     source = SOURCES.get(params.published_name)
     videos, categories = len(found.content["videos"]), len(found.content.get("categories") or ())
     if source is not None and (videos, categories) != (source.videos[split], source.categories):

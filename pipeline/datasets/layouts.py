@@ -1,8 +1,8 @@
-"""Finds the splits of a data set in the layouts that it is published and passed on in, and brings them into one.
+"""Finds the splits of a data set in the layouts in which it is published or passed on, and brings them into one layout.
 
-The one: ``train/`` and ``val/``, each with ``instances.json`` and ``JPEGImages/<video>/<frame>``. Known are annotations in the
-split's folder (instances.json: YouTube-VIS 2021), beside it (train.json: 2019; annotations_train.json: OVIS) and in a folder
-of their own (instances_train_sub.json), and frames in <split>/JPEGImages or, as OVIS has them, in <split>.
+That layout has ``train/`` and ``val/``, each with ``instances.json`` and ``JPEGImages/<video>/<frame>``. Annotations may lie in
+the split's folder (instances.json: YouTube-VIS 2021), beside it (train.json: 2019; annotations_train.json: OVIS) or in a folder
+of their own (instances_train_sub.json). Frames may lie in <split>/JPEGImages or, in OVIS, in <split>.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from pipeline.datasets.archives import LEFT_OUT, stays_inside
 SPLITS = ("train", "val")
 
 Progress = Callable[[int, int, str], None]
-"""Called with (done, in all, of what)."""
+"""A function called with (done, in all, of what)."""
 
-# What a split is called in the layouts.
+# The names of each split in the layouts.
 NAMES = {"train": ("train",), "val": ("valid", "val", "validation")}
 OTHERS = ("test",)
 
 
 @dataclass(frozen=True)
 class Root:
-    """A folder to look in."""
+    """A folder to search."""
 
     path: Path
 
     def folders(self) -> Iterator[Path]:
-        """It and all below, but not those of single videos where frames have a folder of their own."""
+        """This folder and all below it, except the folders of single videos inside a folder of frames."""
         for parent, names, _ in os.walk(self.path, followlinks=True):
             folder = Path(parent)
             names[:] = [] if folder.name == IMAGES else sorted(
@@ -45,7 +45,7 @@ class Root:
             yield folder
 
     def words(self, path: Path) -> tuple[str, ...]:
-        """The names of the folders that lead to a path, this one's included."""
+        """The names of the folders that lead to a path, including this folder's."""
         return tuple(part.lower() for part in (self.path.name, *path.relative_to(self.path).parts))
 
 
@@ -54,8 +54,8 @@ class Split:
     """A split that was found.
 
     Attributes:
-        file: its annotations, and ``content`` what is in them.
-        images: what the frames' names are relative to.
+        file: its annotations; ``content`` is their content.
+        images: the folder that the frames' names are relative to.
     """
 
     file: Path
@@ -66,16 +66,16 @@ class Split:
         """Names of the frame files, each with its first place in the annotations.
 
         Raises:
-            UserError: a name is none, or leads out of the data set.
+            UserError: a name is not valid, or leads out of the data set.
         """
         return _frame_names(self.file, self.content)
 
 
 def find_split(roots: Sequence[Root], split: str) -> Split | None:
-    """The annotations and the frames of a split; None where there are no annotations of it.
+    """The annotations and the frames of a split; None if it has no annotations.
 
     Raises:
-        UserError: there are several, they are no YouTube-VIS annotations, or their frames are not there.
+        UserError: it has several annotations, they are not in the YouTube-VIS format, or their frames are missing.
     """
     folders = [(root, folder) for root in roots for folder in root.folders()]
     file = _annotation_file(folders, split)
@@ -86,7 +86,7 @@ def find_split(roots: Sequence[Root], split: str) -> Split | None:
     if not names:
         raise UserError(file, "videos", "lists no frame", "Give the annotations as they were published")
     first, key = next(iter(names.items()))
-    # In the split's own folder rather than in one that says of no split that it is its, and that rather than in another's.
+    # The split's own folder comes first, then a folder that names no split, then another split's folder.
     holding = sorted((_rank(root.words(folder), split), len(folder.parts), str(folder), i)
                      for i, (root, folder) in enumerate(folders) if (folder / first).is_file())
     if not holding:
@@ -101,10 +101,10 @@ def find_split(roots: Sequence[Root], split: str) -> Split | None:
 def bring(split: Split, roots: Sequence[Root], folder: Path, progress: Callable[[int, int], None] | None = None) -> None:
     """Brings a split into the empty ``folder``. Frames are hard links, which take no room, or else copies.
 
-    A hard link is a file like any other: nothing happens to one when the other is removed.
+    A hard link is a file like any other: removing one does not affect the other.
 
     Args:
-        roots: no frame may lie outside them, also not through a link.
+        roots: no frame may lie outside them, not even through a link.
         progress: called with (frames brought, frames in all).
 
     Raises:
@@ -113,7 +113,7 @@ def bring(split: Split, roots: Sequence[Root], folder: Path, progress: Callable[
     names = split.frames()
     sources = {name: _source(split, roots, name, key) for name, key in names.items()}
     _check_room(split, sources.values(), folder)
-    if split.content.get("annotations", ()) is None:  # So are some validation splits published.
+    if split.content.get("annotations", ()) is None:  # Some validation splits are published in this form.
         content = {key: value for key, value in split.content.items() if key != "annotations"}
         (folder / ANNOTATIONS).write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
     else:
@@ -127,7 +127,7 @@ def bring(split: Split, roots: Sequence[Root], folder: Path, progress: Callable[
 
 
 def _leads_up(folder: Path) -> bool:
-    """Whether a folder is a link to one that it lies in: following it would never end."""
+    """Whether a folder is a link to a folder above it: following it would never end."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
@@ -145,7 +145,7 @@ def _annotation_file(folders: Sequence[tuple[Root, Path]], split: str) -> Path |
 
 
 def _annotation_rank(folder: str, file: str, split: str) -> int | None:
-    """0 for the surest names of a split's annotations; None for a file that is none."""
+    """0 for the surest names of a split's annotations; None for any other file."""
     for name in NAMES[split]:
         if folder == name and file == ANNOTATIONS:
             return 0
@@ -201,7 +201,7 @@ def _source(split: Split, roots: Sequence[Root], name: str, key: str) -> Path:
 
 
 def _check_room(split: Split, sources: Sequence[Path], folder: Path) -> None:
-    """Copies need room; what stays in its file system is linked."""
+    """Checks that there is room for copies; frames on the same file system are linked and need none."""
     device = folder.stat().st_dev
     missing = sum(status.st_size for source in sources if (status := source.stat()).st_dev != device)
     free = shutil.disk_usage(folder).free
@@ -214,7 +214,7 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError as error:
-        # Another file system, or one without hard links.
+        # The target is on another file system, or on one without hard links.
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES):
             raise
         shutil.copyfile(source, target)

@@ -1,4 +1,4 @@
-"""Brings the data set of the parameters to its place: it is drawn here, taken in from archives, or the user's own folder."""
+"""Puts the parameters' data set in place: it is drawn here, imported from archives, or the user's own folder."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 def is_generated(params: Params) -> bool:
-    """Whether the data set is one that this project draws: by its folder, which may be given by its name alone."""
+    """Whether this project draws the data set, judged by its folder; the parameters may give only the folder's name."""
     return params.generated_name is not None
 
 
 def take(params: Params, progress: Progress | None = None, given: Sequence[ArchiveSettings] = ()) -> bool:
-    """Draws or takes in the data set where that is needed; of a folder of the user's it only makes sure that it can be one.
+    """Draws or imports the data set if needed; a folder of the user's own is only checked to have the form of a data set.
 
     Args:
         progress: called as the work goes on.
-        given: what to take a published data set in from; empty: what the parameters have under ``sources``.
+        given: the archives of a published data set; if empty, those under ``sources`` in the parameters.
 
     Returns:
-        Whether anything was drawn or taken in.
+        Whether anything was drawn or imported.
 
     Raises:
-        UserError: the folder is not there or lacks a split, something else is in the way, or what is given is no data set.
+        UserError: the folder or a split is missing, something else is in the way, or the given files are not a data set.
     """
     if params.published_name is not None:
         taken = intake.take(params, given, progress)
@@ -52,7 +52,7 @@ def in_place(params: Params) -> bool:
     """Whether ``take`` would have nothing to do.
 
     Raises:
-        UserError: a folder of the user's is not there or lacks a split.
+        UserError: the user's own folder or one of its splits is missing.
     """
     if is_generated(params):
         return shapes.is_written(params.drawn, params.dataset_folder)
@@ -63,7 +63,7 @@ def in_place(params: Params) -> bool:
 
 
 def describe(params: Params) -> dict:
-    """What the parameters say that the data set is, as JSON values: the recipe of a generated one, or a folder."""
+    """The data set according to the parameters, as JSON values: the recipe of a generated data set, or a folder."""
     if is_generated(params):
         found = {"dataset": params.dataset_name, "kind": "generated", **shapes.describe(params.drawn)}
     else:

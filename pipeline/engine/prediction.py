@@ -1,4 +1,4 @@
-"""Predicts the videos of a split with a trained run, and scores what was predicted."""
+"""Predicts the videos of a split with a trained run, and scores the predictions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def predict(
     model: nn.Module, method: str, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
     progress: Callable[[int, int], None] | None,
 ) -> dict[float | None, Predictions]:
-    """Predictions by score threshold; end-to-end inference has none to choose and its key is None."""
+    """Predictions by score threshold; end-to-end inference has no threshold to choose, so its key is None."""
     return methods.get(method).predict(model, index, config, input_size, progress)
 
 
@@ -41,7 +41,7 @@ def score(ground_truth: Mapping[str, Any], predictions: Predictions) -> Evaluati
 def predict_here(
     params: Params, spec: EvalSpec, index: DatasetIndex, report: Report | None
 ) -> tuple[dict[float | None, Predictions], float]:
-    """Predictions by score threshold of a split's videos, in this process, and the seconds that they took.
+    """Predicts a split's videos in this process; returns the predictions by score threshold and the seconds that they took.
 
     Raises:
         UserError: the run is not trained.

@@ -1,4 +1,4 @@
-"""Trains or evaluates one run unless the run store has it."""
+"""Trains or evaluates one run, unless the run store has the result."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report | None = None) -> Path:
     """Trains a run unless the store has it, and returns its folder.
 
-    May be killed at any moment and called again: it goes on from its last checkpoint, and ends in bitwise the same
-    weights (on several workers, the same but for rounding). Only one process at a time works on a key; what it starts from
-    is trained first.
+    It may be killed at any moment and called again: it goes on from its last checkpoint, and ends with bitwise the same
+    weights (on several workers, the same except for rounding). Only one process at a time works on a key; the run that it
+    starts from is trained first.
 
     Args:
-        until: ends after 1/2**until of the training, with the weights of then kept as a snapshot. Unless it is 0, the run is
-            not done: whoever asks for more of it goes on from there.
+        until: the training ends after 1/2**until of its steps, and keeps these weights as a snapshot. Unless it is 0, the run
+            is not done: a later call goes on from there.
         report: called about once a second.
 
     Raises:
         Diverged: the loss is not finite.
-        KeyboardInterrupt: ``report`` said to stop; a checkpoint of the last step is kept.
+        KeyboardInterrupt: ``report`` asked to stop; a checkpoint of the last step is kept.
         UserError: the dataset is not the one that the spec was made for.
     """
     store = RunStore(params.runs_dir)
@@ -56,7 +56,7 @@ def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report
 
 
 def train_with_bars(params: Params, spec: TrainSpec) -> Path:
-    """``train_run`` with a progress bar for each training, what it starts from first."""
+    """``train_run`` with a progress bar for each training, beginning with the one that it starts from."""
     if spec.parent is not None and not RunStore(params.runs_dir).is_done(spec.key):
         train_with_bars(params, spec.parent)
     with progress_bar(f"{spec.kind} {spec.key}") as update:
@@ -69,14 +69,14 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None
     With hand-craft linking, every score threshold is tried and the best AP counts, as in the paper; all are recorded.
 
     Args:
-        report: called with ``step`` and ``total`` (videos).
+        report: called with ``step`` and ``total``, in videos.
 
     Returns:
         ``metrics`` (the 12 numbers as fractions), ``per_category``, ``threshold`` and ``ap_by_threshold`` (hand-craft
         only), ``seconds`` of prediction, ``frames``, ``frames_per_second``, and the keys ``run`` and ``evaluation``.
 
     Raises:
-        UserError: the run is not trained so far, or the dataset is not the one that the spec was made for.
+        UserError: the run is not trained far enough, or the dataset is not the one that the spec was made for.
     """
     store = RunStore(params.runs_dir)
     run, own = spec.train.key, spec.key

@@ -1,4 +1,4 @@
-"""Puts the weights of a pretraining among those that come with the project."""
+"""Adds the weights of a pretraining to those that come with the project."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def ship(
     params: Params, spec: TrainSpec, name: str, command: str, *, folder: Path = starts.FOLDER
 ) -> dict[str, Any]:
-    """Copies a finished pretraining into the project, with what it was made of and what it scores at one frame per clip.
+    """Copies a finished pretraining into the project, with its configuration and its scores at one frame per clip.
 
     Returns:
-        What was written beside the weights.
+        The facts that were written beside the weights.
 
     Raises:
         UserError: the run is not finished or its weights are too large to ship.

@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 
 
 REPORT_SECONDS = 1.0
-LAST_STEPS = 50  # the final loss is a mean over so many
+LAST_STEPS = 50  # the final loss is the mean over this many steps
 
 
 class Diverged(UserError):
-    """The loss of a training is not finite: its settings are at fault, and training it again ends as before."""
+    """The loss of a training is not finite: its settings are at fault, and training it again would end the same way."""
 
 
 class Start(NamedTuple):
     """A training before its first step.
 
     Attributes:
-        losses_of: of a batch, by name.
-        left_out: names of the weights that stay as initialised, and of initial ones that found no place.
+        losses_of: computes the losses of a batch, by name.
+        left_out: names of weights that stay as initialised, and of initial weights that fit nowhere.
     """
 
     model: nn.Module
@@ -60,12 +60,12 @@ class Start(NamedTuple):
 
 
 def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mapping[str, Any] | None) -> Start:
-    """Builds the network and what it will be trained on.
+    """Builds the network and the batches that it will be trained on.
 
-    A change here is a change of the training: the training code's digest covers it.
+    A change here changes the training: the training code's digest covers this function.
 
     Raises:
-        UserError: the initial weights are not of this network.
+        UserError: the initial weights do not belong to this network.
     """
     method = methods.get(spec.method)
     torch.manual_seed(spec.seed)
@@ -83,22 +83,22 @@ def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mappi
 
 
 def set_up_torch(params: Params) -> None:
-    """Deterministic algorithms only, and as many threads as the parameters give a run."""
+    """Sets PyTorch to deterministic algorithms only, and to as many threads as the parameters give a run."""
     torch.set_num_threads(params.resources.threads)
     torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(True)  # tiny gradients would slow the processor down
 
 
 def work(params: Params, spec: TrainSpec, report: Report | None, until: int = 0) -> None:
-    """A training in this process: all of it, or, where torch.distributed is initialised, one worker's part.
+    """Trains in this process: the whole training or, if torch.distributed is initialised, one worker's part.
 
-    The first worker alone writes to the store.
+    Only the first worker writes to the store.
 
     Args:
-        until: as of ``train_run``.
+        until: as in ``train_run``.
 
     Raises:
-        UserError: as ``train_run``.
+        UserError: as in ``train_run``.
     """
     began = time.time()
     reset_peak_memory()
@@ -138,7 +138,7 @@ def work(params: Params, spec: TrainSpec, report: Report | None, until: int = 0)
 def _steps(
     params: Params, spec: TrainSpec, begun: Start, store: RunStore, log: Any, until: int, report: Report | None
 ) -> tuple[int, dict[str, float]]:
-    """Trains to the end, or as far as is wanted, with history and checkpoints; returns the steps and the times of all
+    """Trains to the end, or as far as ``until`` says, with history and checkpoints; returns the steps and the times of all
     attempts together."""
     snapshot = log.resume() or {"training": None, "times": {"seconds": 0.0, "cpu_seconds": 0.0}}
     clock = _Clock(snapshot["times"])
@@ -167,7 +167,7 @@ def _steps(
 
 
 def _follow(params: Params, spec: TrainSpec, begun: Start, log: Any) -> None:
-    """Trains to the end beside the first worker, from the snapshot that it found."""
+    """Trains to the end beside the first worker, from the snapshot that the first worker found."""
     step = of_first_worker(0)
     resume = log.snapshot(step)["training"] if step else None
     for _ in train(begun.model, begun.losses_of, begun.pairs, spec.train, resume=resume,
@@ -176,7 +176,7 @@ def _follow(params: Params, spec: TrainSpec, begun: Start, log: Any) -> None:
 
 
 class _Clock:
-    """Wall and processor time of a training; a resumed one goes on from the times of its checkpoint."""
+    """Wall and processor time of a training; a resumed training counts on from the times of its checkpoint."""
 
     def __init__(self, before: Mapping[str, float]):
         self._wall, self._cpu = time.monotonic() - before["seconds"], time.process_time() - before["cpu_seconds"]
@@ -186,14 +186,14 @@ class _Clock:
 
 
 class _Pace:
-    """Passes on about one report a second, with the time that is left at the pace of this process."""
+    """Passes on about one report a second, with the time left at the pace of this process."""
 
     def __init__(self, report: Report | None):
         self._report, self._said = report, float("-inf")
         self._first: tuple[int, float] | None = None
 
     def step(self, step: int, total: int, **facts: Any) -> bool:
-        """Whether the training is asked to stop."""
+        """Reports a step; returns whether the training is asked to stop."""
         now = time.monotonic()
         self._first = self._first or (step, now)
         if self._report is None or (now - self._said < REPORT_SECONDS and step < total):
@@ -215,7 +215,7 @@ def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> dict[s
 
 
 def steps_of_whole(folder: Path, spec: TrainSpec) -> int:
-    """The steps of a training from its start to its end, which it may not have reached yet."""
+    """The number of steps of a whole training, which may not have reached its end yet."""
     with (folder / "history.jsonl").open() as history:
         first = json.loads(history.readline())
     return total_steps(spec.train, round(first["step"] / first["epoch"]))

@@ -1,6 +1,6 @@
-"""A run that several workers share: a training as a Ray TorchTrainer, an evaluation as a Ray task for each part of the videos.
+"""Runs that several workers share: a training is a Ray TorchTrainer, an evaluation has a Ray task for each part of the videos.
 
-The process that asks for it takes no processor for itself. Workers write to the run store, and so need its folder.
+The process that starts the workers takes no processor for itself. Workers write to the run store, so they need its folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 REPORT_SECONDS = 1.0
 _TRAIN_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # also how long an end goes unnoticed; 2 s otherwise
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # an end goes unnoticed for as long; the default is 2 s
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
@@ -41,10 +41,10 @@ _TRAIN_ENVIRONMENT = {
 def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> None:
     """Trains on ``resources.workers_per_run`` workers, each of which computes its part of every batch.
 
-    A worker that dies is started again with all others, and they go on from the last checkpoint.
+    If a worker dies, all workers are started again and go on from the last checkpoint.
 
     Raises:
-        KeyboardInterrupt, UserError: as ``pipeline.engine.run.train_run``.
+        KeyboardInterrupt, UserError: as in ``pipeline.engine.run.train_run``.
     """
     resources = params.resources
     storage = params.runs_dir / ".ray"
@@ -61,7 +61,7 @@ def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> 
                 _relay(ray, fitted, files[0], report)
             _value(ray, fitted)
         finally:
-            ray.cancel(fitted, force=True)  # with its workers, where it has not ended and Ray goes on
+            ray.cancel(fitted, force=True)  # with its workers, if it has not ended and Ray goes on
     if mistake.exists():
         where, key, problem, remedy = json.loads(mistake.read_text())
         mistake.unlink()
@@ -70,10 +70,11 @@ def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> 
 
 
 def _fit(params: Params, spec: TrainSpec, progress_file: Path, mistake: Path, stop: Stop) -> None:
-    """Runs in a Ray task, whose main thread waits in ``fit`` until all has ended.
+    """Runs in a Ray task, whose main thread waits in ``fit`` until everything has ended.
 
-    In the driver's main thread Ray Train would take Ctrl-C for itself. In another thread of the driver it would not end with
-    an interrupted training, and what waits in Ray while Python ends, crashes: Ray asks Python for signals every second.
+    In the driver's main thread, Ray Train would handle Ctrl-C itself. In another thread of the driver, it would not end with
+    an interrupted training, and a thread that waits in Ray while Python exits crashes: Ray polls Python for signals every
+    second.
     """
     cluster.check_here()
     for name, value in _TRAIN_ENVIRONMENT.items():
@@ -100,16 +101,16 @@ def _of_a_worker(resources: ResourceSettings) -> dict[str, float]:
 def _train_function(
     params: Params, spec: TrainSpec, progress_file: Path, mistake: Path, stop: Stop
 ) -> Callable[[], None]:
-    """What each worker runs; a closure, because Ray Train sends it to them as it is."""
+    """The function that each worker runs; it is a closure, because Ray Train sends the function to the workers as it is."""
     def function() -> None:
         from effvis.training.parts import workers
         from pipeline.engine.training import work
 
         cluster.check_here()
-        if mistake.exists():  # found by an earlier attempt, and no other attempt would mend it
+        if mistake.exists():  # an earlier attempt found it, and another attempt would not help
             return
         first = workers()[0] == 0
-        # A driver that died may have left workers that are still about to be ended.
+        # A driver that died may have left workers that have not ended yet.
         alone = RunStore(params.runs_dir).lock(f"{spec.key}-workers") if first else contextlib.nullcontext()
         try:
             with alone:
@@ -117,17 +118,17 @@ def _train_function(
         except UserError as error:
             mistake.write_text(json.dumps([error.where, error.key, error.problem, error.remedy]))
             raise
-        except KeyboardInterrupt:  # as asked; the driver, who waits for this, ends the other workers
+        except KeyboardInterrupt:  # as requested; the driver, which waits for this, ends the other workers
             progress_file.unlink()
 
     return function
 
 
 def _relay(ray: Any, fitted: Any, progress_file: Path, report: Report | None) -> None:
-    """Waits for the training, and passes on what the first worker reports.
+    """Waits for the training, and passes on the first worker's reports.
 
     Raises:
-        KeyboardInterrupt: ``report`` said to stop.
+        KeyboardInterrupt: ``report`` asked to stop.
     """
     said: dict[str, Any] = {}
     pending = [fitted]
@@ -141,7 +142,7 @@ def _relay(ray: Any, fitted: Any, progress_file: Path, report: Report | None) ->
 
 
 def _value(ray: Any, reference: Any) -> Any:
-    """What a task, or a list of them, returned; raises what it raised."""
+    """The result of a task or of a list of tasks; raises the task's exception."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
@@ -151,9 +152,9 @@ def _value(ray: Any, reference: Any) -> Any:
 def predict_on_workers(
     params: Params, spec: EvalSpec, index: DatasetIndex, report: Report | None
 ) -> tuple[dict[float | None, Predictions], float]:
-    """As ``pipeline.engine.prediction.predict_here``, by ``resources.workers_per_run`` tasks for a part of the videos each.
+    """As ``pipeline.engine.prediction.predict_here``, in ``resources.workers_per_run`` tasks with a part of the videos each.
 
-    The predictions are the same, in the same order; the seconds are those of the slowest task.
+    The predictions are the same, in the same order; the time is that of the slowest task.
     """
     from effvis.inference.predictor import Predictions
 

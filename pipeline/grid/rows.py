@@ -1,6 +1,6 @@
-"""From params.yaml, a profile and a table to complete, frozen configurations.
+"""Turns params.yaml, a profile and a table into complete, frozen configurations.
 
-``load_params`` merges and validates; ``load_table`` reads a table's rows; ``evaluation_spec`` turns what a row sets, in
+``load_params`` merges and validates; ``load_table`` reads a table's rows; ``evaluation_spec`` turns the settings of a row, in
 the paper's terms, into one training and one evaluation, each with its key.
 """
 
@@ -23,16 +23,16 @@ from pipeline.settings.params import ROW_KEYS, Params, RowSettings
 
 
 def known_tables(params: Params) -> list[str]:
-    """The names of all tables, and of what the paper compares in its text alone (text31)."""
+    """The names of all tables, including a comparison that the paper makes only in its text (text31)."""
     files = (params.root / "experiments").glob("*.yaml")
     return sorted(file.stem for file in files if file.stem.startswith(("table", "text")))
 
 
 def load_table(params: Params, name: str) -> Table:
-    """Reads experiments/<name>.yaml; every row with its evaluations, one per seed.
+    """Reads experiments/<name>.yaml: every row with its evaluations, one per seed.
 
     Raises:
-        UserError: no such table, something in it is wrong, or the dataset is not indexed yet.
+        UserError: there is no such table, something in it is wrong, or the dataset is not indexed yet.
     """
     table, all_settings = _read_table(params, name)
     rows = []
@@ -50,7 +50,7 @@ def datasets_of(params: Params, tables: Iterable[str]) -> list[Params]:
     """The parameters for each data set that rows of these tables are run on.
 
     Raises:
-        UserError: no such table, something in it is wrong, or nothing stands for a data set.
+        UserError: there is no such table, something in it is wrong, or the parameters have no replacement for a data set.
     """
     wanted = {}
     for name in tables:
@@ -62,7 +62,7 @@ def datasets_of(params: Params, tables: Iterable[str]) -> list[Params]:
 
 
 def _read_table(params: Params, name: str) -> tuple[TableFile, list[RowSettings]]:
-    """A table's file, and what each of its rows sets."""
+    """A table's file, and the settings of each of its rows."""
     if name not in known_tables(params):
         raise UserError(params.root / "experiments", name, "there is no such table",
                         f"Known tables: {', '.join(known_tables(params)) or 'none'}")
@@ -86,28 +86,28 @@ def headline_spec(params: Params, seed: int = 0) -> EvalSpec:
 
 
 def find_evaluation(params: Params, row: str | None, seed: int = 0) -> EvalSpec:
-    """The evaluation of ``<table>:<row's name>`` for one seed; without a row, of the headline run.
+    """The evaluation of ``<table>:<row's name>`` for one seed; without a row, that of the headline run.
 
     Raises:
-        UserError: no such row, or it is not run.
+        UserError: there is no such row, or it is not run.
     """
     return evaluation_spec(params, find_row(params, row), seed)
 
 
 def find_row(params: Params, row: str | None) -> RowSettings:
-    """What ``<table>:<row's name>`` sets; without a row, what the headline run sets.
+    """The settings of ``<table>:<row's name>``; without a row, those of the headline run.
 
     Raises:
-        UserError: no such row, or it is not run.
+        UserError: there is no such row, or it is not run.
     """
     return params.headline if row is None else find_in_table(params, row)[1]
 
 
 def find_in_table(params: Params, row: str) -> tuple[RowFile, RowSettings]:
-    """``<table>:<row's name>`` as it is written, and what it sets.
+    """The row ``<table>:<row's name>`` as it is written, and its settings.
 
     Raises:
-        UserError: no such row, or it is not run.
+        UserError: there is no such row, or it is not run.
     """
     table, _, name = row.partition(":")
     file, all_settings = _read_table(params, table)
@@ -119,7 +119,7 @@ def find_in_table(params: Params, row: str) -> tuple[RowFile, RowSettings]:
 
 
 def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpec:
-    """What a row means for one seed: its training, that one's start, and its evaluation.
+    """The meaning of a row for one seed: its training, the training's start, and its evaluation.
 
     Raises:
         UserError: the dataset is not indexed yet, or no shipped weights fit.
@@ -134,12 +134,12 @@ def _of_row(params: Params, settings: RowSettings) -> Params:
 
 
 def pretrained_evaluation(params: Params, spec: TrainSpec) -> EvalSpec:
-    """The evaluation of a pretraining at one frame per clip, linked as its method links."""
+    """The evaluation of a pretraining at one frame per clip, with its method's way of linking."""
     return _evaluation(params, spec, methods.get(spec.method).linked(params.inference))
 
 
 def evaluation_digest(method: str, validation_digest: str) -> str:
-    """Of the validation split and the code that predicts and scores."""
+    """Digest of the validation split and of the code that predicts and scores."""
     return key({"code": evaluation_code_digest(method), "data": validation_digest})
 
 
@@ -150,7 +150,7 @@ def _evaluation(params: Params, spec: TrainSpec, inference: InferenceConfig) -> 
 def pretrain_spec(params: Params, settings: RowSettings) -> TrainSpec:
     """The training on single frames that a row would start from if nothing were shipped.
 
-    All rows that are the same network at T=1 share it, with or without correspondence learning.
+    All rows with the same network at T=1 share it, with or without correspondence learning.
     """
     params = _of_row(params, settings)
     return _pretrain_spec(params, _network(params, settings), _correspondence(params, settings))
@@ -171,7 +171,7 @@ def _train_spec(params: Params, settings: RowSettings, seed: int) -> TrainSpec:
 
 
 def _network(params: Params, settings: RowSettings) -> Config:
-    """The parameters' network with what the row says of it."""
+    """The network of the parameters, with the row's settings."""
     model = params.of_method(settings.method).model
     if settings.backbone is not None:
         model = model.model_copy(update={"backbone": params.scale.backbone[settings.backbone]})
@@ -191,7 +191,7 @@ def _spec(
 
 
 def _correspondence(params: Params, settings: RowSettings) -> bool:
-    """Whether CL is learned: as the row says, else as the parameters do, else where the data need it (Sec. 3.3)."""
+    """Whether CL is learned: as the row says, else as the parameters say, else if the data need it (Sec. 3.3)."""
     if not methods.get(settings.method).learns_correspondence:
         return False
     if settings.cl is not None:
@@ -202,7 +202,7 @@ def _correspondence(params: Params, settings: RowSettings) -> bool:
 
 
 def _override(config: Config, settings: RowSettings, *names: str) -> Any:
-    """The configuration with what the row sets of these keys."""
+    """The configuration with the row's values of these keys."""
     return config.model_copy(update={
         name: getattr(settings, name) for name in names if getattr(settings, name) is not None})
 
@@ -210,7 +210,7 @@ def _override(config: Config, settings: RowSettings, *names: str) -> Any:
 def _start(
     params: Params, model: Config, correspondence: bool
 ) -> tuple[str | None, TrainSpec | None]:
-    """What a training starts from: its name for the key, and the training that makes it where there is one."""
+    """The start of a training: its name for the key, and the training that makes it, if there is one."""
     source, setting = params.of_method(model.method).pretrain.source, f"{methods.get(model.method).prefix}pretrain.source"
     if source == "none":
         return None, None

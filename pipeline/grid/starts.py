@@ -1,4 +1,4 @@
-"""Pretrained weights that come with the project: effvis/pretrained/<name>.safetensors, <name>.yaml beside each."""
+"""Pretrained weights that come with the project: effvis/pretrained/<name>.safetensors, each with <name>.yaml beside it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ LARGEST_BYTES = 4 * 10**6
 
 
 class NothingFits(UserError):
-    """No shipped weights are of the network that is wanted."""
+    """No shipped weights fit the wanted network."""
 
 
 def find(model: Config, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
-    """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``; None where there is none.
+    """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``; None if there is none.
 
     Args:
-        model: at any clip length; what it is at one frame decides.
-        correspondence: whether it has to be learned with correspondence learning.
+        model: the network at any clip length; its configuration at one frame decides.
+        correspondence: whether the weights must be pretrained with correspondence learning.
 
     Raises:
-        UserError: its weights are not those that its description speaks of.
+        UserError: its weights are not those that its description names.
     """
     wanted = _at_one_frame(model)
     for description in sorted(folder.glob("*.yaml")):
@@ -54,7 +54,7 @@ def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
     """The weights of a ``shipped:<name>@<sha256>``, as tensors by name.
 
     Raises:
-        UserError: they are not there, or not those that were meant.
+        UserError: the weights are missing, or they are not the ones that ``init`` names.
     """
     from safetensors.torch import load_file
 
@@ -66,10 +66,10 @@ def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
 
 
 def described(init: str, *, folder: Path = FOLDER) -> tuple[Path, Mapping[str, Any]]:
-    """The file of a ``shipped:<name>@<sha256>``, and what stands beside it.
+    """The file of a ``shipped:<name>@<sha256>``, and the description beside it.
 
     Raises:
-        UserError: the description lacks something.
+        UserError: the description is incomplete.
     """
     path, _ = _named(init, folder)
     return path, _read(path.with_suffix(".yaml"))
@@ -81,7 +81,7 @@ def _named(init: str, folder: Path) -> tuple[Path, str]:
 
 
 def file_start(path: Path, *, key: str = "pretrain.source") -> str:
-    """Weights of the user's own to start from, as ``file:<sha256>``: where they lie makes no other run.
+    """The user's own weights to start from, as ``file:<sha256>``: moving the file does not make another run.
 
     Args:
         key: the setting that names the file.
@@ -99,7 +99,7 @@ def load_file_start(path: Path, init: str) -> dict[str, Any]:
     """The weights of a ``file:<sha256>``, as tensors by name.
 
     Raises:
-        UserError: the file is another one by now.
+        UserError: the file has changed since the run was planned.
     """
     from safetensors.torch import load_file
 
@@ -114,7 +114,7 @@ def ship(name: str, weights: Path, facts: Mapping[str, Any], *, folder: Path = F
     Half precision halves the file; a start for further training needs no more digits.
 
     Raises:
-        UserError: they are larger than what the project ships.
+        UserError: they are larger than the project may ship.
     """
     from safetensors.torch import load_file, save
 
@@ -144,7 +144,7 @@ def _parsed(text: str) -> Any:
 
 
 def _at_one_frame(model: Config) -> dict[str, Any]:
-    # The class heads are learned anew for other classes, so their number does not tell networks apart.
+    # Class heads are learned anew for other classes, so the number of classes does not distinguish networks.
     return model.at_one_frame().model_dump(mode="json", exclude={"num_classes"})
 
 

@@ -1,4 +1,4 @@
-"""The form of experiments/<table>.yaml, and what ``pipeline.grid.rows.load_table`` makes of it."""
+"""The format of experiments/<table>.yaml, and the tables that ``pipeline.grid.rows.load_table`` makes of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.identity.specs import EvalSpec
 
 
 class Compared(Config):
-    """Two rows of a table with learning curves, by their names: the one that converges slower, and the other."""
+    """The names of two rows of a table with learning curves: the row that converges more slowly, and the other."""
 
     slower: str = Field(min_length=1)
     faster: str = Field(min_length=1)
@@ -31,8 +31,8 @@ class RowFile(Config):
 
 
 class TableFile(Config):
-    """A table as it is written; with ``curves``, its rows are also evaluated on the way through their training, and
-    ``convergence`` says which two of them are compared in that.
+    """A table as it is written; with ``curves``, its rows are also evaluated during their training, and ``convergence`` names
+    the two rows whose curves are compared.
     """
 
     title: str
@@ -70,11 +70,11 @@ class Row:
 
     Attributes:
         columns: what the paper's table shows before the metrics (publication, backbone …), as text; nothing follows from it.
-        set: as the table's file has it, in the paper's terms.
+        set: the row's settings as in the table's file, in the paper's terms.
         published: the paper's numbers in percent.
-        not_run: why this project has no number for it, or None.
-        evaluations: one per seed; empty where it is not run.
-        curve: evaluations of the weights that each seed kept on its way, where the table has learning curves.
+        not_run: why this project has no number for the row, or None.
+        evaluations: its evaluations, one per seed; empty if the row is not run.
+        curve: evaluations of the weights that each seed kept during its training, if the table has learning curves.
     """
 
     table: str

@@ -1,9 +1,9 @@
-"""Keys and digests: what a result follows from, and nothing else, as 16 hex digits.
+"""Keys and digests: everything that a result follows from, and nothing else, as 16 hex digits.
 
 A training's key is made of the data, the model, the training configuration, the seed, the starting weights and the code
 that trains. Paths, worker counts and logging are not in it. The code enters by its syntax trees: a comment or a
-docstring changes no key, a changed line always does, unless pipeline/identity/same_results.yaml says that it gives the same
-results.
+docstring changes no key, but a changed line always does, unless pipeline/identity/same_results.yaml says that it gives the
+same results.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pipeline.methods.base import Method
 
 KEY_DIGITS = 16
-# What decides a weight, and what decides a number that is read from a weight, whatever the method. A function after a colon is
-# taken alone, with the imports of what it names: the rest of its module only stores and reports.
+# The code that decides a weight, and the code that decides a number computed from a weight, for all methods. A function after a
+# colon counts alone, with the imports of what it names: the rest of its module only stores and reports.
 _TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "pipeline.engine.training:start",
                   "pipeline.engine.training:set_up_torch")
 _EVALUATION_CODE = ("effvis.inference.predictor", "effvis.evaluation.video_ap", "pipeline.engine.prediction:predict",
@@ -40,7 +40,7 @@ def key(facts: Mapping[str, Any]) -> str:
     """16 hex digits of the SHA-256 over the canonical JSON of ``facts``.
 
     Raises:
-        TypeError: something in it is not a JSON value.
+        TypeError: some value is not a JSON value.
         ValueError: a number is not finite.
     """
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
@@ -48,12 +48,12 @@ def key(facts: Mapping[str, Any]) -> str:
 
 
 def training_code(method: Method) -> tuple[str, ...]:
-    """What decides a weight of a method, as entries of ``code_digest``: a change of one method is none of another."""
+    """The code that decides a method's weights, as entries of ``code_digest``: changing one method leaves others unchanged."""
     return (*_TRAINING_CODE, *method.training_code, _entry(method.losses), _entry(method.clips_per_video))
 
 
 def evaluation_code(method: Method) -> tuple[str, ...]:
-    """What decides what a weight of a method scores, as entries of ``code_digest``."""
+    """The code that decides the scores of a method's weights, as entries of ``code_digest``."""
     return (*_EVALUATION_CODE, *method.evaluation_code, _entry(method.predict))
 
 
@@ -63,18 +63,18 @@ def _entry(function: Callable[..., Any]) -> str:
 
 @cache
 def training_digest(method: str) -> str:
-    """Digest of all code that decides a trained weight, or of the version whose results it gives."""
+    """Digest of all code that decides a trained weight, or of the earlier version that gives the same results."""
     return counted_as("training", code_digest(training_code(methods.get(method))))
 
 
 @cache
 def evaluation_code_digest(method: str) -> str:
-    """Digest of all code that decides what a trained weight scores, or of the version whose results it gives."""
+    """Digest of all code that decides what a trained weight scores, or of the earlier version that gives the same results."""
     return counted_as("evaluation", code_digest(evaluation_code(methods.get(method))))
 
 
 def read_same_results(file: Path = SAME_RESULTS) -> dict[str, dict[str, str]]:
-    """For training and evaluation, the digests of versions that give the results of earlier ones, and the digests of these.
+    """For training and evaluation: digests of versions that give the results of earlier ones, mapped to the earlier digests.
 
     Raises:
         UserError: an entry is wrong.
@@ -101,15 +101,15 @@ def counted_as(kind: str, digest: str) -> str:
 def code_digest(entries: Iterable[str], *, root: Path = PROJECT) -> str:
     """SHA-256 over the syntax trees of some modules and of all that they import from their own package.
 
-    Imports are found in the source, also inside functions, and nothing is executed. Where the same tree was parsed by
-    another Python, the digest is the same.
+    Imports are found in the source, also inside functions, and nothing is executed. Every Python version gives the same
+    digest.
 
     Args:
-        entries: dotted module names, or ``module:function`` for one function without what its module imports.
+        entries: dotted module names, or ``module:function`` for one function without its module's other imports.
         root: the folder that holds the packages.
 
     Raises:
-        LookupError: an entry is not there; its name is in the message.
+        LookupError: an entry does not exist; the message names it.
     """
     trees = syntax_trees(entries, root=root)
     digest = hashlib.sha256()
@@ -119,7 +119,7 @@ def code_digest(entries: Iterable[str], *, root: Path = PROJECT) -> str:
 
 
 def syntax_trees(entries: Iterable[str], *, root: Path = PROJECT) -> dict[str, str]:
-    """What ``code_digest`` is made of, as text, by module (or ``module:function``); the same arguments and errors."""
+    """The content of ``code_digest`` as text, by module (or ``module:function``), with the same arguments and errors."""
     trees: dict[str, str] = {}
     waiting = []
     for entry in entries:
@@ -150,17 +150,17 @@ def _source(module: str, root: Path) -> Path | None:
 
 @cache
 def _tree_and_names(source: str, module: str, is_package: bool) -> tuple[str, tuple[str, ...]]:
-    """Canonical syntax tree of a module, and the dotted names that its imports name. Most modules are in all digests."""
+    """Canonical syntax tree of a module, and the dotted names in its imports. Most modules are in all digests."""
     tree = ast.parse(source, filename=module)
     if is_package:
-        # A package's own __getattr__ runs for whoever asks the package for a name, not for who imports what is in it.
+        # A package's own __getattr__ runs when a name is looked up in the package, not when a module inside it is imported.
         tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == "__getattr__")]
     named = tuple(_imports(tree, module if is_package else module.rpartition(".")[0]))
     return _canonical(tree), named
 
 
 def _function(module: str, name: str, root: Path) -> ast.Module:
-    """A function with the imports of its module that it uses: from elsewhere the same name may be something else."""
+    """A function with those imports of its module that it uses: the same name imported from elsewhere may be something else."""
     path = _source(module, root)
     body = ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body
     function = next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == name), None)
@@ -178,7 +178,7 @@ def _function(module: str, name: str, root: Path) -> ast.Module:
 
 
 def _imports(tree: ast.Module, inside: str) -> Iterator[str]:
-    """The dotted names that ``tree``, which lies in the package ``inside``, names in its imports."""
+    """The dotted names in the imports of ``tree``, which lies in the package ``inside``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -192,7 +192,7 @@ def _imports(tree: ast.Module, inside: str) -> Iterator[str]:
 
 
 def _modules(names: Iterable[str], module: str, root: Path) -> Iterator[str]:
-    """Those of ``names`` that are modules of the package of ``module``, with the packages they lie in."""
+    """Those ``names`` that are modules of the same package as ``module``, with the packages they lie in."""
     package = module.partition(".")[0]
     for name in names:
         if name.partition(".")[0] == package:

@@ -1,4 +1,4 @@
-"""What is trained and what is evaluated, complete and frozen; each knows its key."""
+"""Complete, frozen specifications of trainings and evaluations; each knows its key."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pipeline.identity.digests import key
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """One training.
+    """One training, fully specified.
 
     Args:
-        kind: only a word for people; the same training has the same key under either.
-        model: with the dataset's number of classes and the clip length in frames. It says which method is trained.
+        kind: a word for people only; the same training has the same key with either.
+        model: the network, with the dataset's number of classes and the clip length in frames. It says which method is trained.
         input_size: (height, width) that frames are resized to.
-        dataset_name: for people; the digest decides.
-        dataset_digest: of the training split.
-        code_digest: of the code that trains.
+        dataset_name: the data set's name, for people; the digest decides.
+        dataset_digest: digest of the training split.
+        code_digest: digest of the code that trains.
         init: the weights it starts from: None, ``shipped:<name>@<sha256>`` or ``run:<key of the parent>``.
-        parent: the training whose weights it starts from, where it is one.
+        parent: the training whose weights it starts from, if there is one.
         key: 16 hex digits, computed.
     """
 
@@ -46,7 +46,7 @@ class TrainSpec:
 
     @property
     def correspondence(self) -> bool:
-        """Whether queries learn to be handed on from clip to clip, where the method has such."""
+        """Whether queries learn to carry over from clip to clip, in a method that has such queries."""
         return getattr(self.train, "correspondence", False)
 
     def _facts(self) -> dict[str, Any]:
@@ -62,12 +62,12 @@ class TrainSpec:
         }
 
     def describe(self) -> dict[str, Any]:
-        """All of it as plain values: a run's ``config.yaml``."""
+        """The whole specification as plain values: the content of a run's ``config.yaml``."""
         return {"key": self.key, "kind": self.kind, "dataset": self.dataset_name, **self._facts()}
 
 
 def steps_after(total: int, halvings: int) -> int:
-    """Of a training of ``total`` steps, those after which it keeps the weights of 1/2**halvings of it; at least one."""
+    """The number of steps, at least one, after which 1/2**halvings of a training of ``total`` steps is done."""
     return max(1, total >> halvings)
 
 
@@ -76,8 +76,8 @@ class EvalSpec:
     """One evaluation of a training's weights.
 
     Args:
-        evaluation_digest: of the validation split and the code that predicts and scores.
-        halvings: of the weights after 1/2**halvings of the training, a point of its learning curve; 0 is its end.
+        evaluation_digest: digest of the validation split and of the code that predicts and scores.
+        halvings: the weights are those after 1/2**halvings of the training, a point of its learning curve; 0 is its end.
         key: 16 hex digits, computed.
     """
 
@@ -99,5 +99,5 @@ class EvalSpec:
         }
 
     def describe(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """The whole specification as plain values."""
         return {"key": self.key, **self._facts()}

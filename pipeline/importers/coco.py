@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 def import_coco(
     images: Path, annotations: Path, out: Path, *, fps: float, val: tuple[str, ...] = (), progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Writes the data set ``out``, as a whole or not at all.
+    """Writes the data set ``out``, whole or not at all.
 
     Args:
         val: patterns of the videos to validate on.
         progress: called with (frames written, frames in all).
 
     Returns:
-        Videos written per split.
+        The number of videos written, per split.
 
     Raises:
-        UserError: the first thing that is wrong with the file or a frame; or ``out`` exists.
+        UserError: something is wrong with the file or a frame (the error names the first problem), or ``out`` exists.
     """
     check_out(out)
     if not images.is_dir():

@@ -22,7 +22,7 @@ TRACK_IDS = ("track_id", "instance_id")
 
 @dataclass(frozen=True)
 class Image:
-    """An entry of ``images``; ``place`` is where it stands in the file, ``number`` its own frame number, if it has one."""
+    """An entry of ``images``; ``place`` is its place in the file, and ``number`` its own frame number, if it has one."""
 
     place: str
     id: int
@@ -35,7 +35,7 @@ class Image:
 
 @dataclass
 class Track:
-    """What has one track id in one video: masks by image id."""
+    """The annotations with one track id in one video: masks by image id."""
 
     place: str
     category: str
@@ -44,7 +44,7 @@ class Track:
 
 
 class CocoFile(JsonReader):
-    """Reads the file; the frames are not looked at."""
+    """Reads the file; it does not look at the frames."""
 
     def __init__(self, file: Path):
         if not file.is_file():
@@ -83,7 +83,7 @@ class CocoFile(JsonReader):
         return names
 
     def images(self) -> dict[int, Image]:
-        """By id."""
+        """The images by id."""
         video_names = self.video_names()
         images, ids = {}, {}
         for i, entry in self.entries(self.content, "images"):
@@ -107,7 +107,7 @@ class CocoFile(JsonReader):
         return images
 
     def video_names(self) -> dict[int, str]:
-        """Names of the videos by id; empty where the file lists none."""
+        """Names of the videos by id; empty if the file lists none."""
         names, ids = {}, {}
         for i, entry in self.entries(self.content, "videos") if "videos" in self.content else []:
             place = f"videos[{i}]"
@@ -120,7 +120,7 @@ class CocoFile(JsonReader):
         return names
 
     def tracks(self, images: dict[int, Image], categories: dict[int, str]) -> dict[str, dict[int, Track]]:
-        """Per video, by track id."""
+        """The tracks of each video, by track id."""
         tracks: dict[str, dict[int, Track]] = defaultdict(dict)
         for i, entry in self.entries(self.content, "annotations"):
             place = f"annotations[{i}]"

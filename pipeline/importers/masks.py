@@ -1,4 +1,4 @@
-"""Reads frames and masks, one PNG a frame (DAVIS) or one an instance, and writes them as a data set."""
+"""Reads frames and masks, one PNG per frame (DAVIS) or one per instance, and writes them as a data set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPLITS = ("train", "val")
 VOID = 255
 
 Instance = int | str
-"""A number in masks of all instances, or the name of a folder."""
+"""An instance: a number in masks of all instances, or the name of a folder."""
 
 Wanted = str | Mapping[Instance, str | None]
 """The category of all instances of a sequence, or of each."""
@@ -41,9 +41,9 @@ class Sequence:
     """A sequence to import.
 
     Attributes:
-        frames: in order of time.
-        masks: one of all instances for every frame; or none,
-        instances: and for each instance the masks by frame, None where it is not seen.
+        frames: the frames in temporal order.
+        masks: one mask of all instances for every frame; or none, and then
+        instances: for each instance, its masks by frame, None where it is not visible.
     """
 
     name: str
@@ -57,17 +57,18 @@ def import_masks(
     folder: Path, categories_file: Path, out: Path, *, fps: float, val: tuple[str, ...] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Writes the data set ``out``, as a whole or not at all.
+    """Writes the data set ``out``, whole or not at all.
 
     Args:
         val: patterns of the sequences to validate on, for a folder that is not split.
         progress: called with (frames written, frames in all).
 
     Returns:
-        Sequences written per split.
+        The number of sequences written, per split.
 
     Raises:
-        UserError: the first thing that is wrong with the folder, the categories, a frame or a mask; or ``out`` exists.
+        UserError: something is wrong with the folder, the categories, a frame or a mask (the error names the first problem),
+            or ``out`` exists.
     """
     check_out(out)
     rules = read_categories(categories_file)
@@ -90,7 +91,7 @@ def read_categories(file: Path) -> dict[str, Wanted | None]:
     """The mapping from sequence names or patterns to categories.
 
     Raises:
-        UserError: the file is missing, no YAML, or an entry is of another kind.
+        UserError: the file is missing or not YAML, or an entry has the wrong form.
     """
     try:
         rules = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -120,7 +121,7 @@ def _check_category(file: Path, key: str, name: object) -> None:
 
 
 def best_rule(rules: Mapping[str, Wanted | None], sequence: str) -> str | None:
-    """The entry that counts for a sequence: its name, else the matching pattern with most literal characters."""
+    """The entry that counts for a sequence: its name, or else the matching pattern with the most literal characters."""
     if sequence in rules:
         return sequence
     matching = [pattern for pattern in rules if fnmatchcase(sequence, pattern)]
@@ -132,7 +133,7 @@ def _names(wanted: Wanted) -> set[str]:
 
 
 def _split(folder: Path, val: tuple[str, ...]) -> dict[str, tuple[Path, list[str]]]:
-    """Per split, the folder of its sequences and their names."""
+    """For each split, the folder of its sequences and their names."""
     if not folder.is_dir():
         raise UserError(folder, "FOLDER", "no such folder", f"Give the folder that holds {FRAMES}/ and {MASKS}/")
     if (folder / FRAMES).is_dir() or (folder / MASKS).is_dir():
@@ -170,7 +171,7 @@ def find_sequences(parent: Path, names: list[str], rules: Mapping[str, Wanted | 
     """The sequences that have a category, with their files.
 
     Raises:
-        UserError: a frame has no mask, or a mask no frame; or masks lie both beside and inside folders.
+        UserError: a frame has no mask, a mask has no frame, or masks lie both beside and inside folders.
     """
     found = []
     for name in names:
@@ -188,7 +189,7 @@ def find_sequences(parent: Path, names: list[str], rules: Mapping[str, Wanted | 
 
 
 def _masks(parent: Path, name: str, frames: dict[str, Path]) -> tuple[dict[str, Path], dict[str, dict[str, Path]]]:
-    """The masks of all instances by frame, or else those of each instance."""
+    """The masks of all instances by frame, or else the masks of each instance."""
     folder = parent / MASKS / name
     masks = by_stem(folder, (".png",))
     folders = sorted((entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")),
@@ -218,10 +219,10 @@ def read_tracks(sequence: Sequence) -> tuple[tuple[int, int], list[tuple[str, li
 
     Returns:
         (width, height) of its masks in pixels, and for each instance its category and its mask in every frame, None
-        where it is not seen.
+        where it is not visible.
 
     Raises:
-        UserError: a mask is no picture of numbers, is of another size than the first, or shows an instance that has no
+        UserError: a mask is not a picture of numbers, differs in size from the first one, or shows an instance without a
             category; or no mask shows any instance.
     """
     tracks: dict[Instance, list[RLE | None]] = {}
@@ -245,7 +246,7 @@ def read_tracks(sequence: Sequence) -> tuple[tuple[int, int], list[tuple[str, li
 
 
 def _mask_files(sequence: Sequence) -> Iterator[tuple[int, str | None, Path]]:
-    """Every mask with the number of its frame and, where it is that of one instance, this."""
+    """Every mask with the number of its frame and, if it belongs to one instance, that instance."""
     for frame, file in enumerate(sequence.masks):
         yield frame, None, file
     for instance, files in sequence.instances.items():
@@ -272,7 +273,7 @@ def _mask_folder(sequence: Sequence) -> Path:
 def _category(sequence: Sequence, instance: Instance) -> str | None:
     if isinstance(sequence.wanted, str):
         return sequence.wanted
-    # A folder that is called 1 may be written as a number.
+    # The categories may name a folder called 1 as a number.
     names = [instance, int(instance)] if isinstance(instance, str) and instance.isdecimal() else [instance]
     for name in names:
         if name in sequence.wanted:
@@ -282,7 +283,7 @@ def _category(sequence: Sequence, instance: Instance) -> str | None:
 
 
 def _read_mask(file: Path, key: str, *, single: bool) -> np.ndarray:
-    """(H, W) numbers of instances, or, of a single one, what is not 0."""
+    """(H, W) numbers of instances; for a single instance, the pixels that are not 0."""
     try:
         with Image.open(file) as image:
             if image.mode not in (("P", "L", "1") if single else ("P", "L")):

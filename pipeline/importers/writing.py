@@ -1,4 +1,4 @@
-"""What the importers share: which videos validate, and how frames and tracks become a data set in the YouTube-VIS format."""
+"""Code that the importers share: it chooses the validation videos, and writes frames and tracks in the YouTube-VIS format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ImportedTrack:
-    """One instance: its category and its mask in every frame, None where it is not seen."""
+    """One instance: its category and its mask in every frame, None where it is not visible."""
 
     category: str
     rles: Sequence[RLE | None]
@@ -35,7 +35,7 @@ class ImportedVideo:
 
     Attributes:
         name: the folder of its frames in the new data set.
-        frames: in order of time, each a file and the name that its copy gets.
+        frames: the frames in temporal order, each as a file and the name of its copy.
         size: (width, height) of every frame, in pixels.
     """
 
@@ -58,7 +58,7 @@ def held_out(names: Sequence[str], patterns: Sequence[str], what: str) -> list[s
     """The names to validate on.
 
     Raises:
-        UserError: a pattern matches none.
+        UserError: a pattern matches no name.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -67,7 +67,7 @@ def held_out(names: Sequence[str], patterns: Sequence[str], what: str) -> list[s
 
 
 def counted(progress: Progress | None, total: int) -> Callable[[], None]:
-    """Tells ``progress`` of one more frame, each time that it is called."""
+    """A function that reports one more frame to ``progress`` each time it is called."""
     done = 0
 
     def told() -> None:
@@ -86,7 +86,7 @@ def write_split(
     """Copies the frames and writes the annotations of a split.
 
     Args:
-        videos: taken one after the other, so that the masks of one at a time are in memory uncompressed.
+        videos: the videos; they are read one after the other, so only one video's masks are in memory uncompressed.
         told: called after each frame.
 
     Raises:

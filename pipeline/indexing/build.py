@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 def build(params: Params, progress: Callable[[int, int, str], None] | None = None, *, anew: bool = False) -> bool:
-    """Reads and checks both splits and replaces ``params.index_folder`` with their index, as a whole.
+    """Reads and checks both splits and replaces ``params.index_folder`` with their index, all at once.
 
     Args:
         progress: called with (frame files checked, frame files in all, split).
-        anew: believe nothing that was found earlier (``pipeline.indexing.stamps``).
+        anew: ignore everything that was found earlier (``pipeline.indexing.stamps``).
 
     Returns:
         Whether anything had to be done.
 
     Raises:
-        UserError: the first thing that is wrong with the data set, or it is not in place.
+        UserError: something is wrong with the data set (the error names the first problem), or it is not in place.
     """
     if not place.in_place(params):
         raise UserError(params.dataset_folder, "dataset", "the data set is not in place", index_remedy(params))
@@ -61,7 +61,7 @@ def build(params: Params, progress: Callable[[int, int, str], None] | None = Non
 
 
 def check(params: Params, progress: Callable[[int, int, str], None] | None = None) -> dict[str, Problems]:
-    """All that is wrong with each split. Everything is read, nothing is written.
+    """All problems of each split. It reads everything and writes nothing.
 
     Args:
         progress: as in ``build``.
@@ -69,7 +69,7 @@ def check(params: Params, progress: Callable[[int, int, str], None] | None = Non
     Raises:
         UserError: there is no data set to check.
     """
-    # Of a user's folder, what is missing in it is for the check to say.
+    # In a user's own folder, the check itself reports what is missing.
     if (place.is_generated(params) or not params.dataset_folder.is_dir()) and not place.in_place(params):
         raise UserError(params.dataset_folder, "dataset", "the data set is not in place", index_remedy(params))
     found, categories = {}, []
@@ -87,14 +87,14 @@ def _told(progress: Callable[[int, int, str], None] | None, split: str) -> Calla
 
 
 def _annotations(folder: Path) -> tuple[Path, tuple[int, int, int]]:
-    """The annotations of a split, and their stamp before they are read."""
+    """The annotations' file of a split, and its stamp before it is read."""
     file = annotation_file(folder)
     return file, file_stamp(file)
 
 
 def _is_current(params: Params, known: dict[str, SplitStamp]) -> bool:
-    """Whether the index is there and whole, of these parameters, and of the data set as it is."""
-    # What is held out depends on more than a split's files.
+    """Whether the index is there and whole, and belongs to these parameters and to the present data set."""
+    # The held-out videos depend on more than a split's files.
     if params.holdout is not None or set(known) != set(layouts.SPLITS):
         return False
     try:
@@ -107,7 +107,7 @@ def _is_current(params: Params, known: dict[str, SplitStamp]) -> bool:
 
 
 def _file_sizes(params: Params, split: str) -> dict[str, int]:
-    """Of the files of a split's index that the parameters ask for, in bytes."""
+    """Sizes in bytes of the files of a split's index that the parameters ask for."""
     files = parquet.files(params.index_folder / split, _clip_lengths(params))
     return {file.name: file.stat().st_size for file in files}
 

@@ -1,4 +1,4 @@
-"""A split's index as Parquet tables, and back."""
+"""Writes a split's index as Parquet tables, and reads it back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLES = ("frames.parquet", "tracks.parquet", "instances.parquet")
 
 
 def files(folder: Path, clip_lengths: Sequence[int]) -> list[Path]:
-    """All that a split's index consists of."""
+    """All files of a split's index."""
     return [*(folder / name for name in TABLES), *(file for length in clip_lengths for file in clip_files(folder, length))]
 
 
@@ -35,7 +35,7 @@ def write_split(index: DatasetIndex, folder: Path) -> None:
 
 
 def write_clips(clips: ClipIndex, index: DatasetIndex, folder: Path) -> None:
-    """Writes clips_T<T>.parquet and pairs_T<T>.parquet, T being the length of the clips, into ``folder``."""
+    """Writes clips_T<T>.parquet and pairs_T<T>.parquet into ``folder``, where T is the length of the clips."""
     clips_file, pairs_file = clip_files(folder, clips.clip_length)
     _write(clips_file, _clips(clips, index))
     _write(pairs_file, {"first_clip": clips.pair_first_P, "second_clip": clips.pair_second_P})
@@ -128,7 +128,7 @@ def _instances(index: DatasetIndex) -> dict[str, Any]:
 
 
 def _owner(index: DatasetIndex, tracks: Sequence[Track], times: np.ndarray) -> dict[str, Any]:
-    """The video and the category of each track, each repeated as often as ``times`` says."""
+    """The video and the category of each track, repeated as often as ``times`` says."""
     return {
         "video_id": np.repeat(_whole(index.videos[track.video_index].id for track in tracks), times),
         "video_index": np.repeat(_whole(track.video_index for track in tracks), times),
@@ -139,7 +139,7 @@ def _owner(index: DatasetIndex, tracks: Sequence[Track], times: np.ndarray) -> d
 
 
 def _clips(clips: ClipIndex, index: DatasetIndex) -> dict[str, Any]:
-    """One row per clip: its video, start, frames (the last one repeated where the video ends) and tracks present."""
+    """One row per clip: its video, start, frames (the video's last one is repeated at its end) and the tracks present."""
     lengths_V = np.array([video.length for video in index.videos])
     count = len(clips.clip_start_K)
     frames_KT = clips.clip_start_K[:, None] + np.arange(clips.clip_length)
@@ -172,5 +172,5 @@ def _read(file: Path, columns: list[str] | None = None) -> pyarrow.Table:
 
 
 def _numbers(column: pyarrow.ChunkedArray | pyarrow.Array) -> np.ndarray:
-    """A column without nulls. By DLPack, because pyarrow's own conversion first imports pandas, for half a second."""
+    """A column without nulls, by DLPack: pyarrow's own conversion first imports pandas, which takes half a second."""
     return np.from_dlpack(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)

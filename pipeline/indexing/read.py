@@ -1,4 +1,4 @@
-"""Reads the index of a data set, and the facts that keys are made of."""
+"""Reads the index of a data set, and the facts from which keys are made."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FACTS = "dataset.json"
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a plan needs to know of the data, without reading the tables.
+    """The facts about the data that a plan needs, without the tables.
 
     Attributes:
-        categories: their names, in the order of the labels.
-        digests: per split.
-        longest_video: in frames, per split.
+        categories: the categories' names, in the order of the labels.
+        digests: the digest of each split.
+        longest_video: the length of each split's longest video, in frames.
     """
 
     name: str
@@ -42,7 +42,7 @@ def dataset_facts(params: Params) -> DatasetFacts:
     """The facts of the indexed data set.
 
     Raises:
-        UserError: it is not indexed, or the index is of another data set than the parameters say.
+        UserError: the data set is not indexed, or the index belongs to another data set than the parameters name.
     """
     facts = read_facts(params)
     splits = facts["splits"]
@@ -53,15 +53,15 @@ def dataset_facts(params: Params) -> DatasetFacts:
 
 
 def dataset_digest(params: Params) -> str:
-    """Of both splits together."""
+    """Digest of both splits."""
     return read_facts(params)["digest"]
 
 
 def load_index(params: Params, split: str) -> DatasetIndex:
-    """A split as it was read and checked by ``build``, from its tables.
+    """A split as ``build`` read and checked it, from its tables.
 
     Raises:
-        UserError: as ``dataset_facts``.
+        UserError: for the reasons of ``dataset_facts``.
     """
     facts = read_facts(params)
     entry, folder = facts["splits"][split], params.index_folder / split
@@ -75,12 +75,12 @@ def load_index(params: Params, split: str) -> DatasetIndex:
 
 
 def load_clips(params: Params, split: str, clip_length: int) -> ClipIndex:
-    """The clips of a split: from the tables, or, for a length that was not indexed, made from the index.
+    """The clips of a split, from the tables or, for a length that is not indexed, made from the index.
 
-    Making them takes some 10 ms; they are not added to the tables, which are the output of one command as a whole.
+    Making them takes some 10 ms. They are not added to the tables, because one command writes all tables.
 
     Raises:
-        UserError: as ``dataset_facts``.
+        UserError: for the reasons of ``dataset_facts``.
     """
     folder = params.index_folder / split
     if all(file.is_file() for file in parquet.clip_files(folder, clip_length)):
@@ -105,7 +105,7 @@ def read_facts(params: Params) -> dict:
 
 @cache
 def _parsed(file: Path, version: tuple[int, ...]) -> dict:
-    """Once per version of the file: it lists all videos, and every row of a grid asks for it."""
+    """The content of the file, parsed once per version: it lists all videos, and every row of a grid asks for it."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 

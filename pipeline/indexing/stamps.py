@@ -1,8 +1,8 @@
-"""What was found when a data set was indexed, so that an unchanged one is not read again.
+"""Remembers what was found when a data set was indexed, so that unchanged files are not read again.
 
-Beside the index, not in it: it holds times of files, which are no result. Trusted are a file's size and the two times that the
-system keeps of it (``effvis.data.frames.file_stamp``); a frame that has others is read again, and so is every frame when the
-code that checks has changed.
+These stamps lie beside the index, not in it: they hold times of files, which are not results. A file's size and its two times
+in the file system are trusted (``effvis.data.frames.file_stamp``). A frame whose stamp differs is read again, and so is every
+frame after a change of the code that checks.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from pipeline.settings.params import Params
 
 ROOT = Path(__file__).resolve().parents[2]
-# What decides whether a data set is right, and what its index is.
+# The code that decides whether a data set is right, and what its index contains.
 CODE = ("effvis/data/*.py", "pipeline/indexing/*.py")
 
 
 @dataclass
 class SplitStamp:
-    """Of a split: its annotations with the stamp that they had, every frame by file name, and the index made of them.
+    """The stamp of a split: its annotations and every frame, each with its own stamp, and the index made of them.
 
     Attributes:
-        digest: of the split.
+        digest: the split's digest.
         index_files: size in bytes of each file of its index, by name.
     """
 
@@ -46,12 +46,12 @@ class SplitStamp:
 
 
 def read(params: Params, splits: Sequence[str]) -> dict[str, SplitStamp]:
-    """What was remembered of each split; nothing where that is not there, not whole, or of other code."""
+    """The stamps of the splits; a stamp that is absent, damaged or made by other code is left out."""
     return {split: stamp for split in splits if (stamp := _read_split(_file(params, split))) is not None}
 
 
 def write(params: Params, stamps: Mapping[str, SplitStamp]) -> None:
-    """Remembers, each split as a whole or not at all."""
+    """Writes the stamps, each whole or not at all."""
     for split, stamp in stamps.items():
         frames = stamp.frames.values()
         with replacing_file(_file(params, split)) as file, file.open("wb") as opened:
@@ -91,11 +91,11 @@ def _read_split(file: Path) -> SplitStamp | None:
             return SplitStamp(Path(facts["annotations"]), tuple(content["annotations_stamp"].tolist()), frames,
                               facts["digest"], facts["index_files"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # absent or damaged: everything is read again
+        return None  # the file is absent or damaged: everything is read again
 
 
 def _as_json(content: dict) -> np.ndarray:
-    """Bytes as an array; an array of texts would pad each file name to the longest."""
+    """JSON as an array of bytes; an array of texts would pad each file name to the longest."""
     return np.frombuffer(json.dumps(content).encode(), np.uint8)
 
 

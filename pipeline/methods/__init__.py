@@ -1,7 +1,7 @@
 """The methods that can be trained and compared: one file each, which defines ``METHOD`` (``pipeline.methods.base.Method``).
 
-Files of the same kind elsewhere on Python's path (``<somewhere>/pipeline/methods/<method>.py``) count as well, so that a method
-needs no change of this project. Names are had without loading a method.
+Files of the same kind elsewhere on Python's path (``<somewhere>/pipeline/methods/<method>.py``) count as well, so that a new
+method needs no change in this project. Listing the names loads no method.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from pipeline.methods.base import Method
 
 __path__ = extend_path(__path__, __name__)
-DEFAULT = "efficientvis"  # what a row is of that names no method
+DEFAULT = "efficientvis"  # the method of rows that name none
 _SHARED = ("__init__", "base")
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """Of all methods, the default first, the others in alphabetical order."""
+    """The names of all methods, the default first, the others in alphabetical order."""
     found = {file.stem for place in __path__ for file in Path(place).glob("*.py")} - {*_SHARED, DEFAULT}
     return (DEFAULT, *sorted(found))
 
 
 def get(name: str) -> Method:
-    """The method of a name.
+    """The method of this name.
 
     Raises:
-        LookupError: there is none.
+        LookupError: there is no such method.
     """
     if name not in names():
         raise LookupError(f"there is no method {name!r}; there are {', '.join(names())}")

@@ -1,4 +1,4 @@
-"""What a method says of itself, so that nothing else has to name it."""
+"""The description that each method gives of itself, so that no other code has to name the method."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Linking = Literal["end-to-end", "hand-craft"]
 
 
 class PretrainSettings(Config):
-    """The training on single frames that trainings of a method start from; ``train`` is the method's to add."""
+    """Settings of the training on single frames that a method's trainings start from; each method adds ``train``."""
 
     source: str = Field(
         "auto", pattern=r"^(auto|shipped|scratch|none|.+\.safetensors)$",
-        description="shipped: weights that come with the project; scratch: trained here first; auto: shipped ones where "
-        "they fit, else trained here; none; or a file relative to params.yaml, as pipeline.import_weights writes it")
+        description="shipped: weights that come with the project; scratch: weights trained here first; auto: shipped if "
+        "they fit, else scratch; none; or a file relative to params.yaml, as pipeline.import_weights writes it")
 
 
 @dataclass(frozen=True)
 class Published:
     """A published file of weights.
 
-    Its name ends in the first 8 hex digits of its SHA-256. torchvision and DETR load theirs with ``check_hash=True``, which is
-    this convention of torch.hub; mmdetection's tools/model_converters/publish_model.py gives names by it.
+    Its name ends in the first 8 hex digits of its SHA-256. This is torch.hub's convention: torchvision and DETR load their
+    files with ``check_hash=True``, and mmdetection's tools/model_converters/publish_model.py names files in this way.
 
     Attributes:
-        backbone: as in ``model.backbone``.
-        what: it holds, in a few words.
-        document: that gives the address.
-        mib: its size as the document rounds it, or None where it says nothing.
-        methods: the networks that it can be a start for.
+        backbone: its backbone, as in ``model.backbone``.
+        what: its content in a few words.
+        document: the document that gives the address.
+        mib: its size as the document rounds it, or None if the document gives no size.
+        methods: the methods whose networks can start from it.
     """
 
     url: str
@@ -60,11 +60,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A figure that shows rows of a table beside each other, one strip of pictures for each.
+    """A figure that shows rows of a table beside each other, with one strip of pictures for each row.
 
     Attributes:
-        name: unique on the page, as in its address.
-        rows: ``<table>:<row's name>`` by the label of its strip.
+        name: a name that is unique on the page, as in the figure's address.
+        rows: ``<table>:<row's name>`` of each row, by the label of its strip.
     """
 
     name: str
@@ -75,36 +75,36 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Method:
-    """A method, by what the pipeline asks of it. Its network is registered in ``effvis.methods`` under the same name.
+    """Everything that the pipeline needs from a method. Its network is registered in ``effvis.methods`` under the same name.
 
-    Functions are looked at by their source: those that decide a result (``losses``, ``clips_per_video``, ``predict``) are part
-    of the keys, with what they name in their module's imports. They stand at the top level of the method's file.
+    The source of the functions that decide a result (``losses``, ``clips_per_video``, ``predict``) is part of the keys, with
+    the imports of their module that they use. These functions stand at the top level of the method's file.
 
     Attributes:
         title: its name as people write it.
         settings: its section of the parameters: a configuration with ``model`` (which has ``resolve(num_classes, clip_length)``
             and gives the network's configuration), ``pretrain`` (a ``PretrainSettings`` with ``train``) and ``train``.
-        section: the name of that section; empty: model, pretrain and train stand at the top of the parameters.
+        section: the name of that section; if empty, model, pretrain and train stand at the top of the parameters.
         derived: keys of its section that cannot be set, and what they follow from.
-        row_keys: what rows of tables may set of it, of ``pipeline.settings.params.ROW_KEYS``.
-        linkings: how tracklets of clips become tracklets of a video; another one that is asked for is replaced by the first.
-        learns_correspondence: whether queries can learn to be handed on from clip to clip.
+        row_keys: those of ``pipeline.settings.params.ROW_KEYS`` that a table's rows may set for this method.
+        linkings: ways to link tracklets of clips into tracklets of a video; the first one replaces any that is not listed.
+        learns_correspondence: whether queries can learn to carry over from clip to clip.
         train_config: the training that its settings ask for, as ``train_config(settings, correspondence)``.
         pretrain_config: the same for the training on single frames.
         clips_per_video: how many clips of a video a training looks at together, as
             ``clips_per_video(train, clip_length, longest_video)``.
-        losses: of a network, as ``losses(model, train)``: called with a batch, and with ``whole`` where that is a part of one,
-            the result gives losses by name.
-        predict: predictions by score threshold, None where there is none to choose, as
+        losses: a network's loss function, as ``losses(model, train)``. The result is called with a batch or, for a part of a
+            batch, also with ``whole``, and gives losses by name.
+        predict: predictions by score threshold, or by None if there is no threshold to choose, as
             ``predict(model, index, inference, input_size, progress)``.
         training_code, evaluation_code: modules that decide a trained weight, and what it scores, besides those that all methods
             share and its own functions above.
-        reads: whose published weights it can start from, in words.
+        reads: the published weights that it can start from, in words.
         published: such files, by name.
-        convert: published weights into those of a network that ``settings.model`` describes, as
+        convert: converts published weights to those of a network that ``settings.model`` describes, as
             ``convert(published, settings, classes, clip_length, where, hint)``.
         starts_have_frames: whether a start depends on the clip length.
-        comparisons: figures that compare it with others.
+        comparisons: figures that compare this method with others.
     """
 
     name: str
@@ -130,11 +130,11 @@ class Method:
 
     @property
     def prefix(self) -> str:
-        """What its keys in the parameters begin with."""
+        """The beginning of its keys in the parameters."""
         return f"{self.section}." if self.section else ""
 
     def linked(self, inference: InferenceConfig) -> InferenceConfig:
-        """The inference with a linking that the method has."""
+        """The inference, with a linking that the method has."""
         if inference.linking in self.linkings:
             return inference
         return inference.model_copy(update={"linking": self.linkings[0]})

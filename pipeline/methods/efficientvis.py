@@ -1,4 +1,4 @@
-"""EfficientVIS, the method of the paper. Its settings stand at the top of the parameters."""
+"""EfficientVIS, the paper's method. Its settings stand at the top of the parameters."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _QUERYINST = "open-mmlab/mmdetection, configs/queryinst/metafile.yml"
 
 
 def _word(value: Any) -> Any:
-    """YAML reads ``on`` and ``off`` as true and false."""
+    """The word that was written: YAML reads ``on`` and ``off`` as true and false."""
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 class ModelSettings(ModelConfig):
-    """``ModelConfig`` before the dataset and the row have said their part."""
+    """``ModelConfig`` without the values that the dataset and the row decide."""
 
     num_classes: int = 1
     clip_length: int = 1
@@ -38,7 +38,7 @@ class ModelSettings(ModelConfig):
 
 
 class TrainSettings(TrainConfig):
-    """``TrainConfig`` before the data have decided whether correspondence has to be learned."""
+    """``TrainConfig`` without the decision whether to learn correspondence, which may depend on the data."""
 
     correspondence: Annotated[Literal["on", "off", "auto"], BeforeValidator(_word)] = "auto"
 
@@ -65,8 +65,8 @@ def pretrain_config(settings: EfficientVISSettings, correspondence: bool) -> Tra
 
 
 def clips_per_video(train: TrainConfig, clip_length: int, longest_video: int) -> int:
-    """A pair for correspondence learning, and for its absence where that is compared; elsewhere the second clip of a pair
-    would be the first one again, for a clip holds every video."""
+    """Two, a pair, for correspondence learning, and also without it if a video is longer than a clip, for a fair comparison.
+    Otherwise one: a clip holds every video, so the second clip of a pair would repeat the first."""
     return 2 if train.correspondence or longest_video > clip_length else 1
 
 

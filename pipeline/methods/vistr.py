@@ -1,5 +1,5 @@
-"""VisTR (Wang et al., CVPR 2021), the peer that EfficientVIS is compared with. It has no tracklet queries: clips are linked by
-Hungarian matching."""
+"""VisTR (Wang et al., CVPR 2021), the method that EfficientVIS is compared with. It has no tracklet queries: clips are linked
+by Hungarian matching."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DETR = "facebookresearch/detr, README.md and hubconf.py"
 
 
 class VisTRModelSettings(VisTRConfig):
-    """``VisTRConfig`` before the dataset and the row have said their part."""
+    """``VisTRConfig`` without the values that the dataset and the row decide."""
 
     num_classes: int = 1
     clip_length: int = 1
@@ -36,7 +36,7 @@ class VisTRPretrainSettings(PretrainSettings):
 
 
 class VisTRSettings(Config):
-    """All of VisTR that is not shared with EfficientVIS."""
+    """All settings of VisTR that it does not share with EfficientVIS."""
 
     model: VisTRModelSettings = VisTRModelSettings()
     pretrain: VisTRPretrainSettings = VisTRPretrainSettings()
@@ -52,7 +52,7 @@ def pretrain_config(settings: VisTRSettings, correspondence: bool) -> VisTRTrain
 
 
 def clips_per_video(train: VisTRTrainConfig, clip_length: int, longest_video: int) -> int:
-    """One: a second clip would cost what its longer training needs."""
+    """One clip: a second one would cost the time that VisTR's longer training needs."""
     return 1
 
 
@@ -82,7 +82,7 @@ def convert(
 
 
 def _published() -> Iterator[tuple[str, Published]]:
-    # Without the DC5 files: their last stage was trained dilated, at twice the resolution.
+    # The DC5 files are left out: their last stage was trained dilated, at twice the resolution.
     for file, mib in (("detr-r50-e632da11", 159), ("detr-r101-2c7b67e5", 232), ("detr-r50-panoptic-00ce5173", 165),
                       ("detr-r101-panoptic-40021d53", 237)):
         name = file.rpartition("-")[0]

@@ -1,7 +1,7 @@
-"""Brings records into an MLflow server so that each run is there once and each step in it once, whatever is interrupted.
+"""Brings records into an MLflow server so that each run is there once, with each step once, despite any interruption.
 
-What was sent is remembered in a small file per run, but that is only a cache: it is marked unsure before anything is
-sent, and where it is unsure, absent or of another server, the server is asked what it has.
+A small file per run records what was sent, but it is only a cache: it is marked unsure before anything is sent. If it is
+unsure, absent or about another server, this code asks the server what it has.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _SETTINGS = {
-    # MLflow's own defaults (120 s, 7 retries with growing pauses) hang a call to a dead server for over four minutes.
+    # With MLflow's own defaults (120 s, 7 retries with growing pauses), a call to a dead server hangs for over four minutes.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a line for each run that ends
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print a line for each run that ends
 }
-_PARAM_LENGTH = 6000  # longest value of a parameter that MLflow takes
+_PARAM_LENGTH = 6000  # longest value of a parameter that MLflow accepts
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Record:
     """One MLflow run as it should be: a training, an evaluation or a grid.
 
     Args:
-        key: its tag ``run_key``, by which it is found again.
-        tags: set where the run's differ. None is ever taken away: what lacks here is not known now, but was.
-        default_tags: set where the run has none of the name.
-        parent: key of the record that it is shown under, brought before it.
+        key: the value of its tag ``run_key``, by which it is found again.
+        tags: tags to set if the run's differ. No tag is ever removed: one that is missing here was known earlier.
+        default_tags: tags to set if the run has no tag of that name.
+        parent: key of the record under which it is shown; the parent is brought first.
         started, ended: milliseconds since 1970; ``ended`` is None while it runs.
-        status: RUNNING has no ``ended``, the others have.
-        params: nested; become ``a.b.c``. They never change.
-        steps: reads them all; called only when there is news.
-        version: changes whenever ``steps`` has more to tell.
+        status: MLflow's status; with RUNNING there is no ``ended``, with all others there is.
+        params: nested parameters, which become ``a.b.c``. They never change.
+        steps: reads all steps; called only when there is news.
+        version: a value that changes whenever ``steps`` has more steps.
         summary: metrics of the run as a whole. Their values may still change.
-        artifacts: files to be copied to the server, by the folder there that they go to ("": the top).
+        artifacts: files to copy to the server, by their folder there ("": the top).
     """
 
     key: str
@@ -74,11 +74,11 @@ class Record:
     artifacts: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
     def facts(self) -> list[Any]:
-        """What can change, but for tags, parent and files; as JSON gives it back."""
+        """The facts that can change, except tags, parent and files, in the form in which JSON returns them."""
         return [self.version, self.status, self.ended, dict(self.summary)]
 
     def files(self) -> dict[str, list[Any]]:
-        """By path: the folder there, and what changes with the file's content."""
+        """For each path, the folder on the server and values that change with the file's content."""
         return {
             str(file): [folder, file.stat().st_size, file.stat().st_mtime_ns]
             for folder, files in self.artifacts.items()
@@ -86,7 +86,7 @@ class Record:
         }
 
     def is_news(self, state: Mapping[str, Any], files: Mapping[str, list[Any]]) -> bool:
-        """Whether it says anything that is not in the state in which an earlier one left the server."""
+        """Whether the record has anything that is not in ``state``, in which an earlier record left the server."""
         return (
             state.get("facts") != self.facts()
             or state["files"] != files
@@ -99,11 +99,11 @@ class Mirror:
     """One experiment on one server. Create it under a lock: a new database must not be initialised twice at once.
 
     Args:
-        state: folder for what was sent to this server; may be deleted at any time.
-        artifacts: where those of an experiment that is not there yet go; None: where the server has them.
+        state: folder of the records of what was sent to this server; it may be deleted at any time.
+        artifacts: the place for the artifacts of a new experiment; None: the server's own place.
 
     Raises:
-        Exception: whatever MLflow raises when the server cannot be used; so do the methods.
+        Exception: whatever MLflow raises when the server cannot be used; the methods raise it, too.
     """
 
     def __init__(self, uri: str, experiment: str, state: Path, artifacts: Path | None = None):
@@ -111,7 +111,7 @@ class Mirror:
         self._state = state
         state.mkdir(parents=True, exist_ok=True)
         self._experiment = self._find_experiment(experiment, artifacts)
-        self._run_ids: dict[str, str] = {}  # by key, as far as they were met
+        self._run_ids: dict[str, str] = {}  # ids by key, as far as they are known
 
     def bring(self, record: Record) -> bool:
         """Makes the server's run equal to the record; returns whether there was anything to bring."""
@@ -120,7 +120,7 @@ class Mirror:
             return False
         run, known = self._open(record, state)
         self._run_ids[record.key] = run.info.run_id
-        self._save(record.key, {"run_id": run.info.run_id})  # without facts: unsure from here on
+        self._save(record.key, {"run_id": run.info.run_id})  # without facts, the state is unsure from here on
         tags, params = self._facts(run, record)
         metrics, sent = self._new_steps(run, record.steps(), state["step"] if known else None)
         self._client.log_batch(run.info.run_id, metrics=metrics + self._summary(run, record), params=params, tags=tags)
@@ -142,14 +142,14 @@ class Mirror:
         identity = found.experiment_id if found else self._client.create_experiment(name, place)
         created = self._client.get_experiment(identity).creation_time
         stamp = {"experiment": identity, "created": created}
-        if self._load("_server") != stamp:  # another database at the same address: nothing of the cache holds
+        if self._load("_server") != stamp:  # another database at the same address makes the cache worthless
             for file in self._state.glob("*.json"):
                 file.unlink()
             self._save("_server", stamp)
         return identity
 
     def _open(self, record: Record, state: Mapping[str, Any]) -> tuple[Run, bool]:
-        """The server's run, made if need be, and whether the cache's word on its steps is good."""
+        """The server's run, made if need be, and whether the cache is right about its steps."""
         if run := self._live_run(state.get("run_id")):
             return run, "facts" in state
         if run := self._find(record.key):
@@ -172,8 +172,8 @@ class Mirror:
         return run if run.info.lifecycle_stage == "active" else None
 
     def _find(self, key: str) -> Run | None:
-        """The run of a key. Two machines that share no lock may both have made one: all keep the first by id, and take away
-        the others; whose run was taken away finds the one that is left when it next brings something.
+        """The run of a key. Two machines that share no lock may both have made one: both keep the first by id, and delete
+        the others. A machine whose run was deleted finds the remaining run when it next brings something.
         """
         found = self._client.search_runs([self._experiment], f"tags.run_key = '{key}'")
         found.sort(key=lambda run: run.info.run_id)
@@ -182,7 +182,7 @@ class Mirror:
         return found[0] if found else None
 
     def _facts(self, run: Run, record: Record) -> tuple[list[RunTag], list[Param]]:
-        """Tags that differ, the parent and parameters that lack. Whose child a run became it stays."""
+        """Tags that differ, and the parent and parameters if they are missing. A run keeps its first parent."""
         from mlflow.entities import Param, RunTag
 
         there = run.data.tags
@@ -198,15 +198,15 @@ class Mirror:
         return tags, params
 
     def _run_id(self, key: str) -> str | None:
-        """Of a run that others are below; asked for once."""
+        """The id of a run that has children; the server is asked once."""
         if key not in self._run_ids and (run := self._find(key)):
             self._run_ids[key] = run.info.run_id
         return self._run_ids.get(key)
 
     def _new_steps(self, run: Run, steps: Sequence[Step], sent: int | None) -> tuple[list[Metric], int]:
-        """The steps after ``sent`` (None: asks the server which it has), and the last that is there when they are.
+        """The steps after ``sent`` (None: asks the server which it has), and the last step that the server then has.
 
-        A training that resumed from a checkpoint comes again to steps that were sent before: they are the same.
+        A training that resumes from a checkpoint repeats steps that were sent before: they are the same.
         """
         from mlflow.entities import Metric
 
@@ -222,10 +222,10 @@ class Mirror:
         return metrics, max([*known, *(step.number for step in steps)])
 
     def _summary(self, run: Run, record: Record) -> list[Metric]:
-        """At step 0, where MLflow's pages draw bars; of what is logged there again they show the newest.
+        """Summary metrics at step 0, which MLflow's pages draw as bars; of several values they show the newest.
 
-        Their times follow from what the server has, not from now: what two machines bring at once is then the same, and the
-        server keeps one.
+        Their times follow from what the server has, not from the present time: two machines then bring the same values at once,
+        and the server keeps one.
         """
         from mlflow.entities import Metric
 
@@ -241,14 +241,15 @@ class Mirror:
     def _bring_files(self, run: Run, files: Mapping[str, list[Any]], sent: Mapping[str, list[Any]]) -> None:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        # Not by the client, which asks the server anew where they go.
+        # The client is not used here: it would ask the server for the place again and again.
         there = get_artifact_repository(run.info.artifact_uri, tracking_uri=self._client.tracking_uri)
         for path, version in files.items():
             if sent.get(path) != version:  # copying a file again replaces it
                 there.log_artifact(path, version[0] or None)
 
     def _bring_status(self, run: Run, record: Record) -> None:
-        """A run that was killed and goes on is RUNNING again. None ends before it began, though the clock was set back."""
+        """Sets the run's status. A killed run that goes on is RUNNING again. No run ends before its start, even if the clock
+        was set back."""
         if record.ended is not None:
             self._client.set_terminated(run.info.run_id, record.status, max(record.ended, run.info.start_time))
         elif run.info.status != record.status:
@@ -281,6 +282,6 @@ def _client(uri: str) -> MlflowClient:
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
 
-    for noisy in ("alembic", "mlflow"):  # the migrations of a new database, a line each
+    for noisy in ("alembic", "mlflow"):  # they print a line for each migration of a new database
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)

@@ -1,8 +1,8 @@
-"""What the run store holds, as the MLflow runs that show it: a grid per table, below it trainings, below them evaluations.
+"""The content of the run store as MLflow runs: a grid per table, below it trainings, below them evaluations.
 
-A search is shown as a table is, by the name search.<its own>, with its trials as rows.
-A training is below the first table that shows it. Its tags ``table`` and ``row`` name that cell, and for each table that
-shows it there is a tag of the table's name, e.g. ``table1e`` with the row as its value: docs/mlflow.md says what one asks
+A search is shown like a table, under the name search.<its name>, with its trials as rows.
+A training is below the first table that shows it. Its tags ``table`` and ``row`` name that cell. For each table that shows
+it, there is also a tag with the table's name, e.g. ``table1e``, and the row as its value: docs/mlflow.md describes queries
 with them.
 """
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from pipeline.search.search import Search
     from pipeline.settings.params import Params
 
-Reports = Mapping[Path, dict[str, Any]]  # metrics.json: its content
-_NOTE = "mlflow.note.content"  # what a run's page shows as its description
-_NOTE_LENGTH = 8000  # longest value of a tag that MLflow takes
+Reports = Mapping[Path, dict[str, Any]]  # the content of each metrics.json, by path
+_NOTE = "mlflow.note.content"  # the tag that a run's page shows as its description
+_NOTE_LENGTH = 8000  # longest value of a tag that MLflow accepts
 _TRAINING_NUMBERS = {"train_seconds": "seconds", "peak_memory_mib": "peak_memory_mib"}  # name here: name in done.json
 
 
 def records(params: Params, cells: Cells) -> Iterator[Record]:
-    """Each after its parent.
+    """All records, each after its parent.
 
     Args:
-        cells: of ``table_cells``, which takes longer than all else here and stays the same while a pool runs.
+        cells: the result of ``table_cells``, which takes longer than all else here and stays the same while a pool runs.
     """
     tables = existing_tables(params)
     locked = RunStore(params.runs_dir).locked()
@@ -61,7 +61,7 @@ def records(params: Params, cells: Cells) -> Iterator[Record]:
 
 
 def _with_trials(cells: Cells, searches: Mapping[str, Search]) -> Cells:
-    """The cells with the trials of searches after the tables' rows."""
+    """The cells, with the trials of searches after the tables' rows."""
     found = defaultdict(list, {name: list(pairs) for name, pairs in cells.items()})
     for name, search in searches.items():
         for trial in search.trials:
@@ -75,7 +75,7 @@ def _table_files(params: Params, table: str) -> tuple[Path, ...]:
 
 
 def _search_files(params: Params, search: Search) -> tuple[Path, ...]:
-    """What a search ended with; none before."""
+    """The result files of a search; none before its end."""
     files = (folder_of(params, search.name) / name for name in ("index.html", "best.yaml", "trials.csv"))
     return tuple(file for file in files if file.is_file())
 
@@ -83,11 +83,11 @@ def _search_files(params: Params, search: Search) -> tuple[Path, ...]:
 def _grid(
     params: Params, table: str, trainings: list[Path], locked: Collection[str], files: tuple[Path, ...]
 ) -> Record:
-    """With the table as its files and, for whoever opens the run's page, as its description; and with the report."""
+    """The record of a grid, with the table as files and as the description on the run's page, and with the report."""
     text = Path(params.results_dir) / f"{table}.md"
     note = {_NOTE: text.read_text(encoding="utf-8")[:_NOTE_LENGTH]} if text in files else {}
     began = min(_milliseconds(folder / "config.yaml") for folder in trainings)
-    working = {name.partition("-")[0] for name in locked}  # of a training, or of an evaluation of it
+    working = {name.partition("-")[0] for name in locked}  # keys of trainings that are locked or have a locked evaluation
     return Record(
         key=_grid_key(params, table),
         name=table,
@@ -118,7 +118,7 @@ def _training(
         finished=_milliseconds(done) if facts else None,
         last_seen=_milliseconds(history if history.is_file() else folder / "config.yaml"),
     )
-    if ending["status"] == "KILLED" and log.is_file():  # it may say why
+    if ending["status"] == "KILLED" and log.is_file():  # the log may say why
         files.append(log)
     return Record(
         key=folder.name,
@@ -137,17 +137,17 @@ def _training(
 
 
 def _summary(done: Mapping[str, Any], reports: Reports) -> dict[str, float]:
-    """What a finished training took, and what one of its evaluations came to, so that AP stands beside the curves.
+    """The costs of a finished training, and the metrics of one of its evaluations, so that AP stands beside the curves.
 
-    Of several evaluations it is one of the final weights, not of a learning curve's; of those the latest that is end-to-end
-    on all frames, or else the latest.
+    Of several evaluations it takes one of the final weights, not one of a learning curve's: the latest that is end-to-end on
+    all frames, or else the latest.
     """
     if not done:
         return {}
     numbers = {name: done[there] for name, there in _TRAINING_NUMBERS.items() if there in done}
     if reports:
         def rank(file: Path) -> tuple[int, bool, int]:
-            # Those that were stored before curves existed are of final weights, all of them.
+            # All reports that were stored before curves existed are those of final weights.
             return reports[file].get("videos_seen", 0), is_plain(reports[file]["inference"]), _milliseconds(file)
 
         numbers |= _numbers(reports[max(reports, key=rank)])
@@ -181,7 +181,7 @@ def _evaluation(
 
 
 def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
-    """An evaluation's metrics by their names in MLflow; -1 says that there was nothing to measure one on."""
+    """An evaluation's metrics by their names in MLflow; -1 marks an undefined metric."""
     names = {"evaluate_seconds": "seconds", "frames_per_second": "frames_per_second"}
     defined = {name: value for name, value in report["metrics"].items() if value >= 0}
     return defined | {name: report[there] for name, there in names.items() if there in report}
@@ -190,7 +190,7 @@ def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
 def _ending(*, working: bool, finished: int | None, last_seen: int) -> dict[str, Any]:
     """A record's ``status`` and ``ended``.
 
-    What nobody works on and is not finished was interrupted; it goes on, and runs again, when somebody asks for it.
+    An unfinished run on which no process works was interrupted. When somebody asks for it, it goes on and is RUNNING again.
     """
     if working:
         return {"status": "RUNNING", "ended": None}
@@ -206,12 +206,12 @@ def _config(folder: Path) -> dict[str, Any]:
 
 @cache
 def _read_yaml(file: Path, changed: int) -> dict[str, Any]:
-    """Once per version of a file: reading YAML takes far longer than looking at its time."""
+    """The content of a file, read once per version: reading YAML takes far longer than looking at a file's time."""
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def _name(cells: list[tuple[str, str]], config: Mapping[str, Any]) -> str:
-    """Of all cells that show a run the first gives its name."""
+    """A run's name, from the first of the cells that show it."""
     label = ": ".join(cells[0]) if cells else config["dataset"]
     if config["kind"] == "pretrain":
         label = f"pretraining {'with' if config['train'].get('correspondence') else 'without'} CL"
@@ -223,7 +223,7 @@ def _tags(kind: str, folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _cell_tags(params: Params, cells: list[tuple[str, str]]) -> dict[str, str]:
-    """Where the tables of these parameters show a run. Under other parameters it may have been another table's."""
+    """Tags that say where the tables of these parameters show a run. With other parameters, another table may have shown it."""
     if not cells:
         return {}
     rows: dict[str, list[str]] = defaultdict(list)
@@ -235,18 +235,18 @@ def _cell_tags(params: Params, cells: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def _unknown_cell_tags(params: Params) -> dict[str, str]:
-    """Of a run that no table ever showed."""
+    """The tags of a run that no table ever showed."""
     return {"table": "", "row": "", "profile": params.profile}
 
 
 def _source_tags(done: Mapping[str, Any]) -> dict[str, str]:
-    """The commit that a finished training ran in, under the tag where MLflow's pages look for it."""
+    """The commit of a finished training, under the tag in which MLflow's pages look for it."""
     commit = done.get("git", {}).get("commit")
     return {"mlflow.source.git.commit": commit} if commit else {}
 
 
 def _steps(history: Path) -> Iterator[Step]:
-    """The whole lines of a history; the last may be just being written."""
+    """The steps in the whole lines of a history; another process may be writing the last line."""
     if not history.is_file():
         return
     for line in history.read_text(encoding="utf-8").splitlines(keepends=True):

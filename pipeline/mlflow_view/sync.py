@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "effvis"
 _SERVER = "MLFLOW_TRACKING_URI"
 _EVERY_SECONDS = 5.0
-# Loading MLflow takes a core for seconds, which the workers that a grid starts need for theirs: they train 3 to 4 s earlier if
-# it waits for a first step, or so long.
+# Loading MLflow takes a core for seconds, which the workers of a grid need for their own start: they train 3 to 4 s earlier if
+# the sync waits for a first step, or for this time.
 _FIRST_SECONDS = 20.0
 _LAST_SYNC_SECONDS = 60.0
 _CATCH_UP = "python -m pipeline.track --sync"
@@ -35,7 +35,7 @@ _CATCH_UP = "python -m pipeline.track --sync"
 class Tracker(Background):
     """``with Tracker(params): …`` syncs every few seconds in a thread, and once more at the end, for a bounded time.
 
-    A server that is slow, down or wrong is mentioned once; what it lacks then comes with a later sync.
+    A server that is slow, down or wrong is reported once; a later sync brings what it misses.
     """
 
     trouble = "MLflow cannot be used now, the runs go on"
@@ -54,7 +54,7 @@ class Tracker(Background):
     def _histories(self) -> dict[Path, int]:
         found = {}
         for file in Path(self._params.runs_dir).glob("*/history.jsonl"):
-            with contextlib.suppress(FileNotFoundError):  # somebody removes a run
+            with contextlib.suppress(FileNotFoundError):  # somebody may remove a run
                 found[file] = file.stat().st_size
         return found
 
@@ -64,13 +64,13 @@ class Tracker(Background):
 
 
 def sync(params: Params, cells: Cells | None = None, *, stop: Callable[[], bool] = lambda: False) -> int:
-    """Brings every training, step, evaluation and table that the server lacks; returns how many had news.
+    """Brings every training, step, evaluation and table that the server does not have; returns how many runs had news.
 
-    Interrupted at any point it may simply be called again.
+    After an interruption at any point, it may simply be called again.
 
     Args:
-        cells: where tables show what (``pipeline.tables.shown_in.table_cells``), for whoever calls this often.
-        stop: asked before each record.
+        cells: the result of ``pipeline.tables.shown_in.table_cells``, for frequent callers.
+        stop: called before each record; True ends the sync.
 
     Raises:
         Exception: whatever MLflow raises when the server cannot be used.
@@ -78,8 +78,8 @@ def sync(params: Params, cells: Cells | None = None, *, stop: Callable[[], bool]
     uri = tracking_uri(params)
     state = Path(params.runs_dir) / ".mlflow" / hashlib.sha256(uri.encode()).hexdigest()[:12]
     state.mkdir(parents=True, exist_ok=True)
-    with FileLock(_lock(uri, state)):  # two grids at once would both create a run that neither finds yet
-        # Beside the project's own database; for one that the environment names, MLflow decides.
+    with FileLock(_lock(uri, state)):  # without it, two grids at once would both create a run that neither finds yet
+        # Artifacts lie beside the project's own database; for a store that the environment names, MLflow decides.
         artifacts = None if os.environ.get(_SERVER) else Path(params.root) / "mlruns"
         mirror = Mirror(uri, EXPERIMENT, state, artifacts)
         news = 0
@@ -96,7 +96,7 @@ def tracking_uri(params: Params) -> str:
 
 
 def _lock(uri: str, state: Path) -> Path:
-    """Beside a database in a file, which several run stores may share and would all make at once. Else the store's."""
+    """A lock beside a database in a file, because several run stores may share and create it; otherwise one in ``state``."""
     kind, _, file = uri.partition(":///")
     return Path(f"{file}.lock") if kind == "sqlite" else state / "lock"
 

@@ -1,7 +1,7 @@
-"""How long what a grid misses will take, from past runs: the committed cells and the run store.
+"""Estimates how long a grid's missing runs will take, from past runs: the committed cells and the run store.
 
-A run takes as long as its configuration took before, whatever the seed. One that never ran takes as long per pixel seen as
-the runs that are most like it.
+A run takes as long as its configuration took before, whatever the seed. A configuration that never ran takes as long per pixel
+seen as the most similar runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds, and what they stand on: runs of the same configuration, or similar runs."""
+    """Seconds, and what the estimate is based on: runs of the same configuration, or similar runs."""
 
     seconds: float
     basis: Literal["same", "similar"]
@@ -38,11 +38,11 @@ class Duration:
 
 @dataclass(frozen=True)
 class _Past:
-    """A training or an evaluation that ended.
+    """A finished training or evaluation.
 
     Attributes:
-        training: its configuration, or that of the training that was evaluated; as in a run's ``config.yaml``.
-        inference: of an evaluation.
+        training: its configuration, or that of the training that was evaluated, as in a run's ``config.yaml``.
+        inference: an evaluation's inference configuration.
     """
 
     training: Mapping[str, Any]
@@ -55,7 +55,7 @@ class _Past:
 
 
 def durations(params: Params, plan: Plan) -> dict[str, Duration]:
-    """By key, for what the plan misses; what no past run tells anything about is left out."""
+    """Durations of the plan's missing runs by key; runs that no past run tells anything about are left out."""
     if not plan.missing:
         return {}
     trainings, evaluations = map(_Pasts, _past_runs(params))
@@ -65,13 +65,13 @@ def durations(params: Params, plan: Plan) -> dict[str, Duration]:
 
 
 def pixels_seen(training: Mapping[str, Any]) -> float:
-    """Pixels that a training sees, but for a factor that all trainings on a data set share."""
+    """Pixels that a training sees, up to a factor that all trainings on a data set share."""
     height, width = training["input_size"]
     return training["train"]["epochs"] * training["model"]["clip_length"] * height * width
 
 
 def elapsed(jobs: Iterable[Job], seconds: Mapping[str, float], slots: int) -> float:
-    """Seconds until all jobs are done, ``slots`` side by side, those that take longest first."""
+    """Seconds until all jobs are done, ``slots`` of them side by side, the longest first."""
     statuses = {job.key: Status(job) for job in jobs}
     queue = Queue(statuses, rank=lambda job: -seconds[job.key])
     running: list[tuple[float, str]] = []
@@ -87,12 +87,12 @@ def elapsed(jobs: Iterable[Job], seconds: Mapping[str, float], slots: int) -> fl
 
 
 class _Pasts:
-    """Past runs by what they have in common with one that is to come: a grid of a thousand rows asks for each.
+    """Past runs, indexed by what they may share with a future run: a grid of a thousand rows looks up each run.
 
     Attributes:
-        same: seconds of the runs of one configuration and inference.
-        similar: the runs of one kind (of a training), or of one way of linking (of an evaluation).
-        all: of them.
+        same: seconds of the runs with the same configuration and inference.
+        similar: trainings of the same kind, or evaluations with the same way of linking.
+        all: all past runs.
     """
 
     def __init__(self, runs: list[_Past]):
@@ -124,18 +124,18 @@ def _evaluation(past: _Pasts, spec: EvalSpec) -> Duration | None:
     inference = spec.inference.model_dump(mode="json")
     if same := past.same.get(_configuration(spec.train.describe(), inference)):
         return Duration(mean(same), "same")
-    # An evaluation sees every validation video once, whatever the training did; how clips are linked decides its time.
+    # An evaluation sees every validation video once, whatever the training did; the way of linking clips decides its time.
     similar = past.similar.get(inference["linking"], past.all)
     return Duration(mean(run.seconds for run in similar), "similar") if similar else None
 
 
 def _configuration(training: Mapping[str, Any], inference: Mapping[str, Any] | None = None) -> Any:
-    """What decides how long a training takes: all but its seed, its start and the version of the code."""
+    """What decides how long a training takes: everything but its seed, its start and the version of the code."""
     return _hashable([*(training[name] for name in ("kind", "model", "train", "input_size", "dataset_digest")), inference])
 
 
 def _kind(training: Mapping[str, Any]) -> Any:
-    """What trainings of similar pace have in common. Another method's network has other settings."""
+    """What trainings of similar pace have in common. Networks of other methods have other settings."""
     model, correspondence = training["model"], training["train"].get("correspondence")
     return _hashable([training["kind"], model["backbone"], sorted(model), correspondence, training["input_size"],
                       training["dataset_digest"]])
@@ -148,7 +148,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _past_runs(params: Params) -> tuple[list[_Past], list[_Past]]:
-    """Trainings and evaluations. The store has pretrainings, too, and trainings that are not evaluated yet."""
+    """Past trainings and evaluations. The store also has pretrainings, and trainings that are not evaluated yet."""
     trainings: dict[str, _Past] = {}
     evaluations = []
     for cell in cells.read_all(params):

@@ -1,4 +1,4 @@
-"""A grid from its rows to its end: what is chosen, shown, run and reported."""
+"""A grid from its rows to its end: choosing, showing, running and reporting."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def run_missing(params: Params, plan: Plan) -> list[Status]:
-    """Runs what a plan misses, shown on stderr; returns how each job ended. Nothing missing: no Ray, no wait."""
+    """Runs what a plan misses, with progress on stderr; returns how each job ended. If nothing is missing, it starts no Ray."""
     todo = jobs(params, plan)
     if not todo:
         return []
@@ -54,7 +54,7 @@ def run_missing(params: Params, plan: Plan) -> list[Status]:
 def expand_grid(known: Sequence[str], grid: str) -> list[str]:
     """The tables that ``--grid`` names, each once: ``all``, ``table1`` for 1a to 1h, single names, or several with commas.
 
-    A name that is none of these stays as it is, for ``load_table`` to refuse.
+    Any other name stays as it is, and ``load_table`` refuses it.
     """
     names: dict[str, None] = {}
     for word in map(str.strip, grid.split(",")):
@@ -67,10 +67,10 @@ def expand_grid(known: Sequence[str], grid: str) -> list[str]:
 
 
 def choose_rows(tables: Sequence[Table], names: Sequence[str]) -> list[Row]:
-    """The rows of these names, in any of the tables or, as ``table:name``, in one; no name: all rows.
+    """The rows with these names, in any of the tables or, as ``table:name``, in one; without names, all rows.
 
     Raises:
-        UserError: a name that no row has.
+        UserError: no row has one of the names.
     """
     rows = [row for table in tables for row in table.rows]
     known = {name for row in rows for name in (row.name, f"{row.table}:{row.name}")}
@@ -82,7 +82,7 @@ def choose_rows(tables: Sequence[Table], names: Sequence[str]) -> list[Row]:
 
 
 def of_methods(rows: Iterable[Row], wanted: Sequence[str]) -> list[Row]:
-    """Without those that another method runs.
+    """The rows of the wanted methods.
 
     Raises:
         UserError: there is no such method.
@@ -94,10 +94,10 @@ def of_methods(rows: Iterable[Row], wanted: Sequence[str]) -> list[Row]:
 
 
 def show_plan(params: Params, rows: Iterable[Row], plan: Plan, *, verbose: bool = False) -> None:
-    """What --dry-run prints: each row with its evaluations, each unique training, the sums, and how long it will take.
+    """Prints the output of --dry-run: each row with its evaluations, each unique training, totals, and the expected time.
 
     Args:
-        verbose: each unique evaluation, too, of which there are several for a training and a row.
+        verbose: whether to print each unique evaluation, too; a training and a row have several.
     """
     expected = durations(params, plan)
     for row in rows:
@@ -116,7 +116,7 @@ def show_plan(params: Params, rows: Iterable[Row], plan: Plan, *, verbose: bool 
 
 
 def _row_state(row: Row, plan: Plan, expected: Mapping[str, Duration]) -> str:
-    """How many of a row's evaluations are done, and the time that the others take together as far as it is known."""
+    """How many of a row's evaluations are done, and the time that the others will take together, as far as it is known."""
     if row.not_run:
         return row.not_run
     state = f"{_done(row.evaluations, plan)} evaluations done"
@@ -131,7 +131,7 @@ def _done(specs: Sequence[EvalSpec], plan: Plan) -> str:
 
 
 def estimate_text(params: Params, plan: Plan, expected: Mapping[str, Duration]) -> str:
-    """The time until nothing is missing, and what it stands on."""
+    """The time until nothing is missing, and what the estimate is based on."""
     if not expected:
         return "estimated time: unknown, there are no past runs"
     slots = slots_now(params.resources, params.runs_dir)
@@ -146,7 +146,7 @@ def estimate_text(params: Params, plan: Plan, expected: Mapping[str, Duration]) 
 
 
 def report_end(ended: Iterable[Status], own: Container[str]) -> int:
-    """Says on stderr what failed and where its log is; returns the exit code: 1 if it concerns one of the ``own`` keys."""
+    """Prints on stderr what failed and where its log is; returns the exit code: 1 if one of the ``own`` keys failed."""
     code = 0
     for status in ended:
         if status.state in ("failed", "skipped"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def jobs(params: Params, plan: Plan) -> list[Job]:
-    """The missing keys as jobs for the pool; a training's cost is its estimated time, or what it sees where nothing ran yet."""
+    """The missing keys as jobs for the pool. A training's cost is its estimated time or, if nothing ran yet, what it sees."""
     store = RunStore(params.runs_dir)
     expected = durations(params, plan)
     result = []

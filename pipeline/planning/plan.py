@@ -1,4 +1,4 @@
-"""What a grid misses: trainings and evaluations, each once, in the order in which they can run."""
+"""The missing trainings and evaluations of a grid, each once, in an order in which they can run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Plan:
     """Unique specs in the order in which the rows name them.
 
     Attributes:
-        trainings: pretrainings among them before what starts from them.
-        missing: keys that need work. A training whose evaluations are all there does not, even if its weights are
+        trainings: all trainings, with pretrainings before the trainings that start from them.
+        missing: keys that need work. A training whose evaluations are all there needs none, even if its weights are
             elsewhere: a grid may be spread over machines.
-        labels: key → what a person calls it.
+        labels: names for people, by key.
     """
 
     trainings: tuple[TrainSpec, ...]
@@ -34,13 +34,13 @@ class Plan:
 
     @property
     def unfinished_runs(self) -> set[str]:
-        """Keys of the trainings that are missing, or of whose evaluations one is."""
+        """Keys of the trainings that are missing or have a missing evaluation."""
         trainings = {spec.key for spec in self.trainings if spec.key in self.missing}
         return trainings | {spec.train.key for spec in self.evaluations if spec.key in self.missing}
 
 
 def plan_rows(params: Params, rows: Iterable[Row]) -> Plan:
-    """Finds what rows share and what the store and the committed cells have of it."""
+    """Finds what the rows share, and what of it is already in the store or in the committed cells."""
     store = RunStore(params.runs_dir)
     trainings: dict[str, TrainSpec] = {}
     evaluations: dict[str, EvalSpec] = {}
@@ -64,7 +64,7 @@ def _ancestors_first(spec: TrainSpec) -> tuple[TrainSpec, ...]:
 
 
 def _missing_trainings(spec: TrainSpec, store: RunStore) -> tuple[TrainSpec, ...]:
-    """What has to be trained for a spec's weights: what starts from a training that is done needs nothing before it."""
+    """The trainings needed for a spec's weights; nothing before a finished training is needed."""
     if store.is_done(spec.key):
         return ()
     return (*(_missing_trainings(spec.parent, store) if spec.parent else ()), spec)
@@ -87,7 +87,7 @@ def _first(cells: list[str]) -> str:
 
 
 def keys_of_table(table: Table) -> dict[str, object]:
-    """What decides a table's numbers."""
+    """The keys that decide a table's numbers."""
     rows = [
         {"name": row.name, "trainings": [spec.train.key for spec in row.evaluations],
          "evaluations": [spec.key for spec in (*row.evaluations, *row.curve)]}

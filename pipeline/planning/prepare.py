@@ -1,4 +1,4 @@
-"""Puts the drawn data sets in place that rows of a table need beside the parameters' own, before anything is planned."""
+"""Draws the data sets that a table's rows need besides the one of the parameters, before anything is planned."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def prepare(params: Params, tables: Iterable[str]) -> None:
-    """Draws and indexes what the rows of these tables need, unless it is there. Shows progress on stderr.
+    """Draws and indexes the data sets that the rows of these tables need, unless they are there. Shows progress on stderr.
 
-    The parameters' own data set is left to ``pipeline.download`` and ``pipeline.index``, and so is a user's folder.
+    The data set of the parameters, and a user's folder, are left to ``pipeline.download`` and ``pipeline.index``.
 
     Raises:
-        UserError: something in a table is wrong, or nothing stands for a data set that a row names.
+        UserError: something in a table is wrong, or the parameters have no data set for one that a row names.
     """
     for other in datasets_of(params, tables):
         if other.dataset_folder == params.dataset_folder or not place.is_generated(other):

@@ -1,4 +1,4 @@
-"""Drawings, as SVG, that are the same, byte for byte, for the same numbers."""
+"""Charts as SVG; the same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.search.space import Distribution
     from pipeline.tables.form import RowSummary, TableSummary
 
-# Okabe and Ito's: told apart by everybody, and by their markers in black and white.
+# The colours of Okabe and Ito: everybody can tell them apart, and markers tell lines apart in black and white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _STYLE = {
@@ -34,7 +34,7 @@ _STYLE = {
 
 
 def learning_curves(table: TableSummary) -> bytes:
-    """AP by videos seen of each row of a table that has curves, with the deviation over seeds where there are several: SVG."""
+    """SVG of AP by videos seen, for each row of a table that has curves, with the deviation over seeds if there are several."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.add_subplot(xscale="log")
@@ -52,10 +52,10 @@ def learning_curves(table: TableSummary) -> bytes:
 
 
 def video_lengths(counts: Mapping[str, Mapping[int, int]]) -> bytes:
-    """How many videos have how many frames: SVG.
+    """SVG of how many videos have how many frames.
 
     Args:
-        counts: per split, the number of videos by their length in frames.
+        counts: for each split, the number of videos by their length in frames.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 3.2), layout="constrained")
@@ -72,7 +72,7 @@ def video_lengths(counts: Mapping[str, Mapping[int, int]]) -> bytes:
 
 
 def parallel_coordinates(search: Search) -> bytes:
-    """An axis for each parameter of a search and one for what its trials were worth, a line for each trial: SVG."""
+    """SVG with an axis for each parameter of a search, one for the results of its trials, and a line for each trial."""
     with matplotlib.rc_context(_STYLE):
         trials = _by_worth(search)
         names = list(search.space.space)
@@ -95,7 +95,7 @@ def parallel_coordinates(search: Search) -> bytes:
 
 
 def trial_curves(search: Search) -> bytes:
-    """What each trial of a search was worth by the part of its training that it had: SVG."""
+    """SVG of each trial's result in a search, by the part of its training that was done."""
     with matplotlib.rc_context(_STYLE):
         trials = _by_worth(search)
         figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -113,7 +113,7 @@ def trial_curves(search: Search) -> bytes:
 
 
 def values_over_time(search: Search) -> bytes:
-    """What trials of a search were worth when they were evaluated, and the best so far: SVG."""
+    """SVG of the results of a search's trials by the time of their evaluation, and of the best result so far."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.add_subplot()
@@ -135,7 +135,7 @@ def values_over_time(search: Search) -> bytes:
 
 
 def _by_worth(search: Search) -> list[Trial]:
-    """Those that were evaluated, the best last: it is drawn over the others."""
+    """The trials that were evaluated, the best last, so that it is drawn over the others."""
     return sorted((trial for trial in search.trials if trial.reports), key=lambda trial: trial.value)
 
 

@@ -1,4 +1,4 @@
-"""What a data set consists of, as one HTML page that needs nothing else, and where correspondence is learned on it."""
+"""A self-contained HTML page about a data set: what it consists of, and where correspondence is learned on it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def statistics(index: DatasetIndex) -> dict[str, Any]:
-    """Of a split, as JSON values: videos, frames, their lengths and sizes, and instances in all and by category.
+    """Statistics of a split, as JSON values: videos, frames, their lengths and sizes, and instances in all and by category.
 
-    An instance's length is the number of frames in which it is present. Groups (iscrowd) are counted apart: they are not
-    trained on.
+    An instance's length is the number of frames in which it is present. Groups (iscrowd) are counted separately, because
+    nothing is trained on them.
     """
     tracks = [track for track in index.tracks if not track.iscrowd]
     lengths = [video.length for video in index.videos]
@@ -50,16 +50,16 @@ def statistics(index: DatasetIndex) -> dict[str, Any]:
 
 
 def name_of(video: Video) -> str:
-    """The folder of its frames, or its id where they lie in none."""
+    """The folder of a video's frames, or its id if they do not lie in a folder."""
     parent = Path(video.file_names[0]).parent.as_posix()
     return f"video {video.id}" if parent == "." else parent
 
 
 def correspondence(params: Params, longest: int) -> list[dict[str, Any]]:
-    """For each clip length that is indexed or that the headline run has: whether ``auto`` learns correspondence (Sec. 3.3).
+    """Whether ``auto`` learns correspondence (Sec. 3.3), for each clip length in the index and that of the headline run.
 
     Args:
-        longest: frames of the longest training video.
+        longest: length of the longest training video, in frames.
     """
     headline = params.clip_length(params.headline.T)
     return [{"clip_length": length, "learned": longest > length, "headline": length == headline}
@@ -67,7 +67,7 @@ def correspondence(params: Params, longest: int) -> list[dict[str, Any]]:
 
 
 def page(params: Params, splits: Mapping[str, DatasetIndex]) -> str:
-    """The HTML; the same for the same data set and parameters."""
+    """The page's HTML; it is the same for the same data set and parameters."""
     found = {split: statistics(index) for split, index in splits.items()}
     return render(
         "statistics.html", params=params, splits=found, digests={split: index.digest for split, index in splits.items()},
@@ -77,10 +77,10 @@ def page(params: Params, splits: Mapping[str, DatasetIndex]) -> str:
 
 
 def write_page(params: Params, file: Path) -> None:
-    """Writes the page of the indexed data set, as a whole.
+    """Writes the page about the indexed data set, whole or not at all.
 
     Raises:
-        UserError: it is not indexed, or the file cannot be written.
+        UserError: the data set is not indexed, or the file cannot be written.
     """
     html = page(params, {split: load_index(params, split) for split in layouts.SPLITS})
     try:

@@ -1,4 +1,4 @@
-"""Figure 4: the region of a target before and after its tracklet's filter, also where the proposal has drifted."""
+"""Figure 4: a target's region before and after its tracklet's filter, also with proposals that have drifted."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from effvis.model.efficientvis import EfficientVIS
     from effvis.tracklet_features import FilteredRegion
 
-DRIFT = 0.5  # of a box's width
-_MASK_DETAIL = 8  # pixels, each way, that a location of a region averages its share of the mask over
+DRIFT = 0.5  # as a part of the box's width
+_MASK_DETAIL = 8  # pixels in each direction over which a location of a region averages its share of the mask
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A tracklet's regions in a clip, what of them is the target, and how like the target their features are.
+    """A tracklet's regions in a clip, which part of them is the target, and how similar to the target their features are.
 
     Attributes:
         boxes_T4: proposals, xyxy in pixels of the video.
         likeness: before and after the filter, (T, S, S) each: cosine with the mean feature of the target in the regions that
             the tracklet's own proposals crop.
-        separation: before and after: of the features' variance, how much lies between target and rest.
+        separation: before and after the filter: the share of the features' variance that lies between target and rest.
     """
 
     boxes_T4: np.ndarray
@@ -46,11 +46,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Target:
-    """The first clip of a video as the tracklet sees it whose proposals fit an instance best.
+    """A video's first clip as seen by the tracklet whose proposals fit an instance best.
 
     Attributes:
-        frames: of the video, one for each of the T frames of the clip.
-        own, drifted: with its own proposals, and with each moved by half its width.
+        frames: the video's frame for each of the T frames of the clip.
+        own, drifted: the regions of the tracklet's own proposals, and of the proposals moved by half their width.
     """
 
     v: int
@@ -74,13 +74,13 @@ def target(model: EfficientVIS, reader: FrameReader, v: int) -> Target | None:
     fits = torch.stack([iou(boxes_NT4, torch.as_tensor(track.boxes_L4[frames]))[0].mean(dim=1) for track in tracks])
     g, n = divmod(int(fits.argmax()), fits.shape[1])
     left, _, right, _ = output.boxes_BNT4[0, n, 0].tolist()
-    drift = DRIFT if left + right < features.width else -DRIFT  # to where there is more room
+    drift = DRIFT if left + right < features.width else -DRIFT  # towards the side with more room
     regions = [filtered_region(model, features, output, n, (shift, 0.0)) for shift in (0.0, drift)]
     return Target(v, tuple(frames), *_seen(regions, tracks[g], frames, scale_4))
 
 
 def _to_video(index: DatasetIndex, v: int, input_size: tuple[int, int]) -> np.ndarray:
-    """What makes a box (4,) in input pixels one in pixels of the video."""
+    """The factors that convert a box (4,) from input pixels to pixels of the video."""
     video = index.videos[v]
     return np.array([video.width / input_size[1], video.height / input_size[0]] * 2)
 

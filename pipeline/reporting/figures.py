@@ -1,7 +1,7 @@
 """The paper's figures 4 to 7, made again from stored runs, and the videos where a run fails most.
 
-Which runs, videos, frames and tracklets are shown follows from rules that stand beside each figure. Where the run store lacks
-a figure's runs, a note says so: numbers come from cells alone, pictures need weights.
+Rules decide which runs, videos, frames and tracklets are shown; they stand beside each figure. If the run store does not have
+a figure's runs, a note says so: cells are enough for numbers, but pictures need weights.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class Strip:
     """One row of pictures.
 
     Attributes:
-        uri: all of them as one image, a data: URI.
-        alt: what is to be seen, for whoever cannot see it.
-        legend: what is drawn, each with its colour in CSS.
+        uri: all pictures as one image, a data: URI.
+        alt: text that describes the image for readers who cannot see it.
+        legend: each thing that is drawn, with its colour in CSS.
     """
 
     label: str
@@ -83,13 +83,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as the page shows it.
+    """A figure on the page.
 
     Attributes:
-        text: how to read it, and the rules that it was made by.
-        remark: what was measured beside it, or empty.
+        text: how to read the figure, and the rules by which it was made.
+        remark: what was measured for it, or empty.
         runs: a line for each run: row, seed and keys.
-        panels: empty where a note says what lacks.
+        panels: the pictures; empty if a note says what is missing.
     """
 
     name: str
@@ -103,11 +103,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Source:
-    """What figures are made from.
+    """The data and settings from which figures are made.
 
     Attributes:
-        minimum_score: tracklets below are not drawn.
-        as_sketch: edges instead of photographs.
+        minimum_score: tracklets below this score are not drawn.
+        as_sketch: whether to draw edges instead of photographs.
     """
 
     params: Params
@@ -122,7 +122,7 @@ class Source:
         return find_evaluation(self.params, row, SEED)
 
     def model(self, spec: EvalSpec) -> EfficientVIS:
-        """The trained network, as it is evaluated."""
+        """The trained network in evaluation mode."""
         set_up_torch(self.params)
         model = build_model(spec.train.model)
         model.load_state_dict(RunStore(self.params.runs_dir).load_weights(spec.train.key))
@@ -139,7 +139,7 @@ class Source:
         return Panel(f"Video {self.index.videos[v].id}{title}", columns, (true, *strips))
 
     def strip(self, label: str, v: int, frames: Sequence[int], found: Sequence[Drawn], scored: Sequence[int]) -> Strip:
-        """Tracklets in the colours of what they follow in the scored frames; grey in place of frames that are not scored."""
+        """Tracklets in the colours of the instances that they follow in the scored frames; other frames are grey."""
         if not found:
             label += f": no tracklet scores {self.minimum_score:g} or more"
         return self._strip(label, v, frames, found, followed(found, truth(self.index, v), scored), scored)
@@ -244,7 +244,7 @@ def _beside_each_other(rows: Mapping[str, str], source: Source) -> Drawing:
 
 
 def _failures(source: Source) -> Drawing:
-    """The videos of the lowest mean over instances of the video IoU of the tracklet that fits best."""
+    """The videos with the lowest score: the mean, over instances, of the video IoU of the tracklet that fits best."""
     spec = source.spec(MAIN_ROW)
     results = stored_results(source.params, spec)
     ious = {}
@@ -307,7 +307,7 @@ def all_figures(params: Params, *, minimum_score: float, as_sketch: bool) -> lis
 
 
 def _made(recipe: _Recipe, source: Source) -> Figure:
-    """The figure, or a note that says what it lacks."""
+    """The figure, or a note that says what is missing for it."""
     runs, drawing, note = (), Drawing([]), ""
     try:
         specs = {row: source.spec(row) for row in recipe.rows}
@@ -320,7 +320,7 @@ def _made(recipe: _Recipe, source: Source) -> Figure:
 
 
 def _lacking(params: Params, specs: dict[str, EvalSpec]) -> str:
-    """What the run store has neither trained nor evaluated of a figure's rows; empty if nothing."""
+    """A note on which of a figure's rows are not trained or not evaluated in the run store; empty if all are."""
     store = RunStore(params.runs_dir)
     rows = [
         row for row, spec in specs.items()

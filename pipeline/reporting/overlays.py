@@ -27,10 +27,10 @@ def overlay_pictures(
     """Writes ``<out>/<video id>.png`` for evenly spaced videos of the validation split.
 
     Args:
-        videos, frames: how many, evenly spaced over the split and over each video.
-        scale: pixels per pixel of the frame.
-        minimum_score: predictions below are not drawn.
-        as_sketch: over the frames' edges rather than the photographs, for data that may not be redistributed.
+        videos, frames: how many videos and frames to draw, evenly spaced over the split and over each video.
+        scale: enlargement: pixels of the picture per pixel of the frame.
+        minimum_score: predictions below this score are not drawn.
+        as_sketch: whether to draw over the edges of frames, not over photographs, for data that may not be redistributed.
 
     Raises:
         UserError: the run is not evaluated.
@@ -49,18 +49,18 @@ def overlay_pictures(
         rows = [frames_with(index, v, shown, drawn, range(len(drawn)), scale=scale, backdrop=backdrop, texts=True)
                 for drawn in groups]
         picture = side_by_side(rows, ["truth", "ours"])
-        # Lines and few paints: a palette holds them in a third of the bytes.
+        # Sketches have lines and few colours: a palette stores them in a third of the bytes.
         (picture.quantize(32) if as_sketch else picture).save(path, optimize=True)
         written.append(path)
     return written
 
 
 def sample_strip(video: DrawnVideo, config: ShapesConfig, *, scale: int) -> Image:
-    """Every frame of a video beside the next, below each its instances, one colour per identity, named in the first frame
-    that shows them.
+    """All frames of a video side by side, with the instances below each frame: one colour per identity, and a name in the
+    first frame that shows it.
 
     Args:
-        scale: pixels per pixel of the frame.
+        scale: enlargement: pixels of the picture per pixel of the frame.
     """
     frames = [Image.fromarray(frame_HW3) for frame_HW3 in video.frames_LHW3]
     overlays: list[list[Overlay]] = [[] for _ in frames]

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: styles, drawings and pictures are inside it."""
+"""The report as one self-contained HTML file: styles, drawings and pictures are inside it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MINUS = "−"
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the page shows.
+    """Everything that the page shows.
 
     Attributes:
         ledger: as results/claims.json has it, or None.
@@ -47,7 +47,7 @@ class Contents:
 
 
 def page(params: Params, contents: Contents) -> str:
-    """The HTML; the same for the same contents."""
+    """The page's HTML; it is the same for the same contents."""
     curves = [table for table in contents.tables if any(row.curve for row in table.rows)]
     return render(
         "report.html",
@@ -58,7 +58,7 @@ def page(params: Params, contents: Contents) -> str:
 
 
 def _table(contents: Contents, table: TableSummary) -> dict[str, Any]:
-    """The table with what stands in place of numbers, and the runs that its numbers come from."""
+    """The table with the texts that stand in place of missing numbers, and with the runs that its numbers come from."""
     rows = [{**dict(row), "state": _state(row)} for row in table.rows]
     reasons: dict[str, list[str]] = {}
     for row in table.rows:
@@ -105,7 +105,7 @@ def _source(cell: Cell | None) -> str:
 
 
 def _emphasised(text: str) -> Markup:
-    """``*word*`` as HTML."""
+    """The text as HTML, with ``*word*`` emphasised."""
     plain, *rest = str(escape(text)).split("*")
     tags = ("<em>", "</em>")
     return Markup(plain + "".join(tags[number % 2] + part for number, part in enumerate(rest)))
@@ -120,7 +120,7 @@ def _signed(value: float | None) -> str:
 
 
 def _measured(value: Measured | CurvePoint | None) -> str:
-    """Mean and, over several seeds, deviation."""
+    """The mean and, over several seeds, the deviation."""
     if value is None:
         return "–"
     return _number(value.mean) + ("" if value.std is None else f" ± {value.std:.1f}")

@@ -1,4 +1,4 @@
-"""Pictures of videos and of regions of them, and how a page holds pictures."""
+"""Pictures of videos and of their regions, and their form inside a page."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pipeline.reporting.feature_maps import Seen
     from pipeline.reporting.tracklets import Drawn
 
-# sketch: edges alone, where photographs may not be shown; grey: so that all colour is of identities.
+# sketch: edges alone, for photographs that may not be shown; grey: all colour marks identities.
 Backdrop = Literal["photograph", "grey", "sketch"]
-FRAME_WIDTH = 192  # pixels of a frame in a strip, whatever the video's size
+FRAME_WIDTH = 192  # pixels per frame in a strip, whatever the video's size
 REGION_SIDE = 96
 JPEG_QUALITY = 80
 
@@ -49,12 +49,12 @@ def frames_with(
 
 
 def frame_scale(index: DatasetIndex, v: int) -> float:
-    """What makes a frame of a video as wide as strips have it."""
+    """The factor that scales a video's frames to their width in strips."""
     return FRAME_WIDTH / index.videos[v].width
 
 
 def region_pictures(index: DatasetIndex, v: int, frames: Sequence[int], seen: Seen, backdrop: Backdrop) -> list[list[Image]]:
-    """For each frame where the proposal is, and what it crops."""
+    """Pictures of where the proposal is in each frame, and pictures of what it crops."""
     images = [(frame_image(index, v, frame, backdrop), box_4) for frame, box_4 in zip(frames, seen.boxes_T4, strict=False)]
     return [
         [_with_box(image, box_4, frame_scale(index, v)) for image, box_4 in images],
@@ -63,7 +63,7 @@ def region_pictures(index: DatasetIndex, v: int, frames: Sequence[int], seen: Se
 
 
 def heat_pictures(values: Sequence[np.ndarray]) -> list[Image]:
-    """Maps (S, S) as heat, from the least value of all of them to the largest."""
+    """Heat maps of (S, S) values, all on one scale from the least value to the largest."""
     least, largest = min(float(one.min()) for one in values), max(float(one.max()) for one in values)
     return [heat((one - least) / max(largest - least, 1e-12), REGION_SIDE) for one in values]
 
@@ -75,7 +75,7 @@ def _with_box(image: Image, box_4: np.ndarray, scale: float) -> Image:
 
 
 def jpeg_uri(pictures: Sequence[Image]) -> str:
-    """A strip of pictures as a data: URI. Colours are kept at full resolution: outlines are a pixel wide."""
+    """A strip of pictures as a data: URI. Colours keep their full resolution, because outlines are a pixel wide."""
     buffer = io.BytesIO()
     strip(pictures).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
     return data_uri("image/jpeg", buffer.getvalue())

@@ -1,4 +1,4 @@
-"""A search as one HTML file that needs nothing else: which parameters were worth how much, and AP on the way."""
+"""A search as one self-contained HTML file: the parameters, the results that they gave, and AP during training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def page(search: Search, base: Base) -> str:
-    """The HTML; the same for the same search."""
+    """The page's HTML; it is the same for the same search."""
     drawings = [
         ("Parameters and what they were worth", "A line is a trial, from value to value; the brighter, the better. Stopped "
          "trials are dashed and stand with what they were worth when they were stopped.", parallel_coordinates(search)),

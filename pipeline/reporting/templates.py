@@ -1,4 +1,4 @@
-"""Pages from the templates in pipeline/reporting/pages: each one file that needs nothing else."""
+"""Self-contained pages from the templates in pipeline/reporting/pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, *, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any) -> str:
-    """The HTML of a template. What is missing is an error, and nothing that is shown can become markup."""
+    """The HTML of a template. A missing value is an error, and no value can become markup."""
     environment = Environment(loader=PackageLoader("pipeline.reporting", "pages"), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     environment.filters |= filters or {}

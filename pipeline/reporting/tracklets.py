@@ -1,4 +1,4 @@
-"""What pictures show of a video: its instances, a run's tracklets, and whose colour each tracklet has."""
+"""The contents of pictures of a video: its instances, a run's tracklets, and the colour of each tracklet."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Drawn:
     """An instance or a tracklet of a video.
 
     Attributes:
-        rles: its masks by frame of the video; no entry where it is absent.
+        rles: its masks by frame of the video, without frames in which it is absent.
         text: its category and, for a tracklet, its score.
-        boxes: its proposals by frame, each (4,), xyxy in pixels of the video; empty where they are not to be drawn.
+        boxes: its proposals by frame, each (4,), xyxy in pixels of the video; empty if they are not to be drawn.
     """
 
     rles: Mapping[int, RLE]
@@ -48,7 +48,7 @@ class Drawn:
 
 
 def evenly(total: int, wanted: int) -> list[int]:
-    """``wanted`` positions among ``total``, first and last included."""
+    """``wanted`` positions among ``total``, evenly spaced, including the first and the last."""
     if wanted >= total:
         return list(range(total))
     if wanted == 1:
@@ -65,7 +65,7 @@ def truth(index: DatasetIndex, v: int) -> list[Drawn]:
 
 
 def stored_results(params: Params, spec: EvalSpec) -> list[dict[str, Any]]:
-    """What an evaluation scored, as the YouTube-VIS evaluator takes it.
+    """The results that an evaluation scored, in the form that the YouTube-VIS evaluator accepts.
 
     Raises:
         UserError: the run is not evaluated, or its results are elsewhere.
@@ -86,7 +86,7 @@ def scored_frames(spec: EvalSpec, index: DatasetIndex, v: int) -> list[int]:
 def from_results(
     results: Sequence[Mapping[str, Any]], spec: EvalSpec, index: DatasetIndex, v: int, minimum_score: float
 ) -> list[Drawn]:
-    """The tracklets of a video that score at least so much; of one under several categories, the best."""
+    """The tracklets of a video that reach the minimum score. A tracklet with several categories keeps the best one."""
     frames = scored_frames(spec, index, v)
     names = {category.id: category.name for category in index.categories}
     own = [result for result in results if result["video_id"] == index.videos[v].id and result["score"] >= minimum_score]
@@ -98,7 +98,7 @@ def from_results(
 
 
 def _one_category_each(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of results with the same masks the best."""
+    """The best result of each group of results with the same masks."""
     best: dict[str, Mapping[str, Any]] = {}
     for result in results:
         masks = json.dumps(result["segmentations"])
@@ -111,7 +111,7 @@ def tracked(
     model: EfficientVIS, inference: InferenceConfig, index: DatasetIndex, v: int, input_size: tuple[int, int],
     minimum_score: float,
 ) -> list[Drawn]:
-    """As ``from_results``, but predicted now, end-to-end and with proposals, which results do not hold."""
+    """As ``from_results``, but predicted now, end-to-end, and with proposals, which stored results do not hold."""
     video = index.videos[v]
     kept = kept_frames(video, inference.test_fps)
     clips = _clips(FrameReader(index, input_size), v, kept, model.config.clip_length)
@@ -132,7 +132,7 @@ def _clips(reader: FrameReader, v: int, kept: Sequence[int], clip_length: int) -
 
 
 def video_ious(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> np.ndarray:
-    """Overlap of D tracklets with G instances over so many frames of a video, as video AP has it: (D, G)."""
+    """Video IoU, as in video AP, of D tracklets with G instances over these frames of a video: (D, G)."""
     sizes: dict[tuple, int] = {}
     tracks, others = (build_tracks([[one.rles.get(frame) for frame in frames] for one in group], sizes, len(frames))
                       for group in (found, instances))
@@ -141,10 +141,10 @@ def video_ious(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Seque
 
 
 def followed(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> list[int]:
-    """For each tracklet the number of the instance that it follows, at most one tracklet each; a new one for the others.
+    """For each tracklet, the number of the instance that it follows, or a new number if it follows none.
 
-    The pairs are those of the largest sum of video IoUs. A tracklet that goes over to another instance keeps its number, so
-    that its colour there is a wrong one.
+    At most one tracklet follows an instance: the pairs have the largest sum of video IoUs. A tracklet that changes to another
+    instance keeps its number, so that its colour is wrong there.
     """
     ious_DG = video_ious(found, instances, frames)
     pairs = {int(d): int(g) for d, g in zip(*linear_sum_assignment(-ious_DG), strict=True) if ious_DG[d, g] > 0}
@@ -153,7 +153,7 @@ def followed(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequenc
 
 
 def mean_best_iou(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> float:
-    """Mean over a video's instances of the video IoU of the tracklet that fits each best; 0 for one that nothing follows."""
+    """Mean, over a video's instances, of the video IoU of the tracklet that fits each best; 0 if none overlaps it."""
     if not found:
         return 0.0
     return float(video_ious(found, instances, frames).max(axis=0).mean())

@@ -1,7 +1,7 @@
-"""results/cells/<evaluation key>.json: one small, committed file per finished evaluation. Tables are made of them alone.
+"""results/cells/<evaluation key>.json: one small, committed file per finished evaluation. Tables are made from them alone.
 
-A cell counts as done wherever its weights are, so that a grid can be spread over machines and days, and a table be made
-where nothing was trained.
+A cell counts as done wherever its weights are, so a grid can be spread over machines and days, and tables can be made on a
+machine that trained nothing.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def read_all(params: Params) -> Iterator[Cell]:
 
 
 def write(params: Params, spec: EvalSpec) -> None:
-    """Writes the cell of an evaluation that is in the store; one that is there already stays as it is."""
+    """Writes the cell of an evaluation that is in the store; an existing cell stays as it is."""
     file = _file(params, spec)
     cell = find(params, spec)
     if cell is not None and cell != _read(file):
@@ -98,7 +98,7 @@ def _file(params: Params, spec: EvalSpec) -> Path:
 
 
 def _read(file: Path) -> Cell | None:
-    """None for one that is absent or broken (a merge conflict): it is made again."""
+    """The content of a cell's file; None if it is absent or broken (a merge conflict), so that it is made again."""
     try:
         return read_model(Cell, file, "Make it again")
     except UserError:
@@ -127,7 +127,7 @@ def _from_store(params: Params, spec: EvalSpec) -> Cell | None:
         ),
         made=Made(
             peak_memory_mib=trained.get("peak_memory_mib"),
-            # A machine's name is for the run store; cells are for everybody.
+            # A machine's name belongs in the run store only, because cells are public.
             host={name: value for name, value in trained.get("host", {}).items() if name != "name"},
             git=trained.get("git"),
             packages=trained.get("packages"),

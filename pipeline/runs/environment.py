@@ -1,6 +1,6 @@
-"""What a result was made with: package versions, the state of the checkout, the machine.
+"""The environment of a result: package versions, the state of the checkout, and the machine.
 
-Recorded in a run's ``done.json`` and shown as MLflow tags. None of it is in a key: the same configuration is the same
+It is recorded in a run's ``done.json`` and shown as MLflow tags. None of it is in a key: the same configuration is the same
 run wherever it was trained.
 """
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "numpy", "scipy", "pycocotools", "pillow", "ray", "mlflow",
 
 
 def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """Installed versions by package name; what is not installed is left out. Imports none of them."""
+    """Installed versions by package name, without packages that are not installed. It imports none of them."""
     found = {}
     for name in names:
         try:
@@ -28,8 +28,8 @@ def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, object]:
-    """``{"commit": hash, "dirty": bool}`` of the checkout that holds ``folder``; empty where there is none, or one that has
-    nothing of it: an archive of the project may have been unpacked anywhere."""
+    """``{"commit": hash, "dirty": bool}`` of the checkout that holds ``folder``; empty if there is none, or if it tracks
+    nothing in the folder: an archive of the project may have been unpacked anywhere."""
     try:
         _git(folder, "ls-files", "--error-unmatch", ".")
         commit = _git(folder, "rev-parse", "HEAD")
@@ -42,7 +42,7 @@ def git_state(folder: Path) -> dict[str, object]:
 def host() -> dict[str, object]:
     """Name, processor count, system and Python of this machine, and the vector instructions that PyTorch uses on it.
 
-    The same run gives the same bits where these are the same: others round in another order.
+    The same run gives the same bits if these are the same: other machines may round in another order.
     """
     from torch.backends.cpu import get_cpu_capability
 

@@ -1,4 +1,4 @@
-"""History and checkpoints of a training that is running."""
+"""History and checkpoints of a running training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHECKPOINTS_KEPT = 2
 
 
 class RunLog:
-    """History and checkpoints of one run, so that each step is in the history exactly once however often it resumes."""
+    """History and checkpoints of one run: each step is in the history exactly once, however often the run resumes."""
 
     def __init__(self, folder: Path):
         self._history = folder / "history.jsonl"
@@ -27,9 +27,9 @@ class RunLog:
         self._file: io.TextIOBase | None = None
 
     def resume(self) -> dict[str, Any] | None:
-        """The newest snapshot that is whole and whose steps are all in the history; None: start anew.
+        """The newest snapshot that is whole and whose steps are all in the history; None means to start anew.
 
-        What the history holds beyond it is cut off.
+        Lines of the history after this snapshot are cut off.
         """
         lines = self._whole_lines()
         usable = (number for number in sorted(self._numbers(), reverse=True) if number <= len(lines))
@@ -40,19 +40,19 @@ class RunLog:
         return state
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds the line of one step; ``row["step"]`` counts from 1. Readers see it within the operating system's reach."""
+        """Adds the line of one step; ``row["step"]`` counts from 1. Other processes on this machine see it at once."""
         with explained(self._history):
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
 
     def checkpoint(self, state: Mapping[str, Any], step: int) -> None:
-        """Stores a snapshot after ``step`` and forgets all but the last two."""
+        """Stores a snapshot after ``step`` and deletes all but the last two."""
         import torch
 
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         with explained(self._checkpoints):
-            # A snapshot is worth nothing without the lines that lead to it.
+            # A snapshot is worthless without the lines that lead to it.
             os.fsync(self._file.fileno())
             self._checkpoints.mkdir(exist_ok=True)
         path = self._path(step)
@@ -74,7 +74,7 @@ class RunLog:
         return [int(path.stem.removeprefix("step_")) for path in self._checkpoints.glob("step_*.pt")]
 
     def snapshot(self, step: int) -> dict[str, Any] | None:
-        """What ``checkpoint`` stored after ``step``; None where it is not whole."""
+        """The snapshot that ``checkpoint`` stored after ``step``; None if it is not whole."""
         import torch
 
         path = self._path(step)
@@ -87,12 +87,12 @@ class RunLog:
             return None
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError) as error:  # not one of ours: no code of it has run
+        except (pickle.UnpicklingError, RuntimeError) as error:  # the file is not one of ours; none of its code has run
             print(f"{path}: is no checkpoint ({str(error).splitlines()[0]}); going back to the one before", file=sys.stderr)
             return None
 
     def _whole_lines(self) -> list[str]:
-        """The lines for step 1, 2, 3 … as far as they go without a gap or a line that broke off."""
+        """The lines for steps 1, 2, 3 … up to the first gap or incomplete line."""
         lines = []
         with contextlib.suppress(FileNotFoundError), self._history.open(encoding="utf-8", errors="replace") as file:
             for line in file:

@@ -5,7 +5,7 @@
     <address>/<key>/manifest.json          every file of runs/<key>: its object, SHA-256 and size
                     <SHA-256>-<file name>  its content
 
-An object is never changed and the manifest comes last, so that a reader finds a whole state however a writer ended.
+An object is never changed and the manifest is written last, so a reader finds a whole state however a writer ended.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Stored(Config):
 
 
 class Manifest(Config):
-    """The files of a run, by path in its folder."""
+    """The files of a run, by their paths in its folder."""
 
     files: dict[str, _Stored]
 
@@ -68,14 +68,14 @@ class Manifest(Config):
 
 
 class _WentOn(Exception):
-    """A file of a run that was to be pushed is gone: the run has a later state by now."""
+    """A file that was to be pushed is gone: the run has a later state by now."""
 
 
 class Storage:
     """Runs in the second place.
 
     Raises:
-        UserError: the address is none, or nothing answers there.
+        UserError: the address is invalid, or nothing answers there.
     """
 
     def __init__(self, address: str, *, where: object = "params.yaml"):
@@ -92,21 +92,21 @@ class Storage:
             top = self._files.get_file_info(self._base if self._local else self._base.partition("/")[0])
             if top.type == fs.FileType.NotFound and not self._local:
                 raise FileNotFoundError(f"there is no bucket {top.path}")
-        except (OSError, ValueError) as error:  # pyarrow's own errors are of these
+        except (OSError, ValueError) as error:  # pyarrow's own errors are subclasses of these
             raise UserError(where, "storage_path", f"{self.address} cannot be used: {in_a_line(error)}", "Give a folder or "
                             "s3://BUCKET/FOLDER, with credentials in the environment, or set it to null") from None
 
     def runs(self) -> set[str]:
-        """The keys that have a folder, whole or not."""
+        """The keys that have a folder, whether it is whole or not."""
         found = self._files.get_file_info(FileSelector(self._base, allow_not_found=True))
         folders = {info.base_name for info in found if info.type == FileType.Directory}
         return {name for name in folders if re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", name)}
 
     def manifest(self, key: str) -> Manifest | None:
-        """None: no state of this run is there.
+        """The manifest of a run; None if the storage has no state of the run.
 
         Raises:
-            UserError: it cannot be understood.
+            UserError: the manifest is not valid.
         """
         place = self._place(key, MANIFEST)
         try:
@@ -119,13 +119,14 @@ class Storage:
         return build(Manifest, content if isinstance(content, Mapping) else {}, where=self._shown(key))
 
     def push(self, store: RunStore, key: str) -> bool:
-        """Brings the state of a run that is done or has a checkpoint, unless a later one is there; whether there was news.
+        """Copies a run that is done or has a checkpoint to the storage, unless a later state is there; returns whether
+        anything was new.
 
-        What the storage has of a run that is done stays as it is, and so do evaluations; further ones come to them.
-        What was lost there is brought again.
+        The stored files of a run that is done stay as they are, and so do evaluations; further evaluations are added.
+        Files that were lost there are copied again.
 
         Raises:
-            OSError: the storage cannot be used. What it had is still there, and a later call goes on.
+            OSError: the storage cannot be used. Its earlier content remains, and a later call goes on.
         """
         names = _names(store.folder(key))
         there = self.manifest(key)
@@ -150,19 +151,20 @@ class Storage:
         return True
 
     def pull(self, store: RunStore, key: str) -> bool:
-        """Takes a training that is further than the store's, and evaluations that it lacks; whether there were any.
+        """Fetches a training that is further than the store's, and evaluations that the store does not have; returns whether
+        there were any.
 
-        Only for who holds the key's lock.
+        The caller must hold the key's lock.
 
         Raises:
             OSError: the storage cannot be used.
-            UserError: it holds something else than its manifest says.
+            UserError: its content does not match its manifest.
         """
         there = self.manifest(key)
         if there is None:
             return False
         folder, news = store.folder(key), False
-        # A done.json that is not believed says nothing.
+        # A done.json that the store does not trust does not count.
         if not store.is_done(key) and _reached(there.files) > _reached(name for name in _names(folder) if name != _DONE):
             for name in sorted((name for name in there.files if not _evaluation(name)), key=_order):
                 self._get(key, there.files[name], folder / name)
@@ -182,7 +184,7 @@ class Storage:
         except FileNotFoundError as error:
             raise _WentOn from error
         with opened as file:
-            size = os.fstat(file.fileno()).st_size  # a history grows; its beginning does not change
+            size = os.fstat(file.fileno()).st_size  # a history grows, but its beginning does not change
             digest = hashlib.sha256()
             for block in _blocks(file, size):
                 digest.update(block)
@@ -193,7 +195,7 @@ class Storage:
         return stored
 
     def _write(self, place: str, write: Callable[[Any], None]) -> None:
-        """A store shows an object when it is whole; in a folder that is for us to do."""
+        """Writes a file whole or not at all: an object store shows only whole objects, but a folder needs care for that."""
         if not self._local:
             with self._files.open_output_stream(place) as out:
                 write(out)
@@ -214,13 +216,13 @@ class Storage:
                                 "Remove the run's folder there, and push it again from where it is")
 
     def _forget(self, key: str, before: set[str]) -> None:
-        """Deletes what the manifest names no more, and what pushes left that were cut short, a day ago or earlier."""
-        there = self.manifest(key)  # perhaps another one's by now
+        """Deletes objects that the manifest no longer names, and remains of interrupted pushes that are a day old or older."""
+        there = self.manifest(key)  # it may be another writer's by now
         kept = {stored.object for stored in there.files.values()} if there else set()
         for info in self._objects(key):
             leftover = info.mtime is not None and time.time() - info.mtime.timestamp() > _LEFTOVER_SECONDS
             if info.base_name not in {*kept, MANIFEST} and (info.base_name in before or leftover):
-                with contextlib.suppress(FileNotFoundError):  # another one who pushes was faster
+                with contextlib.suppress(FileNotFoundError):  # another writer was faster
                     self._files.delete_file(info.path)
 
     def _objects(self, key: str) -> list[Any]:
@@ -235,7 +237,7 @@ class Storage:
 
 
 def states(store: RunStore) -> Iterator[tuple[str, str]]:
-    """Of each run that is worth to be kept, what tells its states apart."""
+    """The key of each run that is worth keeping, with a text that tells its states apart."""
     for config in sorted(store.root.glob("*/config.yaml")):
         folder = config.parent
         names = _names(folder)
@@ -243,7 +245,7 @@ def states(store: RunStore) -> Iterator[tuple[str, str]]:
             continue
         done, facts = _DONE in names, []
         for name in names:
-            # Before the end, history and log grow with each step; they come with the next checkpoint.
+            # Before the end, history and log grow with each step; they are pushed with the next checkpoint.
             if done or name.startswith("checkpoint/"):
                 with contextlib.suppress(FileNotFoundError):
                     found = (folder / name).stat()
@@ -252,16 +254,16 @@ def states(store: RunStore) -> Iterator[tuple[str, str]]:
 
 
 def _names(folder: Path) -> list[str]:
-    """The files of a run that are not being written just now. ``done.json`` is among them if what it speaks of is."""
+    """The files of a run that are not being written now. ``done.json`` is among them if the files that it describes are."""
     done = (folder / _DONE).is_file()
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
     whole = (path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
-    # Checkpoints go when a run is done, a moment later.
+    # Checkpoints are deleted a moment after a run is done.
     return [name for name in whole if (not name.startswith("checkpoint/") if done else name != _DONE)]
 
 
 def _reached(names: Iterable[str]) -> float:
-    """How far a training had come: the step of its last checkpoint; infinity where it is done, 0 where nothing is kept."""
+    """The progress of a training: the step of its last checkpoint; infinity if it is done, 0 if it has no checkpoint."""
     steps = [0.0]
     for name in names:
         if name == _DONE:
@@ -272,13 +274,13 @@ def _reached(names: Iterable[str]) -> float:
 
 
 def _evaluation(name: str) -> str:
-    """The key of the evaluation that a file belongs to, or ""."""
+    """The key of the evaluation to which a file belongs, or ""."""
     parts = PurePosixPath(name).parts
     return parts[1] if parts[0] == "eval" and len(parts) > 2 else ""
 
 
 def _order(name: str) -> tuple[bool, bool]:
-    """A checkpoint after the history that leads to it, ``done.json`` after all."""
+    """A sort key: checkpoints come after the history that leads to them, and ``done.json`` comes last."""
     return name == _DONE, name.startswith("checkpoint/")
 
 
@@ -288,7 +290,7 @@ def _copy(file: BinaryIO, size: int, out: BinaryIO) -> None:
 
 
 def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """The next ``size`` bytes of a file, or all it has."""
+    """The next ``size`` bytes of a file, or all that remain, in blocks."""
     while size > 0 and (block := file.read(min(size, _BLOCK))):
         yield block
         size -= len(block)

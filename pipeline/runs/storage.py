@@ -1,4 +1,4 @@
-"""The second copy of the run store: what is copied there, and what is brought from there."""
+"""Copies runs to the second place, and fetches runs from it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _LAST_SECONDS = 300.0
 
 
 def storage_of(params: Params) -> Storage | None:
-    """The second place that the parameters name.
+    """The second place that the parameters name, if any.
 
     Raises:
-        UserError: as ``Storage``.
+        UserError: for the reasons of ``Storage``.
     """
     if params.storage_path is None:
         return None
@@ -40,7 +40,7 @@ def storage_of(params: Params) -> Storage | None:
 
 
 def fetch(params: Params, key: str) -> None:
-    """In a job: takes what the storage has of a run. Without the storage, the run goes on."""
+    """In a job, fetches what the storage has of a run. If the storage cannot be used, the run goes on without it."""
     if params.storage_path is None:
         return
     try:
@@ -53,10 +53,10 @@ def fetch(params: Params, key: str) -> None:
 
 
 def fetch_all(params: Params, keys: Iterable[str]) -> bool:
-    """Takes what the storage has of these runs, and says so; whether there was any.
+    """Fetches what the storage has of these runs and reports it; returns whether there was anything.
 
     Raises:
-        UserError: the storage cannot be used, or holds something else than its manifests say.
+        UserError: the storage cannot be used, or its content does not match its manifests.
     """
     storage, store = storage_of(params), RunStore(params.runs_dir)
     if storage is None:
@@ -80,7 +80,7 @@ def explaining_failures(storage: Storage, where: object) -> Iterator[None]:
 def pull(storage: Storage, store: RunStore, keys: Iterable[str]) -> int:
     there, locked, news = storage.runs(), store.locked(), 0
     for key in sorted(keys):
-        if key in there and key not in locked:  # who works on it now has asked for it
+        if key in there and key not in locked:  # the process that works on it has fetched it
             with store.lock(key):
                 news += storage.pull(store, key)
     return news
@@ -96,7 +96,7 @@ class Keeper(Background):
                  last: float = _LAST_SECONDS):
         super().__init__(every=every, first=first, last=last)
         self._storage, self._store = storage, RunStore(params.runs_dir)
-        # Which states were pushed, so that a grid of thousands of runs need not be compared file by file again.
+        # This file lists the pushed states, so that thousands of runs need not be compared file by file again.
         name = hashlib.sha256(params.storage_path.encode()).hexdigest()[:12]
         self._file = Path(params.runs_dir) / ".storage" / f"{name}.json"
         self._pushed: dict[str, str] | None = None
@@ -111,7 +111,7 @@ class Keeper(Background):
                 try:
                     self._storage.push(self._store, key)
                     self._pushed[key], news = state, True
-                except UserError as error:  # what is there of this run is damaged; the others are none the worse
+                except UserError as error:  # this run is damaged in the storage; the others are not affected
                     mistake = error
         if news:
             self._file.parent.mkdir(exist_ok=True)
@@ -122,10 +122,10 @@ class Keeper(Background):
 
 @contextlib.contextmanager
 def keeping(params: Params) -> Iterator[None]:
-    """Runs of the block are brought to the storage, if the parameters name one.
+    """Copies the block's runs to the storage, if the parameters name one.
 
     Raises:
-        UserError: as ``Storage``, before anything has run.
+        UserError: for the reasons of ``Storage``, before anything has run.
     """
     storage = storage_of(params)
     with contextlib.nullcontext() if storage is None else Keeper(params, storage):

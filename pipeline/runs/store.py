@@ -1,4 +1,4 @@
-"""The run store: one folder per key, believed only when its last file says so and its checksum agrees.
+"""The run store: one folder per key, which counts only if its last file is there and the checksum in it agrees.
 
 ::
 
@@ -8,9 +8,9 @@
                snapshots/          weights after a half, a quarter, … of the training
                weights.safetensors
                done.json           written last
-               eval/<eval key>/    results.json, per_category.csv, metrics.json; put there as a whole
+               eval/<eval key>/    results.json, per_category.csv, metrics.json; put in place all at once
 
-Every file is written beside its place and moved there, so a process may be killed at any moment.
+Every file is written beside its place and then moved there, so a process may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RunStore:
     """The folders of all runs.
 
     Args:
-        root: usually ``runs``; made when first written to.
+        root: the store's folder, usually ``runs``; it is made at the first write.
     """
 
     def __init__(self, root: Path):
@@ -49,7 +49,7 @@ class RunStore:
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Only one process at a time works on a key; the others wait and say so on stderr."""
+        """Lets only one process at a time work on a key; the others wait and say so on stderr."""
         locks = self.root / ".locks"
         lock = FileLock(locks / f"{key}.lock")
         try:
@@ -65,10 +65,11 @@ class RunStore:
             lock.release()
 
     def locked(self) -> set[str]:
-        """What some process has locked, and so works on, now; of a key or ``<key>-<evaluation key>`` that is not there yet."""
+        """Names that some process has locked now, because it works on them: each is a key, or ``<key>-<evaluation key>``,
+        whose result is not there yet."""
         found = set()
         for file in (self.root / ".locks").glob("*.lock"):
-            if self._is_there(file.stem):  # a grid has thousands of them, and trying a lock may ask another machine
+            if self._is_there(file.stem):  # a grid has thousands of locks, and trying one may ask another machine
                 continue
             try:
                 with FileLock(file).acquire(blocking=False):
@@ -88,7 +89,7 @@ class RunStore:
         return self.done(key) is not None
 
     def done(self, key: str) -> dict[str, Any] | None:
-        """The content of ``done.json``; None where it is missing, unreadable or at odds with the weights."""
+        """The content of ``done.json``; None if it is missing, unreadable or at odds with the weights."""
         facts = read_json(self.folder(key) / "done.json")
         weights = self.weights_file(key)
         if facts is None or not weights.is_file() or facts.get("sha256") != file_sha256(weights):
@@ -96,7 +97,7 @@ class RunStore:
         return facts
 
     def require_done(self, key: str) -> dict[str, Any]:
-        """As ``done``.
+        """As ``done``, but never None.
 
         Raises:
             UserError: the training is not done.
@@ -130,14 +131,14 @@ class RunStore:
         write_atomically(file, save({name: value.contiguous() for name, value in weights.items()}))
 
     def has_snapshot(self, key: str, halvings: int) -> bool:
-        """Whether the training kept its weights after 1/2**halvings; it need not be done."""
+        """Whether the training kept its weights after 1/2**halvings of its steps; it need not be done."""
         return self._snapshot_file(key, halvings).is_file()
 
     def load_snapshot(self, key: str, halvings: int) -> dict[str, Any]:
-        """What ``keep_snapshot`` stored, as tensors by name.
+        """The weights that ``keep_snapshot`` stored, as tensors by name.
 
         Raises:
-            UserError: the training kept none so early, or is not so far yet.
+            UserError: the training kept no such snapshot, or has not come so far yet.
         """
         from safetensors.torch import load_file
 
@@ -153,17 +154,17 @@ class RunStore:
         return self.folder(key) / "snapshots" / f"after_1_{2**halvings}.safetensors"
 
     def begin(self, key: str, config: Mapping[str, Any]) -> None:
-        """Makes the folder and notes what the key was made of. An earlier ``done.json`` was not believed: it goes."""
+        """Makes the folder and writes what the key was made of. An earlier, invalid ``done.json`` is removed."""
         folder = self.folder(key)
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "done.json").unlink(missing_ok=True)
             for leftover in (*folder.glob(".*"), *folder.glob("checkpoint/.*")):
-                leftover.unlink()  # what a killed process was just writing
+                leftover.unlink()  # a file that a killed process was writing
         write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
 
     def finish(self, key: str, weights: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Stores the weights, then ``done.json`` with their checksum and ``facts``; the checkpoints are not needed now."""
+        """Stores the weights, then ``done.json`` with their checksum and ``facts``; then removes the checkpoints."""
         from safetensors.torch import save
 
         write_atomically(self.weights_file(key), save({name: value.contiguous() for name, value in weights.items()}))
@@ -172,7 +173,7 @@ class RunStore:
         shutil.rmtree(self.folder(key) / "checkpoint", ignore_errors=True)
 
     def evaluation(self, key: str, evaluation_key: str) -> dict[str, Any] | None:
-        """The ``metrics.json`` of a finished evaluation; None where there is none or its results were changed."""
+        """The ``metrics.json`` of a finished evaluation; None if there is none or its results were changed."""
         folder = self.evaluation_folder(key, evaluation_key)
         report = read_json(folder / "metrics.json")
         results = folder / "results.json"
@@ -194,11 +195,11 @@ class RunStore:
         """Puts a finished evaluation in its place, all three files at once.
 
         Args:
-            results: as the YouTube-VIS evaluator takes them.
-            report: ``metrics.json``; its ``per_category`` (category → metric → value) also becomes a CSV file.
+            results: the results in the YouTube-VIS evaluator's form.
+            report: the content of ``metrics.json``; its ``per_category`` (category → metric → value) also becomes a CSV file.
 
         Returns:
-            What was written to ``metrics.json``.
+            The content that was written to ``metrics.json``.
         """
         place = self.evaluation_folder(key, evaluation_key)
         with explained(place), replacing_folder(place) as folder:

@@ -1,4 +1,4 @@
-"""Shows a running pool: a table that is redrawn on a terminal, one line per event elsewhere (logs, CI)."""
+"""Shows a running pool: as a table that is redrawn on a terminal, or as one line per event elsewhere (logs, CI)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from pipeline.scheduling.pool import Status
 
-_LINE_SECONDS = 30.0  # how often a running job says where it is when nothing is redrawn
-# Shown in this order, so that a small terminal cuts off what waits.
+_LINE_SECONDS = 30.0  # how often a running job prints its progress when nothing is redrawn
+# Jobs are shown in this order, so that a small terminal cuts off those that wait.
 _STYLES = {"running": "bold", "failed": "red", "skipped": "yellow", "done": "green", "waiting": "dim"}
 
 
@@ -39,7 +39,7 @@ class Board:
 
     def __exit__(self, *exception) -> None:
         if self._live:
-            self._live.update(_table(self._latest))  # what stays on the terminal is the whole
+            self._live.update(_table(self._latest))  # the whole table stays on the terminal
             self._live.stop()
 
     def update(self, statuses: list[Status]) -> None:
@@ -73,7 +73,7 @@ def _line(status: Status) -> str:
 
 
 def _table(statuses: list[Status], most: int | None = None) -> Group:
-    """Of the jobs, or of the first so many in the order that counts; failures have a line each below it."""
+    """The table of the jobs, or of the ``most`` first in order of display; below it each failure has a line."""
     counts = Counter(status.state for status in statuses)
     caption = ", ".join(f"{counts[state]} {state}" for state in _STYLES if counts[state])
     table = Table("", "run", "key", "state", "device", "step", "loss", "left", caption=caption)
@@ -91,7 +91,7 @@ def _table(statuses: list[Status], most: int | None = None) -> Group:
 
 
 def _columns(status: Status) -> tuple[str, str, str, str]:
-    """Device, step, loss and time left of a running job; empty where its latest report does not say."""
+    """Device, step, loss and time left of a running job; empty where its latest report does not tell."""
     progress = status.progress if status.state == "running" else {}
     step, total, eta = progress.get("step"), progress.get("total"), progress.get("eta")
     if eta is None and step and total:

@@ -1,8 +1,8 @@
-"""What the control groups (cgroups) of this process allow it: in a container, less than its machine has.
+"""The limits that control groups (cgroups) set for this process: in a container, it may have less than the whole machine.
 
-Linux has them in two versions, which may be mounted side by side. A limit holds for all groups below its own, so that the
-smallest one on the way up counts. No library is used: os.process_cpu_count (Python 3.13) and psutil know of no limits, and
-loky, which joblib counts with, reads the outermost group's alone.
+Linux has two versions of them, which may be mounted side by side. A limit holds for all groups below its own, so the
+smallest limit on the way up counts. No library is used: os.process_cpu_count (Python 3.13) and psutil do not know the limits,
+and loky, which joblib counts with, reads only those of the outermost group.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _PROCESS = Path("/proc/self")
 
 
 def processors(process: Path = _PROCESS) -> float:
-    """Seconds of processor time per second, which need not be whole; infinite where nothing is limited."""
+    """Seconds of processor time per second, which may be a fraction; infinite if there is no limit."""
     return min(map(_processors, _groups("cpu", process)), default=math.inf)
 
 
 def memory_bytes(process: Path = _PROCESS) -> float:
-    """Main memory; infinite, or more than any machine has, where nothing is limited."""
+    """Main memory in bytes; infinite, or more than any machine has, if there is no limit."""
     return min(map(_memory_bytes, _groups("memory", process)), default=math.inf)
 
 
@@ -37,7 +37,7 @@ def _memory_bytes(group: Path) -> float:
 
 
 def _groups(controller: str, process: Path) -> Iterator[Path]:
-    """Folders of the groups that the process is in, of both versions: its own and all above it that are to be seen."""
+    """Folders of the process's groups, in both versions: its own group and all visible groups above it."""
     own = _own_paths(process)
     for line in _lines(process / "mountinfo"):
         mount, _, file_system = line.partition(" - ")
@@ -55,7 +55,7 @@ def _groups(controller: str, process: Path) -> Iterator[Path]:
 
 
 def _own_paths(process: Path) -> dict[str, PurePosixPath]:
-    """The process's group by controller, version 2's by the empty name."""
+    """The process's group by controller; that of version 2 has the empty name."""
     found = {}
     for line in _lines(process / "cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -64,8 +64,8 @@ def _own_paths(process: Path) -> dict[str, PurePosixPath]:
 
 
 def _below(path: PurePosixPath, root: str) -> PurePosixPath:
-    """Where a group is below its mount point, which shows ``root`` and what is in it; one elsewhere is not to be seen, and
-    a container's own is the mount point."""
+    """The group's path below its mount point, which shows ``root`` and what is in it. A group elsewhere is not visible; a
+    container's own group is the mount point itself."""
     return path.relative_to(root) if path.is_relative_to(root) and ".." not in path.parts else PurePosixPath()
 
 
@@ -76,5 +76,5 @@ def _words(file: Path) -> list[str]:
 def _lines(file: Path) -> list[str]:
     try:
         return file.read_text().splitlines()
-    except OSError:  # not Linux; or a group without this controller, as the outermost one
+    except OSError:  # not Linux, or a group without this controller, such as the outermost one
         return []

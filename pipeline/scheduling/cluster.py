@@ -1,8 +1,8 @@
-"""A cluster that ``RAY_ADDRESS`` names: what its processes must find as the driver has it, and how many runs it holds.
+"""The cluster that ``RAY_ADDRESS`` names: what its processes must share with the driver, and how many runs it can hold.
 
-Runs are files: the store keeps two processes from one key by file locks, and a worker imports the code whose digest is in
-the keys. So every node has to see the run store under one path, with locks that hold between nodes, and the same code. The
-driver leaves a locked file in the store; each process looks for it, and tries its lock, before it does anything else.
+Runs are files: file locks in the store keep two processes from working on one key, and a worker imports the code whose digest
+is in the keys. So every node needs the same code, and has to see the run store under one path, with locks that hold between
+nodes. The driver leaves a locked file in the store; each process looks for it, and tries its lock, before anything else.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 
 _ADDRESS = "RAY_ADDRESS"
 _CLIENT = "ray://"
-# The head gives each client a process, by a fork beside threads of gRPC, which now and then is dead at birth (Ray 2.60).
+# The head forks a process for each client while threads of gRPC run; now and then this process fails at its start (Ray 2.60).
 _CLIENT_STARTS = 4
 _DEAD_AT_BIRTH = re.compile(r"Starting Ray client server failed|psutil\.(ZombieProcess|NoSuchProcess)")
-# Given to every process of the driver's job on the cluster.
+# Environment variables of every process of the driver's job on the cluster.
 _MARK, _CODE = "EFFVIS_CLUSTER_MARK", "EFFVIS_CLUSTER_CODE"
 _CONNECT_SECONDS = 5.0
-_LOOK_SECONDS = 120.0  # a node's first process may have to be started, and to import from a network's file system
+_LOOK_SECONDS = 120.0  # a node may have to start its first process, which may import from a network file system
 _SHARED = ("Put it on a file system that all nodes mount under the same path and that has file locks, as NFS 4, Lustre with "
            "-o flock or CephFS, and start again")
 
 
 def address(*, client: bool = True) -> str | None:
-    """Of the cluster that ``RAY_ADDRESS`` names; None: Ray is started here, for this process alone.
+    """The address of the cluster that ``RAY_ADDRESS`` names; None means that Ray is started here, for this process alone.
 
     Args:
-        client: whether Ray's client (``ray://``) will do, whose process is none of the cluster's.
+        client: whether Ray's client (``ray://``) will do, whose process is not part of the cluster.
 
     Raises:
-        UserError: it is a client's where that will not do, or nothing listens there.
+        UserError: it is a client's address and that will not do, or nothing listens there.
     """
     given = os.environ.get(_ADDRESS, "")
     if given in ("", "local"):
@@ -61,7 +61,7 @@ def address(*, client: bool = True) -> str | None:
     host, _, port = given.removeprefix(_CLIENT).rpartition(":")
     if host and port.isdigit():
         try:
-            # Ray itself would try for some minutes.
+            # Ray itself would keep trying for some minutes.
             socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
         except OSError as error:
             raise UserError(_ADDRESS, given, f"no cluster answers there: {error}", "Start it with ray start --head, correct "
@@ -71,7 +71,7 @@ def address(*, client: bool = True) -> str | None:
 
 @contextlib.contextmanager
 def marked(runs_dir: Path) -> Iterator[dict[str, Any]]:
-    """The ``runtime_env`` of a job on the cluster: with it, ``check_here`` knows in its processes what to find."""
+    """The ``runtime_env`` of a job on the cluster: it tells ``check_here``, in the job's processes, what to look for."""
     file = Path(os.path.abspath(runs_dir)) / ".cluster" / f"{uuid.uuid4().hex}.lock"
     with explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -86,10 +86,10 @@ def marked(runs_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 def check_here() -> None:
-    """In a process of the cluster: does it see what the driver sees? On a machine of one's own there is nothing to check.
+    """Checks, in a process of the cluster, that it sees what the driver sees. Without a cluster there is nothing to check.
 
     Raises:
-        UserError: it does not; nothing has been written.
+        UserError: it sees something else; nothing has been written.
     """
     if _MARK in os.environ:
         _check(Path(os.environ[_MARK]), os.environ[_CODE])
@@ -114,25 +114,25 @@ def _check(mark: Path, code: str) -> None:
 
 @cache
 def _code() -> str:
-    """Of all that is in a key and a worker brings itself; a comment changes nothing."""
+    """Digest of the code that enters keys and that each worker imports for itself; a comment does not change it."""
     digests = [digest(method) for method in methods.names() for digest in (training_digest, evaluation_code_digest)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def join(ray: Any, address: str, **options: Any) -> None:
-    """``ray.init``, then a look at every node that is there now; those that come later are asked when they are given work.
+    """Calls ``ray.init``, then checks every node that is there now; nodes that join later are checked when they get work.
 
     Raises:
-        UserError: the cluster cannot be joined, or a node sees something else than the driver, or does not answer.
+        UserError: the cluster cannot be joined, or a node does not answer or does not see what the driver sees.
     """
     try:
         if address.startswith(_CLIENT):
-            _join_as_client(ray, address, options["runtime_env"])  # whose process on the cluster takes none of the others
+            _join_as_client(ray, address, options["runtime_env"])  # its process on the cluster accepts no other options
         else:
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        problem = lines[-1] if lines[0].endswith(":") else lines[0]  # the client tells the traceback of its other side
+        problem = lines[-1] if lines[0].endswith(":") else lines[0]  # the client repeats the traceback of the cluster's side
         where = "have" if address.startswith(_CLIENT) else "run on a node of the cluster, with"
         raise UserError(_ADDRESS, address, f"cannot be joined: {problem}",
                         f"The command has to {where} the same Python and the same Ray") from error
@@ -171,17 +171,17 @@ def _check_nodes(ray: Any) -> None:
             raise UserError(_ADDRESS, name, f"this node cannot run the project's code: {str(error).strip().splitlines()[-1]}",
                             f"Install the project there, in the same environment, or let it see {PROJECT}") from None
         except ray.exceptions.RayError:
-            continue  # the node has gone meanwhile
+            continue  # the node has left in the meantime
 
 
 def memory(resources: ResourceSettings) -> int:
-    """Bytes that a worker asks Ray for: on a cluster alone, where Ray chooses its node; one machine's slots heed memory."""
+    """Bytes that a worker asks Ray for: only on a cluster, where Ray chooses its node; a machine's slots allow for memory."""
     return int(resources.memory_gib * 2**30) if _MARK in os.environ or address() else 0
 
 
 def holds(resources: ResourceSettings, nodes: Iterable[Mapping[str, Any]]) -> int:
-    """How many runs the nodes (``ray.nodes()``) have processors, memory and GPUs for; at least one. The workers of a run
-    may be on several nodes."""
+    """How many runs the nodes (``ray.nodes()``) have processors, memory and GPUs for; at least one. A run's workers may be
+    on several nodes."""
     wanted = {"CPU": resources.threads, "GPU": resources.gpus_per_worker, "memory": resources.memory_gib * 2**30}
     places = 0
     for node in nodes:

@@ -1,4 +1,4 @@
-"""What a run takes of the machine that it is on: its device, its memory, and how many such runs fit side by side."""
+"""What a run uses of its machine: its device, its memory, and how many such runs fit side by side."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def device(resources: ResourceSettings) -> torch.device:
-    """The processor, or the GPU that is this process's own: the first that Ray lets it see, or what Ray Train says.
+    """The processor, or this process's own GPU: the first that Ray lets it see, or the one that Ray Train names.
 
     Raises:
-        UserError: a GPU is asked for, and there is none.
+        UserError: the settings ask for a GPU, and there is none.
     """
     import torch
 
     if not resources.gpus_per_worker:
         return torch.device("cpu")
-    # cuBLAS reads it when it is first used; without it, deterministic algorithms are refused.
+    # cuBLAS reads this at its first use; without it, PyTorch refuses deterministic algorithms.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if not torch.cuda.is_available():
         raise UserError("params.yaml", "resources.gpus_per_worker", "a GPU is asked for, but PyTorch sees none on this machine",
@@ -41,7 +41,7 @@ def device(resources: ResourceSettings) -> torch.device:
 
 
 def side_by_side(resources: ResourceSettings) -> int:
-    """How many runs at once: ``resources.slots``, or as many as there are processors, memory and GPUs for."""
+    """How many runs can go on at once: ``resources.slots``, or as many as there are processors, memory and GPUs for."""
     if resources.slots is not None:
         return resources.slots
     holds = [processors() // resources.threads, int(_memory_bytes() // (resources.memory_gib * 2**30))]
@@ -53,12 +53,12 @@ def side_by_side(resources: ResourceSettings) -> int:
 
 
 def processors() -> int:
-    """That this process may use: those of its affinity, or fewer where a container's limit gives it less time; at least 1."""
+    """How many processors this process may use: those of its affinity, or fewer under a container's limit; at least 1."""
     return max(1, int(min(len(os.sched_getaffinity(0)), cgroup.processors())))
 
 
 def reset_peak_memory() -> None:
-    """Lets ``peak_memory_mib`` count from here: a Ray worker has run other jobs before. Linux alone can do it."""
+    """Lets ``peak_memory_mib`` count from here: a Ray worker may have run other jobs before. Only Linux can do it."""
     try:
         _CLEAR_REFS.write_text("5")
     except OSError:
@@ -66,7 +66,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mib() -> int:
-    """The most main memory that this process held at once since it was reset."""
+    """The most main memory that this process held at once since the reset, in MiB."""
     try:
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
@@ -75,5 +75,5 @@ def peak_memory_mib() -> int:
 
 
 def _memory_bytes() -> int:
-    """The machine's, or less in a container."""
+    """The machine's memory, or less in a container."""
     return int(min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), cgroup.memory_bytes()))

@@ -1,8 +1,8 @@
-"""One pool for everything that a grid still misses: each job a Ray task, ``slots`` of them side by side.
+"""One pool for everything that a grid still needs: each job is a Ray task, and ``slots`` jobs run side by side.
 
-The pool knows nothing of tables. A job has a key, the keys it needs and a function; what it needs runs first, what
-needs something that failed is skipped, everything else goes on. Jobs are idempotent (the store's lock per key sees to
-that), so a job that is run twice, by Ray after a worker died or by a second grid beside this one, does no harm.
+The pool does not know about tables. A job has a key, the keys it needs and a function. The jobs it needs run first, a job
+that needs a failed one is skipped, and everything else goes on. Jobs are idempotent (the store's lock per key ensures
+it), so a job that runs twice, because a worker died or a second grid runs beside this one, does no harm.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from pipeline.system.disk import explained
 
 Kind = Literal["pretrain", "train", "evaluate"]
 
-# A finished training's evaluations come first: they are short, and a table cell that is there is worth more than a
-# training that is further along. Pretrainings are what everything else waits for.
+# A finished training's evaluations come first: they are short, and a finished table cell is worth more than a
+# training that is further along. Pretrainings come next because everything else waits for them.
 _ORDER: dict[Kind, int] = {"evaluate": 0, "pretrain": 1, "train": 2}
 _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Job:
-    """One key to be worked out.
+    """The work for one key.
 
     Args:
         key: unique among the jobs of a pool.
         kind: decides the order among jobs that are ready.
         label: what a person calls it, e.g. ``table1e: w/ CL, seed 0``.
-        work: called as ``work(report=report)`` in another process, so picklable; ``report`` as
+        work: the function, called as ``work(report=report)`` in another process, so it must be picklable; ``report`` is a
             ``pipeline.scheduling.progress.Report``.
-        needs: keys of jobs that must be done before; those that are not in the pool count as done.
-        cost: any unit; of the jobs of one kind the most costly starts first.
-        log: file that receives what the job prints, and its traceback.
+        needs: keys of jobs that must be done first; those that are not in the pool count as done.
+        cost: the job's cost in any unit; among jobs of one kind the most costly starts first.
+        log: the file that receives what the job prints, and its traceback.
     """
 
     key: str
@@ -58,7 +58,7 @@ class Job:
 
 @dataclass
 class Status:
-    """Where a job stands, for whoever shows it."""
+    """A job's state, for display."""
 
     job: Job
     state: Literal["waiting", "running", "done", "failed", "skipped"] = "waiting"
@@ -85,24 +85,24 @@ def run_pool(
     on_change: Callable[[list[Status]], None] = lambda statuses: None,
     on_done: Callable[[Job], None] = lambda job: None,
 ) -> list[Status]:
-    """Runs all jobs and returns where each ended, in the order given. No job, no Ray.
+    """Runs all jobs and returns their final statuses, in the order given. Without jobs, it does not start Ray.
 
     Args:
-        slots: jobs side by side; on a cluster, whose nodes come and go, it may be a function of ``ray.nodes()``.
+        slots: how many jobs run side by side; on a cluster, whose nodes come and go, it may be a function of ``ray.nodes()``.
         threads: processors that each worker of a job takes.
-        gpus: that each worker takes.
-        memory: that each worker takes, in bytes, for Ray to choose the node by; 0: not counted.
-        workers: of each job. One is the job itself; more are started by the job, which then takes nothing for itself: jobs
-            that held what their workers wait for would wait for ever.
-        progress_folder: for the jobs' latest reports, ``<key>.json``; in the run store, shared by grids that run at the same
-            time.
+        gpus: GPUs that each worker takes.
+        memory: memory that each worker takes, in bytes, by which Ray chooses the node; 0 means that it is not counted.
+        workers: workers of each job. One is the job itself. If there are more, the job starts them and takes nothing for
+            itself: a job that held what its workers wait for would wait forever.
+        progress_folder: the folder of the jobs' latest reports, ``<key>.json``; it is in the run store, and grids that run at
+            the same time share it.
         on_change: called with all statuses about twice a second, in this thread.
         on_done: called with each job that ended well, in this thread, before jobs that need it start.
 
-    Ctrl-C and SIGTERM, as exceptions in this thread, pass when the trainings that run have saved where they are.
+    Ctrl-C and SIGTERM, as exceptions in this thread, pass on once the running trainings have saved their state.
 
     Raises:
-        UserError: two jobs have one key, or jobs need each other in a circle; as ``ray_running``.
+        UserError: two jobs have one key, or jobs need each other in a circle; also for the reasons of ``ray_running``.
     """
     jobs = list(jobs)
     statuses = {job.key: Status(job, progress_file=progress_folder / f"{job.key}.json") for job in jobs}
@@ -121,7 +121,7 @@ def run_pool(
         start = ray.remote(execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
         told = float("-inf")
         while True:
-            free = (fixed or slots(ray.nodes())) - len(running)  # below 0 where a node has gone
+            free = (fixed or slots(ray.nodes())) - len(running)  # below 0 if a node has left
             for status in queue.take(free):
                 status.state, status.started = "running", time.monotonic()
                 running[start.remote(status.job, status.progress_file, stop)] = status
@@ -131,7 +131,7 @@ def run_pool(
             if not running:
                 break
             ray.wait(list(running), timeout=_POLL_SECONDS)
-            finished, _ = ray.wait(list(running), num_returns=len(running), timeout=0)  # all that ended meanwhile
+            finished, _ = ray.wait(list(running), num_returns=len(running), timeout=0)  # all that have ended in the meantime
             for reference in finished:
                 status = running.pop(reference)
                 status.message = _outcome(ray, reference, status.job)
@@ -147,7 +147,7 @@ class Queue:
     """What can start now, the job to start first first.
 
     Args:
-        rank: the job of the smallest starts first; among equals, the order given.
+        rank: the job with the smallest rank starts first; equal ranks keep the order given.
 
     Raises:
         UserError: jobs need each other in a circle.
@@ -167,13 +167,13 @@ class Queue:
         self._advance()
 
     def take(self, most: int) -> Iterator[Status]:
-        """The next jobs, at most so many."""
+        """The next jobs, ``most`` at most."""
         while self._ready and most > 0:
             most -= 1
             yield self._statuses[heapq.heappop(self._ready)[-1]]
 
     def settle(self, status: Status) -> None:
-        """A job has ended: what needs it can start, or is skipped with all that needs that."""
+        """Records that a job has ended: jobs that need it can start, or are skipped together with all that need them."""
         self._order.done(status.job.key)
         self._advance()
 
@@ -195,20 +195,20 @@ def _rank(job: Job) -> tuple[int, float]:
 
 
 def _outcome(ray, reference, job: Job) -> str:
-    """Empty for a job that ended well, else one line on what happened."""
+    """An empty text for a job that ended well, or one line on what happened."""
     try:
         return ray.get(reference)
-    except ray.exceptions.RayError as error:  # the process died (killed, out of memory): it could not say so itself
+    except ray.exceptions.RayError as error:  # the process died (killed, out of memory) and could not report it
         message = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         _append(job.log, f"{message}\n")
         return message
 
 
 def execute(job: Job, progress_file: Path, stop: Stop) -> str:
-    """Runs in a Ray worker: the job with its output in its log. Returns "" or one line on what went wrong."""
+    """Runs the job in a Ray worker, with its output in its log. Returns "" or one line on what went wrong."""
     try:
-        cluster.check_here()  # before anything is written: it would be where nobody looks
-        with explained(job.log):  # on a full disk, what the job says has no place either
+        cluster.check_here()  # before anything is written where nobody would look
+        with explained(job.log):  # on a full disk there is no room for the job's output either
             return _logged(job, progress_file, stop)
     except UserError as error:
         return str(error)
@@ -216,7 +216,7 @@ def execute(job: Job, progress_file: Path, stop: Stop) -> str:
 
 def _logged(job: Job, progress_file: Path, stop: Stop) -> str:
     where = {"device": _device()}
-    write_progress(progress_file, where)  # in place of an earlier attempt's
+    write_progress(progress_file, where)  # replaces the report of an earlier attempt
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with open(job.log, "a", buffering=1) as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
@@ -225,7 +225,7 @@ def _logged(job: Job, progress_file: Path, stop: Stop) -> str:
         except UserError as error:
             print(f"error: {error}")
             return str(error)
-        except KeyboardInterrupt:  # as asked; nobody hears the answer
+        except KeyboardInterrupt:  # as requested; nobody waits for the result
             print("interrupted")
             return "interrupted"
         except Exception as error:  # whatever it is, the other jobs go on
@@ -236,7 +236,7 @@ def _logged(job: Job, progress_file: Path, stop: Stop) -> str:
 
 
 def _device() -> str:
-    """Of this worker, for people: its machine, and the GPUs that Ray gave it."""
+    """This worker's place, for people: its machine, and the GPUs that Ray gave it."""
     import ray
 
     gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
@@ -244,7 +244,7 @@ def _device() -> str:
 
 
 def _append(file: Path, text: str) -> None:
-    with contextlib.suppress(OSError):  # where the disk is full, the message is what remains
+    with contextlib.suppress(OSError):  # on a full disk, only the returned message remains
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "a") as log:
             log.write(text)

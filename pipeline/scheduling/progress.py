@@ -1,4 +1,4 @@
-"""What a job and its driver tell each other while the job runs, wherever that is: through small files in the run store."""
+"""Messages between a running job and its driver, on any machine, as small files in the run store."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 
 from effvis.files import write_file
 
-# Takes ``step`` and ``total``, and of a training ``loss``, ``lr`` and ``eta`` (seconds). True: the training is asked to stop.
+# Takes ``step`` and ``total`` and, from a training, ``loss``, ``lr`` and ``eta`` (seconds). True asks the training to stop.
 Report = Callable[[Mapping[str, Any]], bool | None]
 
-# For the step that is being made and its checkpoint. Slurm and Kubernetes kill half a minute after they ask.
+# Time to finish the current step and its checkpoint. Slurm and Kubernetes kill a process half a minute after their signal.
 SAVING_SECONDS = 25.0
 _POLL_SECONDS = 0.1
 
 
 def read_progress(progress_file: Path) -> dict[str, Any]:
-    """The latest report; empty before the first and after the end."""
+    """A job's latest report; empty before the first and after the end."""
     try:
         return json.loads(progress_file.read_text())
     except (OSError, ValueError):
@@ -29,19 +29,19 @@ def read_progress(progress_file: Path) -> dict[str, Any]:
 
 
 def write_progress(progress_file: Path, progress: Mapping[str, Any]) -> None:
-    """Puts a job's latest report where ``read_progress`` finds it, whole."""
-    with contextlib.suppress(OSError):  # on a full disk the board shows less; a job is not stopped for that
+    """Writes a job's latest report, whole or not at all, where ``read_progress`` finds it."""
+    with contextlib.suppress(OSError):  # on a full disk the board shows less, but the job goes on
         write_file(progress_file, json.dumps(dict(progress)).encode(), durable=False)
 
 
 class Stop:
-    """Through which one driver asks the trainings that it started to save where they are and end.
+    """A signal by which one driver asks the trainings that it started to save their state and end.
 
-    A file, because the trainings may be on other machines; of the driver's own, because another driver may have jobs of
-    the same keys.
+    It is a file, because the trainings may be on other machines. Each driver has its own, because another driver may have
+    jobs with the same keys.
 
     Args:
-        folder: that both sides see; it has to exist.
+        folder: an existing folder that both sides see.
     """
 
     def __init__(self, folder: Path):
@@ -51,7 +51,7 @@ class Stop:
         return self.file.exists()
 
     def reporting(self, progress_file: Path, always: Mapping[str, Any] | None = None) -> Report:
-        """What a job reports with: each report is written, with what is said ``always``, and answered by ``asked``."""
+        """A job's report function: it writes each report, with the facts of ``always``, and returns ``asked()``."""
         def report(progress: Mapping[str, Any]) -> bool:
             write_progress(progress_file, {**(always or {}), **progress})
             return self.asked()
@@ -60,15 +60,15 @@ class Stop:
 
     @contextlib.contextmanager
     def when_interrupted(self, progress_files: Callable[[], Iterable[Path]]) -> Iterator[None]:
-        """Lets Ctrl-C and SIGTERM pass when all trainings have saved where they are, or had the time to.
+        """Lets Ctrl-C and SIGTERM pass once all trainings have saved their state, or had the time to.
 
         Args:
-            progress_files: of the jobs that run; those that train report a loss, and remove the file when they end.
+            progress_files: files of the running jobs; trainings report a loss, and remove their file when they end.
         """
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
-            with contextlib.suppress(OSError):  # full or gone: then there is nowhere to save either
+            with contextlib.suppress(OSError):  # the disk is full or gone: trainings cannot save either
                 self.file.touch()
                 until = time.monotonic() + SAVING_SECONDS
                 while time.monotonic() < until and any("loss" in read_progress(file) for file in progress_files()):

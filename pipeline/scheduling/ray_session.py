@@ -1,4 +1,4 @@
-"""Starts Ray, or joins a cluster, and ends with the block."""
+"""Starts Ray or joins a cluster, until the end of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipeline.scheduling.machine import side_by_side
 if TYPE_CHECKING:
     from pipeline.settings.params import ResourceSettings
 
-WORKER_DEATHS_ALLOWED = 2  # Ray starts a task again whose worker died; training resumes from its checkpoint
+WORKER_DEATHS_ALLOWED = 2  # Ray restarts a task whose worker died; training resumes from its checkpoint
 _STARTS = 4  # attempts of half a minute each
 _OBJECT_STORE_BYTES = 100 * 2**20  # jobs exchange files, not objects; Ray's default takes 30 % of the memory
 
 
 def slots_now(resources: ResourceSettings, runs_dir: Path) -> int:
-    """Runs side by side: what is set, or what this machine holds, or the nodes that a cluster has now.
+    """How many runs go on side by side: as set, or as this machine or the cluster's present nodes can hold.
 
     Raises:
-        UserError: as ``ray_running``.
+        UserError: for the reasons of ``ray_running``.
     """
     if resources.slots is not None or cluster.address() is None:
         return side_by_side(resources)
@@ -35,12 +35,12 @@ def slots_now(resources: ResourceSettings, runs_dir: Path) -> int:
 
 @contextlib.contextmanager
 def ray_running(processors: int, runs_dir: Path, *, client: bool = True) -> Iterator[Any]:
-    """Ray as it runs in this process, else started for this alone, or the cluster that ``RAY_ADDRESS`` names. Takes 4 s.
+    """Ray: the one that runs in this process, the cluster that ``RAY_ADDRESS`` names, or one started for the block (4 s).
 
     Args:
-        processors: of a Ray that is started here.
+        processors: the processors of a Ray that is started here.
         runs_dir: the run store, which all nodes of a cluster have to see.
-        client: as ``cluster.address``.
+        client: as in ``cluster.address``.
 
     Raises:
         UserError: there is no such cluster, or one of its nodes does not see the run store or has other code.
@@ -68,17 +68,17 @@ def ray_running(processors: int, runs_dir: Path, *, client: bool = True) -> Iter
 def _start_ray(ray: Any, **options: Any) -> None:
     """Starts Ray on this machine, never joining somebody else's that happens to run here ("local").
 
-    Ray gives its processes half a minute to appear, which a machine with other work may not have: then they get another.
+    Ray gives its processes half a minute to appear. On a busy machine that may not be enough: then it tries again.
 
     Raises:
-        UserError: not even then.
+        UserError: the processes did not appear in any attempt.
     """
     for attempt in range(1, _STARTS + 1):
         try:
             with _only_what_is_used():
                 ray.init(address="local", **options)
             return
-        except Exception as error:  # of no class of its own
+        except Exception as error:  # Ray has no class of its own for it
             if "timed out during startup" not in str(error):
                 raise
             if attempt == _STARTS:
@@ -89,22 +89,22 @@ def _start_ray(ray: Any, **options: Any) -> None:
 
 @contextlib.contextmanager
 def _only_what_is_used() -> Iterator[None]:
-    """Ray without three of its processes, which ``ray.init`` starts even where nobody asked for what they do.
+    """Lets ``ray.init`` start Ray without three processes that nothing here needs.
 
     On two processors the start then takes 4 s instead of 7, and half of the processor time. There is no public setting for
-    it (Ray 2.60); where a later Ray calls these methods otherwise, its processes are there again.
+    it (Ray 2.60); if a later Ray renames these methods, its processes are simply there again.
     """
     from ray._private import node
 
     class Node(node.Node):
         def start_monitor(self) -> None:
-            """Adds and removes machines."""
+            """It would add and remove machines."""
 
         def start_log_monitor(self) -> None:
-            """Passes on to the driver what workers print; here each job has its log."""
+            """It would pass on to the driver what workers print; here each job has its log."""
 
         def start_api_server(self, **_: Any) -> None:
-            """Waited for; without the dashboard it would only gather usage statistics."""
+            """Ray would wait for it; without the dashboard it would only gather usage statistics."""
 
     whole, node.Node = node.Node, Node
     try:

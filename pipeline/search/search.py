@@ -1,7 +1,7 @@
-"""A search as it is remembered: results/search/<name>/search.json, written anew at every event.
+"""The record of a search: results/search/<name>/search.json, written anew at every event.
 
-It holds which trials were proposed and what each was worth at its rungs; everything else follows from the run store. A
-search whose process was killed goes on from it, and trials.csv, best.yaml and the page are made of it alone.
+It holds the proposed trials and the value of each at its rungs; everything else follows from the run store. A search whose
+process was killed goes on from this file, and trials.csv, best.yaml and the page are made from it alone.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str | None
 State = Literal["running", "stopped", "done", "diverged", "failed"]
-ENDED: tuple[State, ...] = ("stopped", "done", "diverged")  # what failed for another reason is tried again
+ENDED: tuple[State, ...] = ("stopped", "done", "diverged")  # trials that failed for another reason are tried again
 
 
 class Report(Config):
-    """What a trial was worth at a rung.
+    """The value of a trial at a rung.
 
     Attributes:
-        halvings: after 1/2**halvings of its training.
-        value: of the metric, a fraction; the mean over seeds.
-        seconds: of the search until then, without the times between its attempts.
+        halvings: the rung is after 1/2**halvings of the trial's training.
+        value: the metric's value, a fraction; the mean over seeds.
+        seconds: seconds of the search until then, without the time between its attempts.
     """
 
     halvings: int
@@ -47,11 +47,11 @@ class Report(Config):
 
 
 class Trial(Config):
-    """Parameters that were proposed, and what became of them.
+    """Proposed parameters and their results.
 
     Attributes:
-        runs, evaluations: keys, one per seed; the evaluations are of the final weights.
-        state: ``running`` also where the search was interrupted.
+        runs, evaluations: keys, one per seed; the evaluations are those of the final weights.
+        state: the trial's state; it stays ``running`` if the search was interrupted.
     """
 
     model_config = ConfigDict(frozen=False)
@@ -66,7 +66,7 @@ class Trial(Config):
 
     @property
     def value(self) -> float | None:
-        """At the last rung that it reached."""
+        """The value at the last rung that the trial reached."""
         return self.reports[-1].value if self.reports else None
 
     def at(self, halvings: int) -> float | None:
@@ -80,8 +80,8 @@ class Search(Config):
     """A search and its trials.
 
     Attributes:
-        key: of all that decides what a trial is worth: the space, the row, the data, the code, the number of seeds.
-        seconds: that it ran so far, all attempts together.
+        key: key of everything that decides a trial's value: the space, the row, the data, the code, the number of seeds.
+        seconds: how long it has run so far, all attempts together.
     """
 
     model_config = ConfigDict(frozen=False)
@@ -102,7 +102,7 @@ class Search(Config):
 
     @property
     def halvings(self) -> tuple[int, ...]:
-        """At which a trial is evaluated, its end last."""
+        """The halvings after which a trial is evaluated; the end of its training comes last."""
         return tuple(range(self.space.rungs, -1, -1))
 
     def add(self, parameters: Mapping[str, Any], specs: Sequence[EvalSpec]) -> Trial:
@@ -111,12 +111,12 @@ class Search(Config):
         return trial
 
     def report(self, trial: Trial, halvings: int, value: float) -> None:
-        """A trial that was interrupted reports again what it reported before: that changes nothing."""
+        """Adds a trial's report. A trial that was interrupted repeats earlier reports; they change nothing."""
         if trial.at(halvings) is None:
             trial.reports.append(Report(halvings=halvings, value=value, seconds=round(self.seconds, 1)))
 
     def best(self) -> Trial | None:
-        """Of the trials that were trained to their end, the one that is worth most; of equals the first."""
+        """The trial with the highest value among those that were trained to their end; the first of equal ones."""
         done = [trial for trial in self.trials if trial.state == "done"]
         return max(done, key=lambda trial: trial.value, default=None)
 
@@ -125,7 +125,7 @@ class Search(Config):
 
 
 def new_trial(number: int, parameters: Mapping[str, Any], specs: Sequence[EvalSpec]) -> Trial:
-    """A trial that nothing is known of.
+    """A trial without results.
 
     Args:
         specs: its evaluations, one per seed.
@@ -139,7 +139,7 @@ def folder_of(params: Params, name: str) -> Path:
 
 
 def work_folder(params: Params, name: str) -> Path:
-    """For logs, a lock and what Ray Tune writes while it runs."""
+    """The folder for logs, a lock and the files that Ray Tune writes while it runs."""
     return params.runs_dir / ".tune" / name
 
 
@@ -148,17 +148,17 @@ def log_of(params: Params, name: str, trial: Trial) -> Path:
 
 
 def new_search(params: Params, name: str, space: SpaceFile, base: Base, seeds: int) -> Search:
-    """Without trials. Of the same inputs it has the same key."""
+    """A search without trials. The same inputs give the same key."""
     evaluations = [spec.key for spec in base.trial(params, {}, seeds)]
     return Search(name=name, key=key({"space": space.model_dump(mode="json"), "evaluations": evaluations}), space=space,
                   base=base.name, seeds=seeds, dataset=params.dataset_name, profile=params.profile)
 
 
 def open_search(params: Params, new: Search) -> Search:
-    """The search of this name as it was left, or the new one where there is none.
+    """The search of this name as it was left, or the new one if there is none.
 
     Raises:
-        UserError: what lies there is another search, or cannot be read.
+        UserError: the file there is another search's, or it cannot be read.
     """
     file = folder_of(params, new.name) / "search.json"
     if not file.is_file():
@@ -174,17 +174,17 @@ def read_search(file: Path) -> Search:
     """Reads ``search.json``.
 
     Raises:
-        UserError: it is not what ``write_search`` wrote.
+        UserError: the file is not in the form that ``write_search`` writes.
     """
     return read_model(Search, file, "Restore it from git or move its folder away; what was trained is not trained again")
 
 
 def all_searches(params: Params) -> Iterator[Search]:
-    """Those of the results, as far as they can be read."""
+    """All searches in the results that can be read."""
     for file in sorted((params.results_dir / "search").glob("*/search.json")):
         try:
             yield read_search(file)
-        except UserError:  # whoever goes on with it is told
+        except UserError:  # resuming this search reports the error
             continue
 
 
@@ -195,7 +195,7 @@ def write_search(params: Params, search: Search) -> None:
 
 
 def trials_csv(search: Search) -> str:
-    """A line per trial: its parameters, what it was worth in percent at each rung, its runs."""
+    """A line per trial: its parameters, its value in percent at each rung, and its runs."""
     names = list(search.space.space)
     values = [f"{search.metric} {after(halvings)}" for halvings in search.halvings]
     content = io.StringIO()
@@ -229,10 +229,10 @@ def best_row(search: Search, base: Base) -> str:
 
 
 def after(halvings: int) -> str:
-    """A rung in words."""
+    """The rung in words."""
     return f"after 1/{2**halvings}" if halvings else "at the end"
 
 
 def text(value: Any) -> str:
-    """A parameter's value for people."""
+    """A parameter's value as text, for people."""
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, bool | None) else str(value)

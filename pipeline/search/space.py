@@ -1,6 +1,6 @@
-"""The form of experiments/search/<name>.yaml, and what it says: which parameters of which row are tried, and how.
+"""The format of experiments/search/<name>.yaml, which says which parameters of which row to search, and how.
 
-A trial is a row with other parameters, so that its training and its evaluation have keys as every row's have.
+A trial is a row with other parameters, so its training and its evaluation have keys like those of every row.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from pipeline.identity.specs import EvalSpec
 
-_DIGITS = 3  # significant ones of a drawn number, so that a row can be read
+_DIGITS = 3  # significant digits of a drawn number, so that a row stays legible
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as a text: only 1.0e-3 is a number there."""
+    """The value as a number: YAML 1.1 reads 1e-3 as text, and only 1.0e-3 as a number."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -37,7 +37,7 @@ def _number(value: Any) -> Any:
 
 
 class Distribution(Config):
-    """Where the values of one parameter come from: exactly one of its keys. Ends of ranges are included."""
+    """The distribution of one parameter's values: exactly one of these keys is set. Ranges include their ends."""
 
     uniform: tuple[float, float] | None = None
     log_uniform: tuple[float, float] | None = Field(None, description="uniform in the exponent")
@@ -57,12 +57,12 @@ class Distribution(Config):
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """Its ends; None where there are only choices."""
+        """The ends of the range; None if there are only choices."""
         return self.uniform or self.log_uniform or self.integer
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """All choices, or both ends of the range: if these can be run, whatever is drawn can."""
+        """All choices, or both ends of the range: if these can be run, so can every value that is drawn."""
         return self.choice if self.choice is not None else self.range
 
     def draw(self, generator: np.random.Generator) -> Any:
@@ -75,7 +75,7 @@ class Distribution(Config):
         return self.rounded(generator.uniform(*self.uniform))
 
     def rounded(self, value: Any) -> Any:
-        """A number to a few digits, inside the range; a choice as it is."""
+        """The value: a number rounded to a few digits inside the range, or an unchanged choice."""
         if self.choice is not None or self.integer is not None:
             return value
         low, high = self.range
@@ -85,12 +85,12 @@ class Distribution(Config):
 class SpaceFile(Config):
     """A search as it is written."""
 
-    row: str | None = Field(None, description="TABLE:NAME, what trials differ from; None: the headline run")
+    row: str | None = Field(None, description="TABLE:NAME, the row that trials differ from; None: the headline run")
     search: Literal["asha", "random", "optuna"] = "asha"
     metric: Literal["AP", "AP50", "AP75", "AR1", "AR10"] = "AP"
-    rungs: int = Field(2, ge=0, le=12, description="how often a trial is evaluated on its way: after a half, a quarter, …")
-    reduction: int = Field(2, ge=2, description="at each rung, one of so many trials goes on")
-    seed: int = Field(0, ge=0, description="of what is drawn; trainings have their own")
+    rungs: int = Field(2, ge=0, le=12, description="how often a trial is evaluated before its end: after a half, a quarter, …")
+    reduction: int = Field(2, ge=2, description="at each rung, one in this many trials goes on")
+    seed: int = Field(0, ge=0, description="the seed of the draws; trainings have their own")
     space: dict[str, Distribution] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -111,8 +111,8 @@ class Base:
 
     Attributes:
         name: ``TABLE:NAME``, or ``the headline run``.
-        set: what it sets, as it is written.
-        columns: of its table.
+        set: the row's settings, as they are written.
+        columns: the columns of its table.
     """
 
     name: str
@@ -134,17 +134,17 @@ def load_space(file: Path, *, row: str | None) -> SpaceFile:
     """Reads a search.
 
     Args:
-        row: in place of the file's.
+        row: replaces the file's row.
 
     Raises:
-        UserError: names the file, the key and the remedy.
+        UserError: something in the file is wrong; the error names the file, the key and the remedy.
     """
     space = build(SpaceFile, read_mapping(file, "Write one like experiments/search/lr.yaml"), where=file)
     return space if row is None else space.model_copy(update={"row": row})
 
 
 def find_base(params: Params, file: Path, space: SpaceFile) -> Base:
-    """The row of a search.
+    """The row from which a search starts.
 
     Raises:
         UserError: there is no such row, or it is not run.
@@ -173,6 +173,6 @@ def check_space(params: Params, file: Path, space: SpaceFile, base: Base) -> Non
 
 
 def draw(space: SpaceFile, number: int, attempt: int) -> dict[str, Any]:
-    """The values of one trial, which follow from the space, its number and the attempt alone."""
+    """The values of one trial, which depend only on the space, the trial's number and the attempt."""
     generator = np.random.default_rng([space.seed, number, attempt])
     return {name: distribution.draw(generator) for name, distribution in space.space.items()}

@@ -46,10 +46,10 @@ _VALUE = "value"  # of the metric, as a trial reports it
 _ATTEMPTS = 100  # at parameters that no trial has yet
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command as every other
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing of it is used
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command as it ends every other
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the checkpoint is not used
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "60",
-    "RAY_AIR_NEW_OUTPUT": "0",  # its banner would stand between the results on stdout
+    "RAY_AIR_NEW_OUTPUT": "0",  # the banner would stand between the results on stdout
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
@@ -57,7 +57,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a trial's process is given beside its parameters."""
+    """The inputs of a trial's process, besides its parameters."""
 
     params: Params
     base: Base
@@ -66,7 +66,7 @@ class Plan:
     name: str
 
     def job(self, trial: Trial, work: Callable[..., object]) -> Job:
-        """A trial, for the pool's board."""
+        """A trial as a job, for the pool's board."""
         return Job(trial.evaluations[0], "train", trial.label(), work, log_of(self.params, self.name, trial))
 
     def status(self, trial: Trial) -> Status:
@@ -75,11 +75,11 @@ class Plan:
 
 
 def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[list[Status]], None]) -> None:
-    """Brings a search to this number of trials, and to the end those that were interrupted.
+    """Brings a search to this number of trials, and finishes trials that were interrupted.
 
     Args:
-        search: changed as results come in, and written each time.
-        on_change: called with where each trial of this attempt stands.
+        search: the search; it is updated and written whenever results come in.
+        on_change: called with the status of each trial of this attempt.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -108,7 +108,7 @@ def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[
 
 
 class _Proposals(Searcher):
-    """Gives Tune trials that were interrupted, then new ones; notes what Tune hears of them."""
+    """Gives Tune the trials that were interrupted, then new ones; records the results that Tune receives."""
 
     def __init__(self, plan: Plan, search: Search, trials: int):
         super().__init__(metric=_VALUE, mode="max")
@@ -121,7 +121,7 @@ class _Proposals(Searcher):
 
     @property
     def open(self) -> int:
-        """Trials that lack."""
+        """How many trials are still missing."""
         return len(self._waiting) + max(0, self._trials - len(self._search.trials))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
@@ -173,7 +173,7 @@ class _Proposals(Searcher):
         status.message = trial.message or f"{trial.state}, {value}"
 
     def _new(self) -> Trial | None:
-        """The next trial with parameters that none has; None: the space holds no more, as far as one can see."""
+        """The next trial with new parameters; None if the space seems to hold no more."""
         for attempt in range(_ATTEMPTS):
             number = len(self._search.trials)
             space = self._plan.space
@@ -188,14 +188,14 @@ class _Proposals(Searcher):
         write_search(self._plan.params, self._search)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: search.json is what a search goes on from."""
+        """Saves nothing: a search goes on from search.json."""
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("a search goes on from search.json")
 
 
 class _Watch(tune.Callback):
-    """Passes on where the trials stand."""
+    """Passes on the statuses of the trials."""
 
     def __init__(self, proposals: _Proposals, on_change: Callable[[list[Status]], None]):
         self._proposals, self._on_change = proposals, on_change
@@ -273,7 +273,7 @@ def _distribution(one: Distribution) -> BaseDistribution:
 
 
 def _run_trial(config: Mapping[str, Any], *, plan: Plan, stop: Stop) -> None:
-    """Runs in a Tune actor: trains to each rung, evaluates there, reports; Tune ends it inside ``tune.report``."""
+    """Runs in a Tune actor: trains to each rung, evaluates there and reports; Tune stops it inside ``tune.report``."""
     specs = plan.base.trial(plan.params, config["parameters"], plan.seeds)
     trial = new_trial(config["number"], config["parameters"], specs)
     job = plan.job(trial, partial(_climb, plan, specs))
@@ -300,7 +300,7 @@ def _climb(plan: Plan, specs: tuple[EvalSpec, ...], *, report: Report) -> None:
 
 
 def _worth(plan: Plan, spec: EvalSpec, report: Report) -> float | None:
-    """The metric of an evaluation, which is made if need be; None where a training that went on kept nothing to evaluate.
+    """The metric of an evaluation, which runs if need be; None if a training that went on kept no weights to evaluate.
 
     Raises:
         Diverged: the loss is not finite.

@@ -1,4 +1,4 @@
-"""params.yaml over its profile, and overrides over both, merged and validated."""
+"""Merges and validates params.yaml over its profile, and overrides over both."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from effvis.config import build
 from effvis.errors import UserError
 from pipeline.settings.params import DERIVED, OF_A_RUN, Params
 
-# A table of a thousand rows takes seconds without the C library; both are safe.
+# A table of a thousand rows takes seconds without the C library; both loaders are safe.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ()) -> Params:
-    """Reads the parameters: the profile, over it the file, over that ``key=value`` overrides with dotted keys.
+    """Reads the parameters: the profile, then the file over it, then ``key=value`` overrides with dotted keys over both.
 
-    A null in the file leaves what the profile has: dvc exp run -S sets only keys that are in the file.
+    A null in the file keeps the profile's value: dvc exp run -S sets only keys that are in the file.
 
     Raises:
-        UserError: names the file at fault (or the command line) and the dotted key.
+        UserError: something is wrong; the error names the file at fault (or the command line) and the dotted key.
     """
     path = Path(path).resolve()
     given = _without_nulls(read_mapping(path, "Run in the project's folder or give --params FILE"))
@@ -61,10 +61,10 @@ def with_values(params: Params, values: Mapping[str, Any], *, where: object, pre
     """The same parameters with other values of some dotted keys, as in ``{"train.lr": 1e-3}``.
 
     Args:
-        where, prefix: the file that the values stand in and the section there, for the error message.
+        where, prefix: the values' file and the section in it, for the error message.
 
     Raises:
-        UserError: a key is unknown or nothing that a run is made of, or its value is wrong.
+        UserError: a key is unknown or has no effect on a run, or its value is wrong.
     """
     if not values:
         return params
@@ -88,7 +88,7 @@ def read_mapping(path: Path, remedy: str) -> dict[str, Any]:
     """The content of a YAML file that is a mapping.
 
     Raises:
-        UserError: it cannot be read, with this remedy, or is something else.
+        UserError: the file cannot be read (the error has this remedy), or its content is something else.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -116,14 +116,14 @@ def _parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:
-    """``{"a": {"b": value}}`` of ``a.b``."""
+    """``{"a": {"b": value}}`` for ``a.b``."""
     for part in reversed(dotted.split(".")):
         value = {part: value}
     return value
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``above`` over ``below``, section by section; anything that is no section replaces as a whole."""
+    """``above`` over ``below``, section by section; a value that is not a section replaces the other one as a whole."""
     merged = dict(below)
     for name, value in above.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
@@ -132,13 +132,13 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without keys that have no value, also in sections; lists stay as they are."""
+    """The values without keys that are null, also in sections; lists stay as they are."""
     return {name: _without_nulls(value) if isinstance(value, Mapping) else value
             for name, value in values.items() if value is not None}
 
 
 def _mentions(values: Any, dotted: str) -> bool:
-    """Whether the values have the dotted key; of a place inside a list, whether they have the list."""
+    """Whether the values have the dotted key; for a place inside a list, whether they have the list."""
     for part in dotted.split("."):
         if isinstance(values, list):
             return True

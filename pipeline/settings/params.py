@@ -1,4 +1,4 @@
-"""What may be set: params.yaml over its profile, and what a row of a table sets over both."""
+"""All settings: params.yaml over its profile, and the settings of a table's row over both."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from effvis.errors import UserError
 from pipeline import methods
 from pipeline.settings.sources import SOURCES
 
-GENERATED_DATASET = "shapes-vis"  # what params.yaml draws; others may differ from it
-# Keys of a table's row that a method may lack.
+GENERATED_DATASET = "shapes-vis"  # the data set that params.yaml draws; others may differ from it
+# Keys of a table's row that some methods do not have.
 ROW_KEYS = ("cl", "attention", "dynamic_conv", "query")
 # Fields of the configurations that nobody may set, and what they follow from.
 DERIVED = {
@@ -26,7 +26,7 @@ DERIVED = {
         **method.derived,
     }.items()
 }
-# Where a row's ``params`` may reach: what a training or an evaluation is made of, and so its key.
+# Keys that a row's ``params`` may set: those that decide a training or an evaluation, and so its key.
 OF_A_RUN = ("inference.", *(
     method.prefix + section for method in methods.everyone() for section in ("model.", "train.", "pretrain.train.")))
 
@@ -37,19 +37,19 @@ class IndexSettings(Config):
 
 class ArchiveSettings(Config):
     location: str = Field(min_length=1, description="an address, or a file or folder relative to params.yaml")
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{8,64}$", description="its first 8 hex digits or more")
-    size: PositiveInt | None = Field(None, description="in bytes")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{8,64}$", description="the checksum's first 8 hex digits or more")
+    size: PositiveInt | None = Field(None, description="the size in bytes")
 
 
 class SourceSettings(Config):
-    """Where a data set comes from that neither is drawn here nor lies in a folder of the user's."""
+    """The source of a data set that is neither drawn here nor the user's own folder."""
 
-    page: str | None = Field(None, description="where one registers for it, for people")
+    page: str | None = Field(None, description="where to register for it, for people")
     archives: tuple[ArchiveSettings, ...] = ()
 
 
 class HoldoutSettings(Config):
-    """Training videos to validate on instead of the validation split: a fraction of them, or those that a file names."""
+    """Training videos to validate on instead of the validation split: a fraction of them, or those that a file lists."""
 
     fraction: float | None = Field(None, gt=0, lt=1)
     seed: int = 0
@@ -63,7 +63,7 @@ class HoldoutSettings(Config):
 
 
 class ScaleSettings(Config):
-    """What the paper has, and what stands for it here; clip lengths that are not listed stand for themselves."""
+    """Replacements here for the paper's values; clip lengths that are not listed stay as they are."""
 
     T: dict[PositiveInt, PositiveInt] = {}
     backbone: dict[Literal["R50", "R101"], Backbone] = {"R50": "resnet50", "R101": "resnet101"}
@@ -71,22 +71,22 @@ class ScaleSettings(Config):
 
 
 class ResourceSettings(Config):
-    slots: PositiveInt | None = Field(None, description="runs side by side; None: as many as the machine holds")
-    workers_per_run: PositiveInt = Field(1, description="processes that share each run's batches or videos; no result "
-                                         "depends on it but for rounding")
+    slots: PositiveInt | None = Field(None, description="how many runs go on side by side; None: as many as the machine holds")
+    workers_per_run: PositiveInt = Field(1, description="processes that share each run's batches or videos; it affects "
+                                         "results only by rounding")
     threads: PositiveInt = Field(1, description="processor threads of each worker")
     memory_gib: float = Field(2.0, gt=0, description="main memory of each worker")
-    gpus_per_worker: int = Field(0, ge=0, le=1, description="1: each worker has a GPU of its own; 0: it runs on processors")
-    accumulate: PositiveInt = Field(1, description="parts of each worker's share of a batch, one after the other, for less "
-                                    "memory; no result depends on it but for rounding")
-    prefetch: bool = Field(False, description="a further thread of each run prepares the next batch meanwhile")
+    gpus_per_worker: int = Field(0, ge=0, le=1, description="1: each worker has its own GPU; 0: it runs on processors")
+    accumulate: PositiveInt = Field(1, description="parts into which each worker splits its share of a batch, to save memory; "
+                                    "it affects results only by rounding")
+    prefetch: bool = Field(False, description="whether a further thread of each run prepares the next batch in the meantime")
     checkpoint_seconds: float = Field(30, gt=0)
-    snapshots: int = Field(0, ge=0, le=12, description="weights kept after a half, a quarter, an eighth, … of the training, "
-                           "so many of them: for learning curves")
+    snapshots: int = Field(0, ge=0, le=12, description="how many weights to keep, after a half, a quarter, an eighth, … of the "
+                           "training, for learning curves")
 
 
 class RowSettings(Config):
-    """What a row of a table sets, in the paper's terms; what it leaves out is as in the parameters."""
+    """The settings of a table's row, in the paper's terms; settings that it leaves out are as in the parameters."""
 
     T: PositiveInt = Field(36, description="the paper's clip length, before scaling")
     cl: bool | None = Field(None, description="correspondence learning; None: train.correspondence")
@@ -96,10 +96,10 @@ class RowSettings(Config):
     attention: Literal["ftsa", "ftsa-st", "spatial", "temporal", "joint"] | None = None
     dynamic_conv: Literal["temporal", "still"] | None = None
     query: Literal["time-disentangled", "time-shared"] | None = None
-    augmentation: Literal["none", "multi-scale", "random-crop"] | None = Field(None, description="of the clip training")
-    backbone: Literal["R50", "R101"] | None = Field(None, description="the paper's, before scaling")
+    augmentation: Literal["none", "multi-scale", "random-crop"] | None = Field(None, description="in clip training")
+    backbone: Literal["R50", "R101"] | None = Field(None, description="the paper's backbone, before scaling")
     dataset: Literal["youtube-vis-2019", "youtube-vis-2021"] | None = Field(None, description="the paper's, before scaling")
-    params: dict[str, Any] = Field({}, description="parameters that are otherwise than in params.yaml, by dotted key")
+    params: dict[str, Any] = Field({}, description="parameters that differ from params.yaml, by dotted key")
 
     @field_validator("method")
     @classmethod
@@ -120,17 +120,17 @@ class RowSettings(Config):
 
 
 class _SharedParams(Config):
-    """All of the parameters but the methods' own sections."""
+    """All parameters except the methods' own sections."""
 
     profile: str
     dataset: str
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
     results_dir: Path = Path("results")
-    storage_path: str | None = Field(None, min_length=1, description="where runs are copied to and taken from, an address "
-                                     "such as s3://bucket/folder or a folder")
+    storage_path: str | None = Field(None, min_length=1, description="where runs are copied to and fetched from: an address "
+                                     "such as s3://bucket/folder, or a folder")
     seeds: PositiveInt = 2
-    methods: str = Field(",".join(methods.names()), description="whose rows dvc.yaml runs, with commas")
+    methods: str = Field(",".join(methods.names()), description="methods whose rows dvc.yaml runs, with commas")
     tables: tuple[str, ...] = ()
     headline: RowSettings = RowSettings()
     shapes: ShapesConfig = ShapesConfig()
@@ -146,17 +146,17 @@ class _SharedParams(Config):
 
     @property
     def root(self) -> Path:
-        """The project's folder: where params.yaml lies. All folders of the parameters are absolute."""
+        """The project's folder, which holds params.yaml. All folders of the parameters are absolute."""
         return self._root
 
     @property
     def dataset_folder(self) -> Path:
-        """Holds train/ and val/."""
+        """The folder that holds train/ and val/."""
         return self._root / self._dataset_path
 
     @property
     def dataset_name(self) -> str:
-        """For people, with the split where it is not the data set's own."""
+        """The data set's name for people, with the holdout, if there is one."""
         name = self.dataset_folder.resolve().name
         if self.holdout is None:
             return name
@@ -172,13 +172,13 @@ class _SharedParams(Config):
 
     @property
     def index_folder(self) -> Path:
-        """Data sets of the same name have each their own: data/index/data/shapes-vis. dvc.yaml says the same."""
+        """The index's folder, e.g. data/index/data/shapes-vis: data sets of the same name do not share one. dvc.yaml agrees."""
         path = self._dataset_path
         return self.data_dir / "index" / path.relative_to(path.anchor)
 
     @property
     def _dataset_path(self) -> Path:
-        """Relative to the root, or absolute. The name of a generated or published data set stands for its folder."""
+        """A path relative to the root, or absolute. The name of a generated or published data set stands for its folder."""
         if self.dataset not in (*self.generated_names, *self.published_names):
             return Path(self.dataset)
         folder = self.data_dir / self.dataset
@@ -186,7 +186,7 @@ class _SharedParams(Config):
 
     @property
     def generated_names(self) -> tuple[str, ...]:
-        """Of the data sets that are drawn here."""
+        """The names of the data sets that are drawn here."""
         return (GENERATED_DATASET, *self.generated)
 
     @property
@@ -196,29 +196,29 @@ class _SharedParams(Config):
 
     @property
     def published_names(self) -> tuple[str, ...]:
-        """Of the data sets that are taken in from archives."""
+        """The names of the data sets that are imported from archives."""
         return tuple({**SOURCES, **self.sources})
 
     @property
     def published_name(self) -> str | None:
-        """The name of the data set if it is taken in from archives."""
+        """The name of the data set if it is imported from archives."""
         return next((name for name in self.published_names if self.dataset_folder == self.data_dir / name), None)
 
     @property
     def drawn(self) -> ShapesConfig:
-        """What the data set is drawn from, if it is drawn here.
+        """The configuration from which the data set is drawn, if it is drawn here.
 
         Raises:
-            UserError: what ``generated`` says of it is wrong.
+            UserError: its entry under ``generated`` is wrong.
         """
         values = self.shapes.model_dump() | self.generated.get(self.generated_name, {})
         return build(ShapesConfig, values, where=self.root / "params.yaml", prefix=f"generated.{self.generated_name}")
 
     def with_dataset(self, published: str | None) -> Params:
-        """The same parameters for what stands for a data set of the paper; None is the parameters' own.
+        """The same parameters with the data set that replaces one of the paper's; None keeps the parameters' own.
 
         Raises:
-            UserError: nothing stands for it.
+            UserError: the parameters have no replacement for it.
         """
         if published in self.scale.dataset:
             return self.model_copy(update={"dataset": self.scale.dataset[published]})
@@ -228,10 +228,10 @@ class _SharedParams(Config):
                         f"Name a data set for it, as in scale: {{dataset: {{{published}: data/{published}}}}}")
 
     def of_dataset(self, name: str) -> Params:
-        """The same parameters for the data set of this name, which they or ``scale.dataset`` have.
+        """The same parameters for the data set of this name, which must be theirs or in ``scale.dataset``.
 
         Raises:
-            UserError: neither has it.
+            UserError: there is no data set of this name.
         """
         known = [self, *(self.model_copy(update={"dataset": dataset}) for dataset in self.scale.dataset.values())]
         for params in known:
@@ -241,12 +241,12 @@ class _SharedParams(Config):
                         f"There are {', '.join(params.dataset_name for params in known)}")
 
     def of_method(self, name: str) -> Any:
-        """A method's ``model``, ``pretrain`` and ``train``: its section, or these parameters where they stand at their top."""
+        """A method's ``model``, ``pretrain`` and ``train``: its section, or these parameters if it has no section."""
         section = methods.get(name).section
         return getattr(self, section) if section else self
 
     def clip_length(self, published: int) -> int:
-        """What stands for a clip length of the paper."""
+        """The clip length that replaces one of the paper's."""
         return self.scale.T.get(published, published)
 
 

@@ -1,6 +1,6 @@
-"""Data sets that others publish: where one asks for them, and what one then has.
+"""Data sets that others publish: where to request them, and what they contain.
 
-They are given to those who register. No address of an archive is known here: the servers have moved before. Sources:
+They require registration. This project stores no addresses of archives, because the servers have moved before. Sources:
 datasets/README.md of sukjunhwang/VITA and of zhang-tao-whu/DVIS for pages and layouts; Yang et al., ICCV 2019, the data sets'
 own pages and Qi et al., IJCV 2022 (OVIS) for the numbers of videos and categories.
 """
@@ -15,10 +15,10 @@ class Source:
     """A published data set.
 
     Attributes:
-        page: where one registers, by name, with its address when this was written.
-        files: that are needed of it.
-        videos: per split.
-        categories: their number.
+        page: the name of the page where users register, with its address at the time of writing.
+        files: the files that are needed.
+        videos: the number of videos per split.
+        categories: the number of categories.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Work beside the runs that must not stop them: it is repeated in a thread, and its troubles are mentioned once."""
+"""Work beside the runs that must not stop them: a thread repeats it, and reports a failure only once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _ASK_SECONDS = 0.5
 
 
 class Background(ABC):
-    """``with`` it, ``catch_up`` is called every few seconds in a thread, and once more at the end, for a bounded time.
+    """A context manager whose thread calls ``catch_up`` every few seconds, and once more at the end for a bounded time.
 
     Args:
         every: seconds between two calls.
-        first: seconds before the first one, unless it may come earlier.
-        last: seconds that the one at the end may take.
+        first: seconds before the first call, unless it may come earlier.
+        last: seconds that the call at the end may take.
 
     Attributes:
-        trouble: what to say before the first error, e.g. "MLflow cannot be used now, the runs go on".
-        incomplete: what to say at the end if the last call failed or took too long.
+        trouble: the text before the first error, e.g. "MLflow cannot be used now, the runs go on".
+        incomplete: the text at the end if the last call failed or took too long.
     """
 
     trouble: str
@@ -39,10 +39,10 @@ class Background(ABC):
 
     @abstractmethod
     def catch_up(self, late: Callable[[], bool]) -> None:
-        """Does what is to do now; at the end of all, ``late`` says when there is no more time. May raise anything."""
+        """Does the work that is due now. In the last call, ``late`` says when there is no more time. It may raise anything."""
 
     def may_begin(self) -> bool:
-        """Whether the first call need not wait longer. Asked twice a second."""
+        """Whether the first call need not wait any longer; checked twice a second."""
         return False
 
     def __enter__(self) -> Background:
@@ -68,7 +68,7 @@ class Background(ABC):
     def _try(self) -> bool:
         try:
             self.catch_up(lambda: time.monotonic() > self._deadline)
-        except Exception as error:  # whatever a server does, the runs go on
+        except Exception as error:  # whatever happens to a server, the runs go on
             if not self._mentioned:
                 print(f"{self.trouble}: {in_a_line(error)}", file=sys.stderr)
                 self._mentioned = True
@@ -77,5 +77,5 @@ class Background(ABC):
 
 
 def in_a_line(error: Exception) -> str:
-    """An error's kind and the first line of what it says, without secrets."""
+    """An error's kind and the first line of its message, without secrets."""
     return masked(f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}")

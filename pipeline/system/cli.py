@@ -1,4 +1,4 @@
-"""What every command shares: how it ends, the parameter arguments, and how it shows progress."""
+"""Code that all commands share: their ends, their parameter arguments and their progress displays."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from pipeline.system.masking import masked
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-# Where nobody watches a bar being redrawn (a log, a stage of a pipeline), one line so often says that all is well.
+# Where nobody watches a bar (a log, a stage of a pipeline), a line at this interval shows that all is well.
 PLAIN_LINE_SECONDS = 15.0
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command's ``main`` and ends the process.
 
-    A mistake of the user, or a full disk, is one line on stderr and exit code 2; Ctrl-C ends with 130, SIGTERM with 143.
-    Anything else is a defect of this program and keeps its traceback.
+    A user's mistake, or a full disk, gives one line on stderr and exit code 2; Ctrl-C ends with 130, SIGTERM with 143.
+    Any other error is a defect of this program and keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -50,7 +50,7 @@ def _terminate(_signal, _frame) -> None:
 
 
 class StopRequest:
-    """Whether someone asked this process to stop while it was in the middle of something."""
+    """A request to stop that arrived while this process was in the middle of something."""
 
     def __init__(self):
         self._signal: int | None = None
@@ -59,11 +59,11 @@ class StopRequest:
         return self._signal is not None
 
     def ask(self) -> None:
-        """As Ctrl-C does, on behalf of somebody who cannot send a signal."""
+        """Makes the request, as Ctrl-C does, on behalf of somebody who cannot send a signal."""
         self._signal = signal.SIGINT
 
     def raise_if_set(self) -> None:
-        """Ends as the signal would have ended the process when it came: now everything is in order."""
+        """Ends the process as the signal would have ended it on arrival, now that everything is in order."""
         if self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         if self._signal == signal.SIGTERM:
@@ -75,7 +75,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def deferred_stop() -> Iterator[StopRequest]:
-    """Inside, SIGTERM and Ctrl-C only set the request; the one who loops asks it after each step and tidies up first.
+    """Inside the block, SIGTERM and Ctrl-C only set the request; a loop checks it after each step and first tidies up.
 
     Outside the main thread Python allows no signal handlers: the request then stays unset.
     """
@@ -110,7 +110,7 @@ def add_params_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_import_arguments(parser: argparse.ArgumentParser, what: str) -> None:
-    """What every importer takes; ``what`` it calls a video."""
+    """Adds the arguments of every importer, which calls a video ``what``."""
     parser.add_argument("--out", type=Path, required=True, metavar="DATASET", help="the folder to write; must not exist")
     parser.add_argument("--fps", type=positive_number, default=6.0, help="frames per second of the frames given (default: 6)")
     parser.add_argument("--val", action="append", default=[], metavar="PATTERN",
@@ -118,24 +118,24 @@ def add_import_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def tell_imported(out: Path, written: Mapping[str, int], what: str) -> None:
-    """How many videos an importer wrote per split, and what is still missing."""
+    """Prints how many videos an importer wrote per split, and what is still missing."""
     print(f"{out}: {written['train']} {what}s to train on, {written['val']} to validate on", file=sys.stderr)
     if not written["val"]:
         print("The pipeline needs some to validate on: name them with --val", file=sys.stderr)
 
 
 def add_row_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which evaluation a command is about: --row and --seed, for ``pipeline.grid.rows.find_evaluation``."""
+    """Adds --row and --seed, which choose a command's evaluation for ``pipeline.grid.rows.find_evaluation``."""
     parser.add_argument("--row", metavar="TABLE:NAME", help="a table's row, e.g. 'table1e:w/ CL' (default: the headline run)")
     parser.add_argument("--seed", type=natural_int, default=0, help="(default: 0)")
 
 
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[..., None]]:
-    """Progress with the remaining time on stderr.
+    """Shows progress and the remaining time on stderr.
 
-    Yields ``update(done, total, note="")``, to be called as often as one likes. On a terminal it is a bar; elsewhere a
-    plain line every quarter of a minute.
+    It yields ``update(done, total, note="")``, which may be called as often as you like. Progress is a bar on a terminal, and
+    a plain line every quarter of a minute elsewhere.
     """
     if not sys.stderr.isatty():
         yield _PlainProgress(label)
@@ -153,7 +153,7 @@ def progress_bar(label: str) -> Iterator[Callable[..., None]]:
 
 
 class _PlainProgress:
-    """Progress for a log: a line when the last one is old enough, saying how far and how long still."""
+    """Progress for a log: when the last line is old enough, a new one gives the state and the remaining time."""
 
     def __init__(self, label: str):
         self._label = label
@@ -163,7 +163,7 @@ class _PlainProgress:
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         if self._first_done is None:
-            # What a resumed run finds done took none of this process's time, so it must not enter the pace.
+            # Steps that were done before a run resumed took none of this process's time, so they must not enter the pace.
             self._start, self._first_done = now, done
         if now - self._said < PLAIN_LINE_SECONDS:
             return
@@ -174,7 +174,7 @@ class _PlainProgress:
 
 
 def seconds_text(seconds: float) -> str:
-    """E.g. ``2:05`` or ``1:00:09``."""
+    """A duration as text, e.g. ``2:05`` or ``1:00:09``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or failing, in words instead of a traceback."""
+"""Reports a disk that is full, read-only or failing in words instead of a traceback."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _REMEDIES = {
 
 @contextlib.contextmanager
 def explained(place: Path | None = None) -> Iterator[None]:
-    """An error of the disk inside the block becomes a ``UserError``; others pass.
+    """Turns a disk error inside the block into a ``UserError``; other errors pass.
 
     Args:
-        place: what was being written; without it, the file that the error names.
+        place: the file that is being written; by default, the file that the error names.
     """
     try:
         yield

@@ -19,17 +19,17 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there as a whole or not at all, even if the machine stops.
+    """Writes a file whole or not at all, even if the machine stops.
 
     Raises:
-        UserError: the disk is full, read-only or failing; what was there stays.
+        UserError: the disk is full, read-only or failing; the earlier file stays.
     """
     with explained(path):
         write_file(path, content)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What a file holds; None where it is missing, unreadable or no JSON object."""
+    """The content of a file; None if it is missing, unreadable or not a JSON object."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

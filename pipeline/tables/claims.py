@@ -34,7 +34,7 @@ HOW_TO_READ = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its t-interval, in percent AP; one seed has neither error nor interval."""
+    """A mean over seeds with its t-interval, in percent AP; a single seed gives neither error nor interval."""
 
     mean: float
     standard_error: float | None
@@ -45,12 +45,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Entry:
-    """A claim with what came out.
+    """A claim with its verdict.
 
     Attributes:
-        row_ap, than_ap: percent, means over ``seeds``; None where there is no seed.
-        margin: the one minus the other.
-        tested: what the verdict follows from: the margin, unless the claim is of a collapse.
+        row_ap, than_ap: means over ``seeds`` in percent; None if there is no seed.
+        margin: ``row_ap`` minus ``than_ap``.
+        tested: what the verdict follows from: the margin, unless the claim is about a collapse.
         reason: why there is no verdict, or empty.
     """
 
@@ -65,7 +65,7 @@ class Entry:
 
 
 def settle(params: Params, ledger: Ledger) -> list[Entry]:
-    """Every claim with the verdict that the cells which are there now give."""
+    """Every claim with the verdict that the present cells give."""
     return [_settle(params, ledger, claim) for claim in ledger.claims]
 
 
@@ -91,13 +91,13 @@ def _settle(params: Params, ledger: Ledger, claim: Claim) -> Entry:
 
 
 def _ap_by_seed(params: Params, evaluations: Sequence[EvalSpec]) -> dict[int, float]:
-    """AP in percent of the seeds that have a cell and something to measure it on."""
+    """AP in percent of the seeds that have a cell and a defined AP."""
     found = [cell for spec in evaluations if (cell := cells.find(params, spec)) is not None]
     return {cell.seed: 100 * cell.metrics["AP"] for cell in found if cell.metrics["AP"] >= 0}
 
 
 def estimate(values: Sequence[float], confidence: float) -> Estimate:
-    """Mean, standard error and t-interval of values that are independent of each other, such as one per seed."""
+    """Mean, standard error and t-interval of independent values, such as one per seed."""
     n = len(values)
     if n < 2:
         return Estimate(mean(values), None, None, None, n)
@@ -107,7 +107,7 @@ def estimate(values: Sequence[float], confidence: float) -> Estimate:
 
 
 def verdict(tested: Estimate, holds: Holds) -> Verdict:
-    """The rule: all of the interval inside the range, all of it beyond one of its ends, or neither."""
+    """The rule's verdict: the interval is all inside the range, all beyond one of its ends, or neither."""
     if tested.low is None:
         return "inconclusive"
     above, below = holds.range
@@ -153,7 +153,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def markdown(facts: Mapping[str, Any]) -> str:
-    """The content of claims.json for people."""
+    """The content of claims.json as markdown, for people."""
     confidence = f"{facts['confidence']:.0%}"
     lines = [f"| table | claim | holds | published | ours | {confidence} interval | seeds | verdict |",
              "| :-- | :-- | :-- | --: | --: | --: | --: | :-- |"]

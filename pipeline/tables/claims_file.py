@@ -19,10 +19,10 @@ from pipeline.settings.params import Params
 
 
 class Holds(Config):
-    """Where a margin lies if the claim is true: above or below a bound in percent AP, or between two.
+    """The range of the margin if the claim is true: above or below a bound in percent AP, or between two bounds.
 
-    ``keeps_below`` is for a collapse: the second row keeps less than this share of the first one's AP. Tested is then that
-    share of the first AP minus the second, which has to be above 0.
+    ``keeps_below`` is for a collapse: the second row keeps less than this share of the first one's AP. The tested value is
+    then that share of the first AP minus the second AP; it has to be above 0.
     """
 
     above: float | None = None
@@ -40,17 +40,17 @@ class Holds(Config):
 
     @property
     def share(self) -> float:
-        """Of the first row's AP, what is compared with the second row's."""
+        """The share of the first row's AP that is compared with the second row's AP."""
         return self.keeps_below or 1.0
 
     @property
     def range(self) -> tuple[float, float]:
-        """Of what is tested, in percent AP."""
+        """The range of the tested value, in percent AP."""
         above = 0.0 if self.keeps_below else self.above
         return -math.inf if above is None else above, math.inf if self.below is None else self.below
 
     def text(self) -> str:
-        """E.g. ``above -2``."""
+        """The range as text, e.g. ``above -2``."""
         words = (f"{name.replace('_', ' ')} {value:g}" for name, value in self.model_dump().items() if value is not None)
         return ", ".join(words)
 
@@ -59,8 +59,8 @@ class Claim(Config):
     """A claim as it is written.
 
     Attributes:
-        row, than: ``<table>:<row's name>``; the margin is the AP of the one minus that of the other.
-        published: the paper's margin in percent AP, where it gives one.
+        row, than: ``<table>:<row's name>``; the margin is the AP of ``row`` minus that of ``than``.
+        published: the paper's margin in percent AP, if it gives one.
     """
 
     id: str
@@ -73,7 +73,7 @@ class Claim(Config):
 
 class _ClaimsFile(Config):
     confidence: float = Field(0.95, gt=0, lt=1)
-    least_ap: float = Field(0.0, ge=0, description="percent; where both rows stay below, nothing is concluded")
+    least_ap: float = Field(0.0, ge=0, description="percent; if both rows stay below, the claim is inconclusive")
     claims: tuple[Claim, ...] = Field(min_length=1)
 
     @field_validator("claims")
@@ -90,8 +90,8 @@ class Ledger:
     """The claims and the evaluations that they compare, before anything is measured.
 
     Attributes:
-        evaluations: by ``<table>:<row's name>``, one per seed.
-        obstacles: by table, why its rows cannot be planned with these parameters.
+        evaluations: one per seed, by ``<table>:<row's name>``.
+        obstacles: for each such table, why its rows cannot be planned with these parameters.
     """
 
     confidence: float

@@ -1,4 +1,4 @@
-"""How many times as many videos one row of a table takes to come to another's AP, from their learning curves."""
+"""How many times as many videos one row of a table needs to reach another row's AP, from their learning curves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def convergence(compared: Compared, rows: Sequence[RowSummary]) -> Convergence |
 
 
 def text(found: Convergence) -> str:
-    """A paragraph of what ``convergence`` found."""
+    """A paragraph on what ``convergence`` found."""
     slower, faster = found.slower, found.faster
     goal = f"the AP with which {faster.row} ends ({faster.ap:.1f} after {faster.videos_seen:,} videos)"
     if (after := slower.reaches_other_after) is not None:

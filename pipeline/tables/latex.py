@@ -1,7 +1,7 @@
-"""A table as LaTeX: booktabs lines, to be taken into a paper with ``\\input``. Needs the booktabs package alone.
+"""A table as LaTeX with booktabs lines, for a paper to ``\\input``. It needs only the booktabs package.
 
-Each row has a line for what is published, one for what is measured and one for what a competition's server measured: none
-can be taken for another, and the table stays narrow.
+Each row has separate lines for published numbers, measured numbers and those of a competition's server: nobody can confuse
+them, and the table stays narrow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # after a line's \\ it would begin an argument
+    "[": "{[}",  # after a line's \\, a bracket would begin an argument
     "]": "{]}",
     "–": "--",
     "×": r"$\times$",
@@ -30,7 +30,7 @@ _SPECIAL = {
 def latex(table: TableSummary) -> str:
     """The table as a ``table`` environment, its label ``tab:<table>``."""
     extra = list(table.rows[0].columns)
-    # A table with many columns takes both of a page that has two, in smaller letters.
+    # A table with many columns spans both columns of a two-column page, in smaller letters.
     environment, size = ("table*", r"\scriptsize") if len(extra) > 2 else ("table", r"\footnotesize")
     caption = [
         f"{table.title}.",
@@ -54,7 +54,7 @@ def latex(table: TableSummary) -> str:
 
 
 def _row(row: RowSummary) -> list[str]:
-    """What is published, below it what is measured, and below that what the server says; those of them that there are."""
+    """The lines of a row: published, measured and server's numbers, in this order, as far as they exist."""
     published, measured = row.published, row.measured
     numbers = []
     if published:
@@ -68,13 +68,13 @@ def _row(row: RowSummary) -> list[str]:
 
 
 def _ours(source: str, measured: dict[str, Measured]) -> list[str]:
-    """The cells of a line of means, after what measured them and over how many seeds."""
+    """The cells of a line of means; the first ones name the source of the numbers and the number of seeds."""
     seeds = f", n={measured[FIRST].n}" if FIRST in measured else ""
     return [source + seeds, *(_measured(measured.get(name)) for name in METRICS)]
 
 
 def escape(text: str) -> str:
-    """Text so that LaTeX prints it: what LaTeX would take for a command is none."""
+    """The text, escaped so that LaTeX prints it and finds no command in it."""
     return "".join(_SPECIAL.get(character, character) for character in text)
 
 

@@ -1,6 +1,6 @@
-"""results/server/<evaluation key>.json: what a competition's server said of an evaluation's results. Small and committed.
+"""results/server/<evaluation key>.json: small, committed files with a competition server's scores of an evaluation's results.
 
-Apart from cells, so that a number of the server is never taken for one that was measured here.
+They are separate from cells, so that nobody takes a server's number for one that was measured here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
 
-# The servers' names for the 12 numbers, in lower case and without anything but letters and digits.
+# The servers' names for the 12 numbers, in lower case and reduced to letters and digits.
 _NAMES = {
     "AP": ("ap", "map", "segmmap"), "AP50": ("ap50", "map50", "segmmap50"), "AP75": ("ap75", "map75", "segmmap75"),
     "APs": ("aps", "maps", "apsmall", "segmmaps"), "APm": ("apm", "mapm", "apmedium", "segmmapm"),
@@ -44,10 +44,10 @@ class ServerScores(Config):
 def read(file: Path) -> dict[str, float]:
     """The numbers in a server's scores.txt, lines of ``name: value``, as fractions by our names.
 
-    Where one is above 1, all are percent. -1, for what the server found undefined, stays. Lines with other names are left out.
+    If one is above 1, all are percentages. -1, which marks an undefined number, stays. Lines with other names are left out.
 
     Raises:
-        UserError: the file cannot be read, a value is no number or out of range, a number is there twice, or AP is not there.
+        UserError: the file cannot be read, a value is not a number or out of range, a number occurs twice, or AP is missing.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -80,10 +80,10 @@ def _value(text: str, file: Path, line: int) -> float:
 
 
 def keep(params: Params, spec: EvalSpec, metrics: Mapping[str, float]) -> Path:
-    """Writes what the server said of an evaluation; returns the file.
+    """Writes the server's scores of an evaluation; returns the file.
 
     Raises:
-        UserError: there are other numbers of the server for it already.
+        UserError: the file already holds other scores of this evaluation.
     """
     file = _file(params, spec.key)
     earlier = find(params, spec.key)
@@ -98,7 +98,7 @@ def keep(params: Params, spec: EvalSpec, metrics: Mapping[str, float]) -> Path:
 
 
 def find(params: Params, evaluation: str) -> dict[str, float] | None:
-    """What the server said of the evaluation of this key, as fractions; None where it was not asked.
+    """The server's scores of the evaluation with this key, as fractions; None if there are none.
 
     Raises:
         UserError: the file is damaged.
@@ -110,7 +110,7 @@ def find(params: Params, evaluation: str) -> dict[str, float] | None:
 
 
 def file_of(params: Params, evaluation: str) -> tuple[Path, ...]:
-    """The file of an evaluation, where there is one."""
+    """The file of an evaluation, if there is one; otherwise nothing."""
     file = _file(params, evaluation)
     return (file,) if file.is_file() else ()
 

@@ -1,4 +1,4 @@
-"""Which cells of which tables show a run."""
+"""Finds the cells of tables that show a run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from pipeline.settings.params import Params
 
 
-Cells = Mapping[str, list[tuple[str, str]]]  # of each key
+Cells = Mapping[str, list[tuple[str, str]]]  # by key
 
 
 def table_cells(params: Params) -> Cells:
-    """Of each training's and evaluation's key, the (table, row) pairs that show it, in the order of the tables.
+    """The (table, row) pairs that show each training and evaluation, by key, in the order of the tables.
 
-    Rows that are tested with the paper's own inference come first: what they share with others is called after them.
-    Empty where the dataset is not indexed any more: what was run with it is still shown.
+    Rows that are tested with the paper's own inference come first: runs that they share with other rows are named after them.
+    The result is empty if the dataset is no longer indexed: its runs are still shown.
     """
     cells: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     rows = [row for table in existing_tables(params) for row in _rows(params, table)]
@@ -36,14 +36,14 @@ def table_cells(params: Params) -> Cells:
 
 
 def existing_tables(params: Params) -> list[str]:
-    """Those that the parameters ask for, then all others: ``ablate --grid`` may name any."""
+    """The tables that the parameters ask for, then all others: ``ablate --grid`` may name any table."""
     return list(dict.fromkeys((*params.tables, *known_tables(params))))
 
 
 def _rows(params: Params, table: str) -> tuple[Row, ...]:
     try:
         return load_grid(params, table)
-    except UserError:  # whoever asks for this table is told; the others are shown
+    except UserError:  # a command on this table reports it; the other tables are shown
         return ()
 
 
@@ -52,5 +52,5 @@ def _is_special(row: Row) -> bool:
 
 
 def is_plain(inference: Mapping[str, Any]) -> bool:
-    """End-to-end on all frames, which all but a few rows are tested with."""
+    """Whether the inference is end-to-end on all frames, as for all but a few rows."""
     return inference["linking"] == "end-to-end" and inference["test_fps"] is None

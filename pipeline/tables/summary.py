@@ -1,4 +1,4 @@
-"""From cells to a table: published and measured numbers side by side, never mixed, nor with a server's. All in percent."""
+"""Makes tables from cells: published, measured and server's numbers side by side, never mixed, all in percent."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _curve(params: Params, row: Row) -> list[CurvePoint]:
 def _measured(metrics: list[dict[str, float]]) -> dict[str, Measured]:
     result = {}
     for name in dict.fromkeys(name for one in metrics for name in one):
-        values = [100 * one[name] for one in metrics if one.get(name, -1) >= 0]  # -1: there is nothing to measure it on
+        values = [100 * one[name] for one in metrics if one.get(name, -1) >= 0]  # -1: undefined on this data set
         if values:
             deviation = round(statistics.stdev(values), 4) if len(values) > 1 else None
             result[name] = Measured(mean=round(statistics.mean(values), 4), std=deviation, n=len(values))

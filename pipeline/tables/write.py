@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def write_tables(params: Params, tables: Iterable[Table]) -> None:
-    """Writes the tables from what is there now, and the cells that they are made of."""
+    """Writes the tables from the present results, and the cells that they are made of."""
     for table in tables:
         for row in table.rows:
             for spec in (*row.evaluations, *row.curve):
@@ -45,7 +45,7 @@ def write_table(folder: Path, table: TableSummary) -> None:
 
 
 def _csv(table: TableSummary) -> str:
-    """One line per row and metric; columns of the server's numbers where it scored a row."""
+    """One line per row and metric, with columns for the server's numbers if it scored a row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     with_server = any(row.server is not None for row in table.rows)

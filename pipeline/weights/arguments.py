@@ -1,4 +1,4 @@
-"""How commands are told which trained model they work with."""
+"""Command-line arguments that choose a trained model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.system.cli import add_row_arguments
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model: --model, or --row and --seed, for ``pipeline.weights.models.find_model``."""
+    """Adds --model, --row and --seed, which choose the model for ``pipeline.weights.models.find_model``."""
     parser.add_argument("--model", metavar="KEY_OR_FOLDER", help="a run's key, or the folder of an exported model (default: "
-                        "the headline run or, where it is not trained, the weights that come with the project)")
+                        "the headline run or, if it is not trained, the weights that come with the project)")
     add_row_arguments(parser)

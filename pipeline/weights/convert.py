@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def published_file(args: argparse.Namespace, params: Params) -> Path:
-    """The file of ``--published``, verified; downloaded unless it is here."""
+    """The verified file of ``--published``, which is downloaded unless it is here."""
     published = find(args.published)
     if args.method not in published.methods:
         raise UserError("--published", args.published, f"is no start for {args.method}",
@@ -46,7 +46,7 @@ def published_file(args: argparse.Namespace, params: Params) -> Path:
 
 
 def convert_file(published: Mapping[str, Any], args: argparse.Namespace, params: Params, file: Path) -> Conversion:
-    """Published weights as those of the network that the parameters describe."""
+    """Converts published weights to those of the network that the parameters describe."""
     torch.manual_seed(0)
     others = [f"{' and '.join(method.reads)} need --method {method.name}"
               for method in methods.everyone() if method.reads and method.name != args.method]
@@ -58,7 +58,7 @@ def convert_file(published: Mapping[str, Any], args: argparse.Namespace, params:
 def read(path: Path) -> dict[str, Any]:
     """The tensors of a .safetensors file or of a checkpoint saved by PyTorch, by name.
 
-    Of a checkpoint it takes the part that holds the weights: ``state_dict`` (mmdetection), ``model`` (detectron2, DETR),
+    From a checkpoint it reads the part that holds the weights: ``state_dict`` (mmdetection), ``model`` (detectron2, DETR),
     or the whole.
 
     Raises:
@@ -68,7 +68,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # DETR's checkpoints, and those of its successors, hold their command line as well: plain values in a namespace,
+        # The checkpoints of DETR and its successors also hold their command line: plain values in a namespace,
         # which runs no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Which trained model a command works with: an exported folder, a run of the store, or weights that come with the project."""
+"""Finds the trained model for a command: an exported folder, a run of the store, or weights that come with the project."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Found(NamedTuple):
-    """A model.
+    """A model that was found.
 
     Attributes:
-        weights: its safetensors file.
-        text: what it is, for people.
+        weights: the model's safetensors file.
+        text: a description for people.
     """
 
     description: ModelFile
@@ -38,7 +38,7 @@ def find_model(options: argparse.Namespace) -> Found:
     """The model that the arguments name.
 
     Raises:
-        UserError: there is none, or it cannot be described.
+        UserError: there is no such model, or it cannot be described.
     """
     if options.model is not None and options.row is not None:
         raise UserError("command line", "--model", "is given together with --row", "Give one of them")
@@ -75,10 +75,10 @@ def _of_folder(folder: Path) -> Found:
 
 
 def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | None = None) -> Found:
-    """A finished run with the inference of its row or, without a row, of the parameters.
+    """A finished run with the inference of its row or, without a row, that of the parameters.
 
     Raises:
-        UserError: it is not finished, or its data set is not here to name its classes.
+        UserError: the run is not finished, or its data set, which names its classes, is not here.
     """
     from effvis.model_file import describe
 
@@ -105,7 +105,7 @@ def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | N
 
 
 def _best_report(store: Any, run: str, inference: InferenceConfig) -> Mapping[str, Any] | None:
-    """The evaluation of the whole training by this inference; those of its snapshots saw fewer videos."""
+    """The evaluation of the whole training with this inference; evaluations of its snapshots saw fewer videos."""
     wanted = inference.model_dump(mode="json")
     reports = [report for report in store.evaluations(run) if report["inference"] == wanted]
     return max(reports, key=lambda report: report["videos_seen"], default=None)
@@ -123,7 +123,7 @@ def _of_shipped(params: Params) -> Found:
     """The pretraining that fits the parameters' network.
 
     Raises:
-        UserError: none fits.
+        UserError: no pretraining fits.
     """
     from effvis.model_file import describe
 

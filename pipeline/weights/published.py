@@ -1,6 +1,6 @@
-"""Published weights that can be had by name: where they lie, and which document says so.
+"""Published weights that are available by name: their addresses, and the documents that give them.
 
-Backbones serve every method; what else a method can start from stands in its file (pipeline/methods).
+Backbones serve every method; other weights that a method can start from are listed in its file (pipeline/methods).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _TORCHVISION = "torchvision 0.29.1, torchvision/models/resnet.py"
 
 
 def find(name: str) -> Published:
-    """The file of a name.
+    """The published file of this name.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is no file of this name.
     """
     if name not in REGISTRY:
         raise UserError("--published", name, "there is no such file in the list", f"Known names: {', '.join(REGISTRY)}")

@@ -1,4 +1,4 @@
-"""The benchmark of the paper's training step, at a size that a processor can do."""
+"""The benchmark of the paper's training step, at a size that a processor can handle."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""benchmarks.speed runs through, and its JSON says what its table says."""
+"""benchmarks.speed runs to its end, and its JSON agrees with its table."""
 
 import importlib
 import json

@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_steps_are_taken_beside_another_checkout():
-    """Which is this one again: its losses are the same."""
+    """The other checkout is this one again, so the losses are the same."""
     ended = subprocess.run(
         [sys.executable, "-m", "benchmarks.training", "--case", "T=3", "--rounds", "1", "--against", str(CHECKOUT)],
         cwd=CHECKOUT, env=os.environ | {"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True)

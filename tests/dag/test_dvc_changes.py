@@ -1,4 +1,4 @@
-"""What a change reruns: dvc repro in a project where everything was run before."""
+"""The stages that a change reruns: dvc repro in a project where everything was run before."""
 
 import shutil
 
@@ -10,11 +10,11 @@ from support.project import write_params
 pytestmark = pytest.mark.slow
 
 FRAME = "train/JPEGImages/00001/00003.jpg"
-SHOW_NUMBERS = ("claims", "report")  # run where numbers changed; so small a network may score the same again
+SHOW_NUMBERS = ("claims", "report")  # they run if numbers changed; such a small network may score the same again
 
 
 def test_what_nothing_depends_on_reruns_nothing(dvc_project):
-    """Neither a second repro, nor a comment in the model, nor how many processors train."""
+    """Neither a second repro, nor a comment in the model, nor the number of processors that train reruns anything."""
     before = contents(dvc_project / "runs") | contents(dvc_project / "results", "*.*")
     assert stages_run(dvc(dvc_project, "repro")) == []
     with (dvc_project / "effvis" / "model" / "efficientvis.py").open("a") as module:
@@ -25,7 +25,7 @@ def test_what_nothing_depends_on_reruns_nothing(dvc_project):
 
 
 def test_a_changed_row_runs_only_what_that_row_misses(dvc_project):
-    """Another clip length: a training of its own, from the pretraining that is there."""
+    """Another clip length needs its own training, which starts from the existing pretraining."""
     def done():
         return contents(dvc_project / "runs", "*/weights.safetensors"), contents(dvc_project / "results" / "cells")
 
@@ -74,7 +74,7 @@ def test_a_damaged_drawn_frame_is_put_back(dvc_project):
 
 
 def test_a_folder_of_the_users_is_watched(dvc_project, tmp_path):
-    """Outside of the project, and beside the drawn data set, which it leaves as it is."""
+    """The folder is outside the project, and leaves the drawn data set as it is."""
     own = tmp_path / "own"
     shutil.copytree(dvc_project / "data" / "shapes-vis", own)
     drawn = contents(dvc_project / "data")

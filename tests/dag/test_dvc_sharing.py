@@ -1,4 +1,4 @@
-"""What leaves the working tree: data through a DVC remote, and experiments beside the commits."""
+"""Sharing beyond the working tree: data through a DVC remote, and experiments beside the commits."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ def test_a_second_clone_pulls_and_runs_nothing(dvc_project, tmp_path):
     dvc(second, "pull")
     assert "Data and pipelines are up to date." in dvc(second, "repro")
     assert git(second, "status", "--porcelain") == "" and not (second / "runs").exists()
-    # data/stamps has times of this clone's files: it is of no use to another.
+    # data/stamps has the times of this clone's files, which are useless to another clone.
     first, pulled = ({file.relative_to(folder): file.read_bytes() for file in folder.rglob("*")
                       if file.is_file() and folder / "stamps" not in file.parents}
                      for folder in (dvc_project / "data", second / "data"))
@@ -32,7 +32,7 @@ def test_a_second_clone_pulls_and_runs_nothing(dvc_project, tmp_path):
 
 
 def test_experiments_with_other_learning_rates(dvc_project):
-    """In the working tree, and in a folder of DVC's own, with the run store of the working tree."""
+    """Experiments run in the working tree, and in DVC's own folder with the run store of the working tree."""
     dvc(dvc_project, "exp", "run", "--name", "here", "-S", "train.lr=2e-4", "evaluate")
     here = headline(dvc_project)
     assert trained_lr(dvc_project, here) == 2e-4

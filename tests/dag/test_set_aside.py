@@ -1,4 +1,4 @@
-"""make reproduce where nothing has been trained: in a git clone, and in an archive without git or in another's repository."""
+"""make reproduce where nothing has been trained: in a git clone, and in an archive without git or in a foreign repository."""
 
 import os
 import shutil
@@ -71,7 +71,7 @@ def test_another_s_commit_is_not_the_project_s(tmp_path):
 
 
 def make_reproduce(folder, path):
-    """What it prints; with this test's Python in place of a .venv to be made."""
+    """The output of make reproduce, with this test's Python in place of a new .venv."""
     environment = {name: value for name, value in os.environ.items() if name not in FOREIGN} | {"PATH": path}
     command = ["make", "reproduce", f"VENV={VENV}", "-o", f"{VENV}/.installed"]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -82,7 +82,7 @@ def make_reproduce(folder, path):
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["without git", "in another's repository"])
 def test_an_archive_is_reproduced(tmp_path, place):
-    """Its stages up to the plan, which show all that has to do with git; those that train are tested elsewhere."""
+    """It runs the stages up to the plan, which show everything that concerns git; other tests cover those that train."""
     folder = tmp_path / "home" / "effvis"
     unpack(folder)
     write_params(folder, **TINY, seeds=1, tables=["table1e"])
@@ -99,7 +99,7 @@ def test_an_archive_is_reproduced(tmp_path, place):
         if shutil.which("git", path=path):
             pytest.skip("git is beside Python")
     else:
-        (tmp_path / "home" / ".gitignore").write_text("*\n")  # as a home folder of which few files are kept
+        (tmp_path / "home" / ".gitignore").write_text("*\n")  # like a home folder whose repository keeps few files
         git(tmp_path / "home", "init", "-q")
     came_with_it = (folder / "results" / "table1e.md").read_text()
 
@@ -109,6 +109,6 @@ def test_an_archive_is_reproduced(tmp_path, place):
     assert (folder / "results.aside" / "results" / "table1e.md").read_text() == came_with_it
     assert (folder / "results.aside" / "dvc.lock").exists()
     assert [file.name for file in (folder / "results").iterdir()] == ["plan"]
-    (folder / "runs").mkdir()  # as a training has it
+    (folder / "runs").mkdir()  # as a training leaves it
     assert stages_run(make_reproduce(folder, path)) == []
     assert (folder / ".dvc" / "config.local").read_text().count("no_scm") == 1

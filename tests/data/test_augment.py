@@ -1,4 +1,4 @@
-"""Training augmentation: what is drawn, and that frames, boxes, masks and presence stay together."""
+"""Training augmentation: the drawn changes, and that frames, boxes, masks and presence stay consistent."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def _bounds(mask):
 
 
 def _assert_consistent(targets):
-    """Every instance is somewhere, and box and mask are where it is present."""
+    """Every instance is somewhere, and its box and mask are where it is present."""
     assert targets.present_KT.any(dim=1).all()
     for k in range(len(targets)):
         for t in range(targets.present_KT.shape[1]):
@@ -34,7 +34,7 @@ def _assert_consistent(targets):
 
 
 def _placed(*corners):
-    """One frame of bright 10x12 rectangles at (x, y), on its own."""
+    """A single frame of bright 10x12 rectangles at (x, y)."""
     masks = torch.zeros(len(corners), 1, *SIZE, dtype=torch.bool)
     for k, (x, y) in enumerate(corners):
         masks[k, 0, y: y + 10, x: x + 12] = True

@@ -48,7 +48,7 @@ def test_an_epoch_shows_no_video_twice(index):
 
 
 def test_targets_are_the_annotations(index):
-    batch = clip_pairs(index, clip_length=7).batch(0)  # the whole video, twice: no two clips of it are apart
+    batch = clip_pairs(index, clip_length=7).batch(0)  # the whole video, twice: it has no two separate clips
     for frames, targets, video in zip(batch.frames[0], batch.targets[0], batch.videos, strict=True):
         tracks = [t for t in index.tracks_of(video) if any(t.rles)]
         assert targets.track_ids_K.tolist() == [t.id for t in tracks]
@@ -170,7 +170,7 @@ def test_a_frame_that_cannot_be_read_is_named(tmp_path):
 
 @pytest.mark.parametrize("scale, mode", [(2, "RGB"), (3, "RGB"), (8, "RGB"), (2, "L"), (2, "CMYK")])
 def test_a_large_jpeg_is_decoded_at_the_scale_that_is_needed(tmp_path, scale, mode):
-    """Of the size asked for, and within a few grey levels of full decoding."""
+    """The frame has the requested size, and is within a few grey levels of full decoding."""
     y, x = np.mgrid[: SIZE[0] * scale, : SIZE[1] * scale] / (8.0 * scale)
     smooth = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=-1) * 100 + 128
     image = Image.fromarray(smooth.astype(np.uint8)).convert(mode)
@@ -182,7 +182,7 @@ def test_a_large_jpeg_is_decoded_at_the_scale_that_is_needed(tmp_path, scale, mo
 
 
 def test_a_batch_has_the_colours_of_a_pixel_side_by_side_in_memory(index):
-    """As the backbone computes: no conversion, and, of VisTR too, the very same sums."""
+    """This is the layout in which the backbone computes: it needs no conversion, and VisTR's sums are exactly the same, too."""
     for changes in ({}, {"augmentation": "multi-scale", "scales": (0.5, 1.25)}):
         for frames in clip_pairs(index, **changes).batch(0).frames:
             assert frames.permute(0, 1, 3, 4, 2).is_contiguous()

@@ -1,4 +1,4 @@
-"""Run-length encodings: exact both ways, and nothing foreign is believed."""
+"""Run-length encodings: exact both ways, and foreign ones are not trusted."""
 
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_a_compressed_rle_of_another_frame_is_refused(mask_HW):
 
 
 def test_more_masks_than_fit_a_byte():
-    """As many as an instance of a long video has; NumPy 2 lets no count above 255 through pycocotools' area."""
+    """An instance of a long video has as many; with NumPy 2, pycocotools' area fails for more than 255 masks."""
     rles = [masks.encode(np.tri(4, 6, k % 5 - 1, dtype=bool)) for k in range(600)]
     assert masks.areas(rles).tolist() == [masks.area(rle) for rle in rles]
     assert masks.boxes_xyxy(rles).shape == (600, 4)

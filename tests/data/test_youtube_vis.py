@@ -1,4 +1,4 @@
-"""Reading the YouTube-VIS format: what is right is read exactly; each wrong thing is named with file, key, remedy."""
+"""Reading the YouTube-VIS format: right content is read exactly; each error names file, key and remedy."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Archives that escape, link, lie about their size or are broken; none of them gets anything outside its folder."""
+"""Archives that escape, link, lie about their size or are broken: none of them writes anything outside its folder."""
 
 import io
 import random
@@ -18,7 +18,7 @@ NOISE = random.Random(0).randbytes(50_000)
 
 @pytest.fixture
 def folder(tmp_path):
-    """To unpack into, two folders deep."""
+    """The folder to unpack into, two folders deep."""
     (tmp_path / "outer" / "inner").mkdir(parents=True)
     return tmp_path / "outer" / "inner"
 
@@ -109,7 +109,7 @@ def test_a_bomb_in_an_archive_inside(tmp_path, folder):
 
 
 def test_a_size_that_is_a_lie(tmp_path, folder):
-    """The directory says 1 byte; what comes out is counted all the same."""
+    """The directory says 1 byte; the bytes that come out are counted all the same."""
     archive = zipped(tmp_path, [("zeros", bytes(30_000_000))])
     content = archive.read_bytes()
     archive.write_bytes(content.replace((30_000_000).to_bytes(4, "little"), (1).to_bytes(4, "little")))

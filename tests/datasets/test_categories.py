@@ -1,4 +1,4 @@
-"""Categories of two data sets by their names, and results renumbered by them."""
+"""Categories of two data sets mapped by name, and results renumbered accordingly."""
 
 import json
 import shutil

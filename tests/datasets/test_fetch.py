@@ -87,7 +87,7 @@ def test_a_version_may_be_a_date(site, target):
 @pytest.mark.parametrize("feature, there, asked", [
     ("ranges", False, "bytes=1000-"),
     ("versioned", False, None),
-    ("weak", True, None),  # an ETag that says: about the same
+    ("weak", True, None),  # a weak ETag: the content is only about the same
 ])
 def test_what_cannot_be_gone_on_from_starts_anew(site, target, feature, there, asked):
     setattr(site, feature, there)
@@ -160,7 +160,7 @@ def test_a_refusal_is_final_and_trouble_is_not(site, target):
 
 
 def test_tries_are_bounded_and_what_arrived_is_kept(site, target):
-    # The first connection gets somewhere, the others no further.
+    # The first connection makes progress, the others make none.
     site.plans, site.always = [{"breaks_after": 1000}], {"breaks_after": 0}
     with pytest.raises(UserError, match="ended after 1000 of 300000 bytes. .*--from FILE"):
         fetch(site.url, target)
@@ -190,7 +190,7 @@ def test_room_is_looked_for_first(site, target, monkeypatch):
     with pytest.raises(UserError, match="300000 bytes are to come, 250000 are free"):
         fetch(site.url, target)
     assert left_over(target) == []
-    # Of a download that goes on, only the rest needs room.
+    # When a download goes on, only the rest needs room.
     monkeypatch.undo()
     monkeypatch.setattr(fetching, "PAUSE_SECONDS", 0)
     site.plans, site.always = [{"breaks_after": 100_000}], {"breaks_after": 0}

@@ -1,4 +1,4 @@
-"""Training videos held out to validate on: by category, the same ones everywhere, and no other data set's."""
+"""Training videos held out to validate on: chosen by category, the same ones everywhere, and only from this data set."""
 
 import json
 import random
@@ -27,7 +27,7 @@ SHAPES = {"train_videos": 20, "val_videos": 2, "frames": 4, "height": 32, "width
 
 
 def synthetic(labels_of: list[tuple[int, ...]]) -> DatasetIndex:
-    """Videos of one frame without a pixel that show these categories; ids start at 100."""
+    """Videos of one frame, without pixels, that show these categories; ids start at 100."""
     categories = tuple(Category(10 + label, f"category {label}") for label in range(1 + max(map(max, filter(None, labels_of)))))
     videos = tuple(Video(100 + v, 8, 8, 6.0, (f"{v}/0.jpg",)) for v in range(len(labels_of)))
     tracks = [(v, label) for v, labels in enumerate(labels_of) for label in labels]
@@ -65,7 +65,7 @@ def test_the_choice_follows_from_the_seed_alone():
     shuffled = replace(index, videos=tuple(index.videos[v] for v in order),
                        tracks=tuple(replace(track, video_index=order.index(track.video_index)) for track in index.tracks))
     assert choose(shuffled, 0.1, seed=0) == held_out
-    # Noted once: another machine or another version of a library must choose the same.
+    # These were recorded once: another machine or another version of a library must choose the same ones.
     assert sorted(choose(synthetic([(0,), (1,), (0, 1), (), (1,), (0,)]), 0.5, seed=0)) == NOTED
 
 
@@ -73,7 +73,7 @@ NOTED = [101, 103, 105]
 
 
 def test_rare_categories_and_empty_videos():
-    """A category of one video is learned; videos without instances are dealt like the others."""
+    """A category with a single video goes to training; videos without instances are dealt out like the others."""
     held_out = choose(synthetic([(0,)] + [()] * 9 + [(1,)] * 10), 0.2, seed=0)
     assert 100 not in held_out
     assert len(held_out & set(range(101, 110))) == 2 and len(held_out & set(range(110, 120))) == 2
@@ -91,7 +91,7 @@ def test_the_parts_are_the_whole():
     assert len(digests) == 5
 
 
-# In a project.
+# Tests in a project.
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory) -> Path:
@@ -177,7 +177,7 @@ def test_the_keys_say_which_split(project):
 
 
 def test_without_a_holdout_nothing_is_new(tmp_path):
-    """Neither the split's digest nor what the index says that it is of: no index and no training becomes stale."""
+    """Neither the split's digest nor the index's source changes, so no index and no training becomes stale."""
     shutil.copytree(PROFILES, tmp_path / "experiments" / "profiles")
     shapes.write(shapes.ShapesConfig(**SHAPES), tmp_path / "own")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"profile": "laptop", "dataset": "own", "holdout": None}))

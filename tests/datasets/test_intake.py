@@ -1,4 +1,4 @@
-"""Published data sets in the layouts they come in, from folders, archives and a real server, become one layout."""
+"""Published data sets in their various layouts, from folders, archives and a real server, are brought into one layout."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def take(project, *locations, overrides=(), progress=None):
 
 
 def assert_taken_in(params, drawn):
-    """Frame by frame, annotation by annotation what was drawn; the validation split without its instances."""
+    """The data set equals the drawn one, frame by frame and annotation by annotation; val has no instances."""
     for split in ("train", "val"):
         found = read_split(params.dataset_folder / split, require_annotations=split == "train")
         expected = read_split(drawn / split)
@@ -94,7 +94,7 @@ def test_the_files_of_2019_one_by_one(project, drawn, tmp_path):
 
 
 def test_a_folder_of_archives_as_they_were_downloaded(project, drawn, tmp_path):
-    """Archives that say of which split they are by their own name alone; those of no use are not looked into."""
+    """Only the archives' own names tell their splits; useless archives are not opened."""
     folder, downloads = published.of_2021(drawn, tmp_path / "unpacked"), tmp_path / "downloads"
     downloads.mkdir()
     for name in ("train", "valid"):
@@ -165,7 +165,7 @@ def test_the_index_and_the_paper_profile_know_the_names(project, drawn, tmp_path
     assert read_module.dataset_facts(params).name == "youtube-vis-2019"
 
 
-# From a server.
+# Tests with a server.
 
 @pytest.fixture
 def site(drawn, tmp_path, monkeypatch):
@@ -230,7 +230,7 @@ def test_an_archive_that_escapes(project, drawn, tmp_path, site):
     assert not list(tmp_path.rglob("escaped"))
 
 
-# What is no data set.
+# Tests with things that are not data sets.
 
 def rewrite(file, change):
     content = json.loads(file.read_text())

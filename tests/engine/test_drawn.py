@@ -1,4 +1,4 @@
-"""Whose colour a tracklet has, and which videos a run fails in."""
+"""The colours of tracklets, and the videos in which a run fails."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ FRAMES = [0, 2, 4, 6]
 
 
 def following(*columns, frames=FRAMES):
-    """Something 4 pixels wide and 10 high that is at these columns; None: absent."""
+    """An object 4 pixels wide and 10 high at these columns; None means absent."""
     rles = {}
     for frame, column in zip(frames, columns, strict=True):
         if column is not None:
@@ -23,7 +23,7 @@ def following(*columns, frames=FRAMES):
 def test_video_iou_adds_up_over_the_frames():
     instance = following(0, 4, 8, None)
     ious = video_ious([following(0, 4, 8, None), following(2, 6, None, None), following(30, 30, 30, 30)], [instance], FRAMES)
-    # Half of each mask in two frames: 2 x 20 pixels shared, of 3 x 40 + 2 x 40 - 40 in all.
+    # Half of each mask is shared in two frames: 2 x 20 pixels of 3 x 40 + 2 x 40 - 40 in all.
     assert ious.tolist() == [[1.0], [pytest.approx(40 / 160)], [0.0]]
     assert video_ious([instance], [instance], FRAMES[:0]).tolist() == [[0.0]]
 

@@ -1,4 +1,4 @@
-"""pipeline.predict and pipeline.export: which model they take, and what they leave."""
+"""pipeline.predict and pipeline.export: the model that they choose, and the files that they write."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"new_tracklet_below": -10
 
 
 def put_run(project, row=None):
-    """A finished run with random weights; returns what it is the run of."""
+    """Stores a finished run with random weights; returns its specification."""
     params = load_params(project / "params.yaml")
     spec = find_evaluation(params, row)
     torch.manual_seed(0)

@@ -80,7 +80,7 @@ def trained(project):
 
 
 def interrupt_when_at_step(project, step, number, *arguments):
-    """Starts training and sends it a signal as soon as its history has so many steps; returns its exit code and errors."""
+    """Starts training and sends it a signal once its history has this many steps; returns its exit code and errors."""
     params = load_params(project / "params.yaml", [argument for argument in arguments if argument != "-S"])
     history = RunStore(params.runs_dir).folder(headline_spec(params).train.key) / "history.jsonl"
     process = subprocess.Popen(command(project, "train", *arguments), env=environment(), stderr=subprocess.PIPE, text=True)
@@ -157,7 +157,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_bits(project, trained, tmp_pat
     assert result.returncode == 0, result.stderr
     assert weights(tmp_path / spec.key) == weights(folder)
     assert steps(tmp_path / spec.key) == list(range(1, STEPS + 1))
-    # It did go on: the first lines, with the time of day in them, are those of the attempt before.
+    # It did go on: the first lines, which hold the time of day, are those of the earlier attempt.
     assert (tmp_path / spec.key / "history.jsonl").read_text().splitlines()[:kept] == killed[:kept]
 
 
@@ -252,7 +252,7 @@ def test_commands_answer_for_help_at_once_and_name_mistakes(tmp_path):
         result = subprocess.run([sys.executable, "-X", "importtime", "-m", f"pipeline.{module}", "--help"],
                                 capture_output=True, text=True, cwd=PROJECT)
         assert result.returncode == 0 and "usage" in result.stdout
-        # What takes long to import says more than a clock on a busy machine.
+        # The list of slow imports says more than a clock on a busy machine.
         assert not any(name in result.stderr for name in ("torch", "pydantic", "numpy", "rich")), module
     result = run_command(tmp_path, "train")
     assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""The scoring command, as a process of its own."""
+"""The scoring command, in its own process."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What goes to a competition's server and what comes back: checked, complete, and never taken for our own numbers."""
+"""Results for a competition's server, and its scores: they are checked, complete, and never mixed with our own numbers."""
 
 import csv
 import io
@@ -113,7 +113,7 @@ def project(tiny_project):
 
 
 def results_of(params):
-    """A result of one mask for every video of the validation split."""
+    """A result with one mask for every video of the validation split."""
     content = json.loads((params.dataset_folder / "val" / "instances.json").read_text())
     return [{"video_id": video["id"], "category_id": content["categories"][0]["id"], "score": 0.5,
              "segmentations": [box(0, 0, 5, 5, video["height"], video["width"])] + [None] * (video["length"] - 1)}

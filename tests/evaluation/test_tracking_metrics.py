@@ -1,4 +1,4 @@
-"""HOTA and track mAP by TrackEval: by hand where the answer is known, and against our own AP."""
+"""HOTA and track mAP by TrackEval: compared with answers computed by hand, and with our own AP."""
 
 import json
 import sys
@@ -33,7 +33,7 @@ class TestWithTrackEval:
         assert list(found.per_category) == ["category 1"], "nothing is to be found of the other"
 
     def test_an_identity_that_changes_halfway(self):
-        """Every mask is found, but each track has half of the object's frames: DetA 1, AssA 1/2, HOTA the root of it."""
+        """Every mask is found, but each track has half of the object's frames: DetA is 1, AssA 1/2, HOTA the root of 1/2."""
         mask = box(0, 0, 60, 60)
         halves = [(1, 1, 0.9, [mask, mask, None, None]), (1, 1, 0.8, [None, None, mask, mask])]
         found = tracking_metrics(*problem([(1, 1, [mask] * 4, {})], halves, frames=4))
@@ -42,7 +42,7 @@ class TestWithTrackEval:
         assert found.hota["LocA"] == pytest.approx(1)
 
     def test_masks_that_overlap_by_half_count_at_the_lower_thresholds(self):
-        """IoU 0.52 meets the ten of 19 thresholds up to 0.50, and of the ten of track mAP the first."""
+        """IoU 0.52 meets ten of the 19 thresholds, those up to 0.50, and the first of track mAP's ten."""
         truth, results = problem([(1, 1, [box(0, 0, 100, 100)] * 2, {})], [(1, 1, 0.9, [box(0, 0, 52, 100)] * 2)])
         found = tracking_metrics(truth, results)
         assert found.hota["DetA"] == found.hota["HOTA"] == pytest.approx(10 / 19)
@@ -57,7 +57,7 @@ class TestWithTrackEval:
 
     @pytest.mark.parametrize("seed", range(6))
     def test_track_map_is_our_ap_at_each_threshold(self, seed):
-        """Without crowds, on which TrackEval follows another rule."""
+        """There are no crowds here, because TrackEval follows another rule on them."""
         rng = np.random.default_rng(seed)
 
         def track(near):

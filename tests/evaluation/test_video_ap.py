@@ -124,7 +124,7 @@ def test_random_problems_from_files_agree_too(tmp_path):
 
 
 def test_more_detections_than_are_matched():
-    """Beyond the best 100 of a (video, category) nothing counts, not even the one that is right."""
+    """Beyond the best 100 detections of a (video, category) nothing counts, not even the right one."""
     right, wrong = [box(0, 0, 50, 50)] * 2, [box(100, 100, 110, 110)] * 2
     results = [(1, 1, 0.9 - i / 1000, wrong) for i in range(100)] + [(1, 1, 0.1, right)]
     truth, results = problem([(1, 1, right, {})], results)
@@ -143,7 +143,7 @@ def test_an_overlap_on_a_threshold_counts():
 
 
 def test_a_crowd_may_be_found_several_times():
-    """Two results on a crowd are both ignored; on a single object the second would be wrong, and before a third result."""
+    """Two results on a crowd are both ignored; on a single object the second would be wrong, and rank above a third result."""
     crowd, single = [box(0, 0, 50, 50)] * 2, [box(100, 100, 190, 190)] * 2
     truth, results = problem([(1, 1, crowd, {"iscrowd": 1}), (1, 1, single, {})],
                              [(1, 1, 0.9, crowd), (1, 1, 0.8, crowd), (1, 1, 0.7, single)])
@@ -204,7 +204,7 @@ def test_no_results_are_refused_unless_allowed():
 
 
 def set_key(path, value):
-    """A change of the results or the ground truth at a path of keys; DELETE removes."""
+    """A change of the results or the ground truth at a path of keys; DELETE removes the key."""
     def change(data):
         *most, last = path
         for key in most:
@@ -278,7 +278,7 @@ class TestBadInput:
     @pytest.mark.parametrize("index", [0, 1])
     @pytest.mark.parametrize("kind", BAD_MASKS)
     def test_masks_that_cannot_be_read(self, good, kind, index):
-        """Named whether there is a ground truth to compare it with (the first result) or not."""
+        """The error names them, whether there is a ground truth to compare with (the first result) or not."""
         self.expect_bad_mask(good, index, BAD_MASKS[kind])
 
     @pytest.mark.parametrize("kind", BAD_RUNS)
@@ -424,7 +424,7 @@ class TestKeepFrames:
         assert other is truth["annotations"][2], "a video that is not mentioned stays as it is"
 
     def test_the_kept_frames_are_what_is_scored(self, truth):
-        """Of the first video's two tracks, the second is absent from frames 0 and 2; that of the other video is left out."""
+        """The first video's second track is absent from frames 0 and 2; the other video's track is left out."""
         del truth["annotations"][2]
         result = {"video_id": 1, "category_id": 1, "score": 0.5, "segmentations": [box(0, 0, 60, 60), box(0, 0, 70, 70)]}
         assert evaluate(keep_frames(truth, {1: [0, 2]}), [result]).metrics["AP"] == pytest.approx(1)

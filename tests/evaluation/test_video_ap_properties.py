@@ -1,4 +1,4 @@
-"""What holds for every problem, on problems that Hypothesis makes up and makes small where one of them fails."""
+"""Properties that hold for every problem, on problems that Hypothesis generates, and shrinks if one fails."""
 
 import copy
 
@@ -12,13 +12,13 @@ from effvis.evaluation.average_precision import METRICS
 from effvis.evaluation.video_ap import evaluate
 
 HEIGHT, WIDTH = 4, 5
-# Times say nothing on a busy machine; the same examples each time, so that a failure is everybody's.
+# Times say nothing on a busy machine. The examples are the same each time, so that everybody sees the same failures.
 properties = settings(deadline=None, max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))
 
 pixels = st.integers(0, 2 ** (HEIGHT * WIDTH) - 1).map(
     lambda bits: np.array([bits >> i & 1 for i in range(HEIGHT * WIDTH)], np.uint8).reshape(HEIGHT, WIDTH))
 masks = st.none() | pixels.map(text_rle)
-# Few values, so that scores are often equal.
+# There are few values, so that scores are often equal.
 scores = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 
 
@@ -117,7 +117,7 @@ def test_frames_may_be_permuted(problem):
 @properties
 @given(problems(crowds=False, annotated=1))
 def test_perfect_results_score_one(problem):
-    """Over all areas; an instance without a pixel cannot be found, and AR1 may take but one of a video's instances."""
+    """This holds over all areas; an instance without pixels cannot be found, and AR1 allows only one instance per video."""
     truth, _ = problem
     seen = [annotation for annotation in truth["annotations"]
             if any(mask and reference.coco_mask.area(mask) for mask in annotation["segmentations"])]
@@ -131,7 +131,7 @@ def test_perfect_results_score_one(problem):
 @properties
 @given(problems())
 def test_a_wrong_result_that_scores_lowest_changes_nothing(problem):
-    """Precision at a recall is the best one at that recall or more; what comes last can only add to the misses."""
+    """Precision at a recall is the best one at that recall or more; a last result can only add to the false ones."""
     truth, results = problem
     group = {name: results[0][name] for name in ("video_id", "category_id")}
     wrong = group | {"score": -1.0, "segmentations": [None] * len(results[0]["segmentations"])}
@@ -148,7 +148,8 @@ def test_more_results_per_video_find_more(problem):
 @properties
 @given(problems(crowds=False))
 def test_a_higher_threshold_finds_no_more(problem):
-    """With crowds it may: below, a result takes an instance that above leaves it to the crowd, where it costs nothing."""
+    """With crowds it may: a result that takes an instance at a lower threshold may be left to a crowd at a higher one, where
+    it costs nothing."""
     metrics = evaluate(*problem).metrics
     assert metrics["AP"] <= metrics["AP50"] + 1e-12 and metrics["AP75"] <= metrics["AP50"]
 
@@ -156,7 +157,7 @@ def test_a_higher_threshold_finds_no_more(problem):
 @properties
 @given(problems(annotated=1))
 def test_categories_are_scored_apart(problem):
-    """The mean over categories is that of each one's own AP."""
+    """The mean over categories is the mean of the APs of single categories."""
     truth, results = problem
     evaluation = evaluate(truth, results)
     alone = []

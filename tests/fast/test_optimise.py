@@ -1,4 +1,4 @@
-"""What is optimised for inference computes what the plain network does."""
+"""The network optimised for inference computes the same as the plain network."""
 
 import itertools
 
@@ -46,7 +46,7 @@ def frames(height=75, width=101, count=3):
 
 @torch.inference_mode()
 def outputs(model, clip):
-    """Logits, boxes in shares of the frame, and mask logits."""
+    """Logits, boxes as fractions of the frame, and mask logits."""
     if isinstance(model, VisTR):
         output = model(clip)
         logits, boxes, masks = output.logits_DBNTK[-1], output.boxes_DBNT4[-1], model.mask_logits(output)
@@ -71,7 +71,7 @@ def cells_per_bin(request, monkeypatch):
 
 @pytest.mark.parametrize("pool_first", [True, False])
 @pytest.mark.parametrize("backbone, changes", [
-    # The body's finest level has 64 channels, as the pyramid then has: it is left as it is where no box looks.
+    # The body's finest level has 64 channels, like the pyramid: it stays as it is where no box looks.
     ("resnet18", {}), ("resnet18", {"hidden_dim": 64}), ("resnet50", {}), ("tiny", {})], ids=str)
 def test_results_are_those_of_the_plain_network(backbone, changes, pool_first, cells_per_bin):
     model = resnet_model(backbone, **changes)
@@ -138,7 +138,7 @@ def test_a_level_is_convolved_as_a_whole_when_enough_boxes_belong_to_it():
     assert None not in features.waiting
     cells = [level[0, 0].numel() for level in features.pyramid]
     bins = config.iterations * config.roi_size**2 + config.mask_roi_size**2
-    # On the finest level; the more boxes a frame has, the sooner it pays.
+    # On the finest level, cropping pays sooner the more boxes a frame has.
     few, many = (torch.tensor([10.0, 10, 40, 40]).expand(1, count, features.frames, 4)
                  for count in (cells[0] // (2 * bins), cells[0] // (2 * bins) + 1))
     before = list(features.pyramid)
@@ -165,7 +165,7 @@ def test_the_finest_level_is_made_in_the_frames_where_a_box_looks_at_it():
     assert crop(large, large, large) == [True, True, True]
     assert crop(large, small, large) == [True, False, True]
     assert crop(large, small, small) == [True, False, False]  # no frame is made twice: its values would be others'
-    # What is made in the features of some clips is made in those of all: they share the maps.
+    # A value made in the features of some clips is made in those of all, because they share the maps.
     same = features.select(slice(0, 1))
     same.merge(torch.tensor([True, False, False]))
     assert crop(small, small, small) == [False, False, False]
@@ -236,7 +236,7 @@ def test_a_model_folder_is_loaded_fast(tmp_path, make):
 
 @pytest.mark.slow
 def test_the_paper_s_interactions_compile_as_one_graph():
-    """A graph break would keep CUDA graphs from what lies beyond it."""
+    """A graph break would keep CUDA graphs from the code after it."""
     model = optimised(resnet_model("resnet18"), (75, 101), pool_first=False)
     features = model.features(frames())
     compiled = torch.compile(model.forward, backend="eager", fullgraph=True)

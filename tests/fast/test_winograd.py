@@ -1,4 +1,4 @@
-"""Winograd's convolutions and the memory that is used again compute what PyTorch's own do."""
+"""Winograd's convolutions, also with reused memory, compute the same as PyTorch's own."""
 
 import os
 import subprocess

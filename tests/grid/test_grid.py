@@ -1,4 +1,4 @@
-"""The tables of the paper: which trainings their rows share, and that what is published stands in them as the paper has it."""
+"""The tables of the paper: the trainings that their rows share, and the published numbers, which agree with the paper."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pipeline.settings.loading import load_params
 PAPER = Path(__file__).resolve().parents[3] / "shared" / "paper" / "tables.yaml"
 METRICS = ("AP", "AP50", "AP75", "AR1", "AR10")
 
-# The training of each row that is run, in the rows' order; the same word, the same training.
+# The training of each row that is run, in the rows' order; the same word means the same training.
 TABLE_1 = {
     "table1a": ["attn-spatial", "attn-temporal", "attn-joint", "base"],
     "table1b": ["dynconv-still", "base"],

@@ -1,4 +1,4 @@
-"""The paper's ablation switches as rows set them: the configuration of their training, what it starts from, what it draws."""
+"""The paper's ablation switches as rows set them: the configuration, the start and the clips of their training."""
 
 import pytest
 import torch
@@ -45,7 +45,8 @@ def test_rows_of_the_same_network_at_one_frame_share_its_pretraining(tiny_projec
 
 
 def test_shipped_weights_are_for_what_is_the_same_network_at_one_frame(tiny_project):
-    """The laptop's: of table 1 the rows of still convolution and shared queries, of the attention schemes FTSA alone."""
+    """Those of the laptop profile fit table 1's rows of still convolution and shared queries, and only FTSA of its attention
+    schemes."""
     values = {name: value for name, value in LAPTOP.items() if name != "num_classes"}
     params = load_params(tiny_project(model=values, pretrain={"source": "shipped"}) / "params.yaml")
     init = _train_spec(params, T=3).init

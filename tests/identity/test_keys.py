@@ -107,7 +107,7 @@ def entry(code, earlier):
 
 @pytest.fixture
 def same_results(tmp_path, monkeypatch):
-    """Writes what stands for pipeline/identity/same_results.yaml."""
+    """Writes a replacement for pipeline/identity/same_results.yaml."""
     file = tmp_path / "same_results.yaml"
     monkeypatch.setattr(digests, "SAME_RESULTS", file)
     monkeypatch.setattr(digests.read_same_results, "__defaults__", (file,))

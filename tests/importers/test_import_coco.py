@@ -1,4 +1,4 @@
-"""COCO with track ids becomes a data set that reads back exactly; what is wrong is named with its place in the file."""
+"""COCO with track ids becomes a data set that reads back exactly; errors name the place in the file."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def write_frames(folder: Path) -> None:
 
 
 def content() -> dict:
-    """Two videos of three frames; track 1 everywhere, track 2 in the last frame of v1 alone."""
+    """Two videos of three frames; track 1 is everywhere, track 2 only in the last frame of v1."""
     images = [{"id": 10 * v + f, "file_name": f"v{v}/{f}.jpg", "height": HEIGHT, "width": WIDTH}
               for v in range(2) for f in (10, 8, 9)]
     annotations = [{"id": i, "image_id": image["id"], "category_id": 7, "iscrowd": 0, "attributes": {"track_id": 1},
@@ -42,7 +42,7 @@ def content() -> dict:
 
 
 def as_coco_vid(data: dict) -> None:
-    """In reversed order of time, by the frames' own numbers."""
+    """Rewrites the data in CocoVID's form, with frame numbers in reversed order."""
     data["videos"] = [{"id": 5, "name": "first"}, {"id": 6, "name": "second"}]
     for image in data["images"]:
         image |= {"video_id": 5 + int(image["file_name"][1]), "frame_id": -int(image["file_name"][3:-4])}

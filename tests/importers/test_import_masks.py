@@ -1,4 +1,4 @@
-"""Frames and palette masks become a data set that reads back exactly; what is wrong with them is named."""
+"""Frames and palette masks become a data set that reads back exactly; errors name what is wrong with them."""
 
 import subprocess
 import sys
@@ -241,7 +241,7 @@ def test_the_command(folder, tmp_path):
 
 
 def write_instances(parent: Path, name: str, stems=("8", "9", "10"), value: int = 255) -> None:
-    """The same instances as ``mask_of``, in a folder each; 2 has no file where it is not seen."""
+    """Writes the same instances as ``mask_of``, in a folder each; 2 has no file where it is not visible."""
     for frame, stem in enumerate(stems):
         write_frame(parent / "JPEGImages" / name / f"{stem}.jpg")
         for number, instance in ((1, "rex"), (2, "2")):

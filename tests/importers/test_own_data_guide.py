@@ -1,4 +1,4 @@
-"""docs/own-data.md: its commands, as they stand there, lead from frames and masks to AP."""
+"""docs/own-data.md: its commands, exactly as printed, lead from frames and masks to AP."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def write_video(folder: Path, name: str, instances: tuple[str, ...]) -> None:
 
 
 def tracks_json() -> dict:
-    """What CVAT would export of the same videos."""
+    """The file that CVAT would export for the same videos."""
     images = [{"id": 10 * v + f, "file_name": f"{name}/{f}.jpg", "height": HEIGHT, "width": WIDTH}
               for v, name in enumerate(VIDEOS) for f in range(LENGTH)]
     annotations = [{"id": len(VIDEOS[name]) * 1000 + 10 * f + int(i), "image_id": 10 * v + f, "category_id": 1,

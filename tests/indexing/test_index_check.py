@@ -1,4 +1,4 @@
-"""pipeline.index --check lists everything that is wrong; what has not changed is not read again, what has is noticed."""
+"""pipeline.index --check lists all problems; unchanged files are not read again, and changes are noticed."""
 
 import json
 import os
@@ -21,7 +21,7 @@ PROFILES = Path(__file__).resolve().parents[2] / "experiments" / "profiles"
 
 @pytest.fixture
 def project(drawn_index, tmp_path) -> Path:
-    """A project whose data set is a folder of the user's."""
+    """A project whose data set is the user's own folder."""
     for split in ("train", "val"):
         shutil.copytree(drawn_index.images.parent, tmp_path / "own" / split)
     shutil.copytree(PROFILES, tmp_path / "experiments" / "profiles")
@@ -166,7 +166,7 @@ def test_a_changed_frame_is_noticed_and_read_alone(project, read_frames):
     content = bytearray(frame.read_bytes())
     content[-3] ^= 1
     frame.write_bytes(content)
-    # Of the same size, with the date of the old one.
+    # The new file has the size and the date of the old one.
     os.utime(frame, ns=(status.st_atime_ns, status.st_mtime_ns))
     read_frames.clear()
     assert build_module.build(params) and frames_of(read_frames) == [frame]

@@ -1,4 +1,4 @@
-"""The data commands: what is drawn or taken, and that the tables give back what was read and checked."""
+"""The data commands: the data sets that they draw or import, and tables that return what was read and checked."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def prepare(project: Path, *overrides: str):
 
 
 def move_away(project: Path, name: str = "own") -> str:
-    """The drawn data set as a folder of the user's."""
+    """Makes the drawn data set the user's own folder."""
     place.take(parameters(project))
     (project / "data" / "shapes-vis").rename(project / name)
     return f"dataset={name}"

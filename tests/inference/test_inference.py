@@ -112,7 +112,7 @@ def test_queries_are_carried_from_clip_to_clip():
 
 
 class _Scripted(torch.nn.Module):
-    """A network whose presence is told by the brightness of the clip; it counts how far each query has been carried."""
+    """A network whose presence follows the brightness of the clip; it counts how far each query has been carried."""
 
     def __init__(self):
         super().__init__()
@@ -163,16 +163,16 @@ def test_features_of_frames_part_by_part_are_those_of_all_at_once(backbone, monk
     whole = model.eval().features(clips)
     monkeypatch.setattr(efficientvis, "PIXELS_AT_ONCE", 4 * 40 * 56 + 1)
     in_parts = model.features(clips)
-    # Batches of another size may be summed in another order.
+    # Batches of another size may be summed in a different order.
     for one, other in zip(whole.pyramid, in_parts.pyramid, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
         assert one.stride() == other.stride()
     model.train().features(clips)
-    assert parts == [6, 4, 2, 6]  # A gradient needs all that the backbone holds anyway.
+    assert parts == [6, 4, 2, 6]  # A gradient needs everything that the backbone holds anyway.
 
 
 def _decoded(prediction: TrackletPredictions) -> np.ndarray:
-    """(N, T, H, W)."""
+    """The masks, decoded: (N, T, H, W)."""
     return np.array([[coco_mask.decode(rle) for rle in rles] for rles in prediction.rles])
 
 
@@ -205,7 +205,7 @@ def test_masks_group_by_group_are_those_of_all_at_once(monkeypatch):
 
 
 def test_a_mask_lies_in_the_box_of_its_tracklet_and_frame():
-    """A mask that fills its box has its bounds; a network of random box layers moves the boxes of all frames apart."""
+    """A mask that fills its box has the box's bounds; random box layers move the boxes of all frames apart."""
     model = tiny_model(3).eval()
     for interaction in model.interactions:
         torch.nn.init.normal_(interaction.box_deltas.weight, std=0.2)
@@ -234,7 +234,7 @@ def test_only_present_frames_have_masks_and_a_clip_may_have_none():
 
 
 def _live_bytes() -> int:
-    """Of all tensors, and of what Python and numpy allocated since tracemalloc began."""
+    """Bytes of all tensors, and of all that Python and numpy allocated since tracemalloc began."""
     tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
     return sum(x.numel() * x.element_size() for x in tensors) + tracemalloc.get_traced_memory()[0]
 
@@ -242,7 +242,7 @@ def _live_bytes() -> int:
 @pytest.mark.parametrize("predict_all", [predict_split, partial(predict_sweep, predict=predict_alone)],
                          ids=["end-to-end", "hand-craft"])
 def test_a_video_leaves_neither_frames_nor_full_masks_behind(tmp_path, predict_all):
-    """From clip to clip the memory grows by less than a frame, which run lengths are far below."""
+    """From clip to clip, memory grows by less than a frame; run lengths need far less."""
     height, width = 128, 192
     write(ShapesConfig(train_videos=1, val_videos=1, frames=16, height=height, width=width), tmp_path / "drawn", workers=1)
     index = read_split(tmp_path / "drawn" / "train")
@@ -301,7 +301,7 @@ def test_lower_frame_rates():
 
 
 class _Spotter(torch.nn.Module):
-    """A network that sees the bounds of what is bright in each frame, and takes them for an object of the first class."""
+    """A network that finds the bounds of the bright pixels in each frame, and takes them for an object of the first class."""
 
     def __init__(self, config):
         super().__init__()
@@ -330,7 +330,7 @@ class _Spotter(torch.nn.Module):
 
 
 def _moving_square(folder, places):
-    """A split of one video: a white square, 16 pixels wide, at these columns; its instance is all that there is."""
+    """A split of one video: a white square, 16 pixels wide, at these columns, is its only instance."""
     frames = folder / "JPEGImages" / "0"
     frames.mkdir(parents=True)
     masks = np.zeros((len(places), 32, 96), dtype=bool)

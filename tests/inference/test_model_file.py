@@ -1,4 +1,4 @@
-"""A model folder: what was written is what is loaded, by this package alone, and what is wrong with it is named."""
+"""A model folder: this package alone loads what was written, and errors name what is wrong with it."""
 
 import hashlib
 import os
@@ -101,7 +101,7 @@ def test_the_package_has_no_other_attributes():
 
 @pytest.fixture
 def job(tmp_path):
-    """The arguments of TRACK, and what it has to print."""
+    """The arguments of TRACK, and its expected output."""
     folder = put(tmp_path / "model", tiny_model(3))
     np.save(tmp_path / "frames.npy", FRAMES)
     expected = [
@@ -126,7 +126,7 @@ def test_it_loads_where_only_what_it_needs_can_be_imported(job):
 
 
 def needed_distributions():
-    """Of the needed packages and of all that they require."""
+    """Distributions of the needed packages and of all packages that they require."""
     found, waiting = {}, list(NEEDED)
     while waiting:
         name = waiting.pop().lower().replace("_", "-")

@@ -1,4 +1,4 @@
-"""What a tracklet's filter leaves of its regions is what the mask branch computes, and looking changes nothing."""
+"""The filtered regions of a tracklet are those that the mask branch computes, and looking at them changes nothing."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_it_is_what_the_mask_branch_computes(seen):
     for tracklet in (0, 3):
         region = filtered_region(model, features, output, tracklet)
         np.testing.assert_allclose(region.boxes_T4, output.boxes_BNT4[0, tracklet].numpy())
-        # The branch takes all regions as one list, tracklet after tracklet, frame after frame.
+        # The branch receives all regions as one list, tracklet after tracklet, frame after frame.
         for features_TSSC, x in zip((region.before_TSSC, region.after_TSSC), calls[0], strict=True):
             x_TPC = x.unflatten(0, (4, 3))[tracklet]
             expected = (x_TPC / x_TPC.norm(dim=-1, keepdim=True)).view(3, 6, 6, 16)

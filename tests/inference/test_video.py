@@ -1,4 +1,4 @@
-"""Video files and folders of frames: what comes in is what was filmed, and what cannot be read is named."""
+"""Video files and folders of frames: the frames read are those that were filmed, and errors name what cannot be read."""
 
 import sys
 import threading

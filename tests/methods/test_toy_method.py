@@ -1,4 +1,4 @@
-"""A method that somebody adds: a folder and a file on Python's path, and no file of the project edited."""
+"""A method that somebody adds as a folder and a file on Python's path, without editing a file of the project."""
 
 import json
 import os
@@ -124,7 +124,7 @@ TABLE = {
 
 @pytest.fixture
 def toy(tmp_path, tiny_project):
-    """Runs a command of the project with the toy on the path, in a project of its own with a table of it."""
+    """Runs a command with the toy method on the path, in a separate project that has a table of it."""
     for name, text in FILES.items():
         (tmp_path / "added" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "added" / name).write_text(dedent(text))

@@ -13,12 +13,12 @@ from pipeline.mlflow_view.mirror import Mirror, Record, Step, flat
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
-SEARCHED = os.pathsep.join((str(Path(__file__).parent), str(PROJECT / "tests")))  # where a process of its own finds this module
+SEARCHED = os.pathsep.join((str(Path(__file__).parent), str(PROJECT / "tests")))  # where a separate process finds this module
 
 
 def training(steps: int, **options) -> Record:
     def read():
-        # Never the same time twice: an SQL server would swallow an equal row that is sent again, and hide the mistake.
+        # Never use the same time twice: an SQL server would swallow an equal row that is sent again, and hide the mistake.
         clock = time.time_ns() // 10**6
         return tuple(Step(n, clock + n, {"loss": 1 / n, "losses.focal": 0.5}) for n in range(1, steps + 1))
 
@@ -168,7 +168,7 @@ def test_a_summary_may_change_and_is_sent_when_it_does(mlflow_server, tmp_path):
 
 
 def test_two_machines_that_bring_a_summary_at_once_leave_each_value_once(mlflow_server, tmp_path):
-    """The other's arrives after this one has looked what is there, and before it sends its own."""
+    """The other machine's value arrives after this one has looked at the server, and before this one sends its own."""
     mirrors = [Mirror(mlflow_server, "at-once", tmp_path / machine) for machine in ("one", "other")]
 
     def both(ap: float) -> None:

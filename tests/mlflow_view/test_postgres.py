@@ -1,4 +1,4 @@
-"""MLflow as a team runs it: runs of several machines, in one database of PostgreSQL or SQLite, each there once."""
+"""MLflow as a team runs it: runs of several machines are in one database of PostgreSQL or SQLite, each once."""
 
 import itertools
 import os
@@ -26,7 +26,7 @@ TRAINED = 30  # steps
 
 
 def _program(name: str) -> str:
-    """PostgreSQL's own programs are not on the PATH where Debian installs them."""
+    """The path of one of PostgreSQL's programs, which Debian does not install on the PATH."""
     found = [shutil.which(name), *sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))]
     path = next(filter(None, found), None)
     if path is None:
@@ -36,10 +36,10 @@ def _program(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def new_database() -> Iterator[Callable[[], str]]:
-    """Makes a database of a PostgreSQL server at the loopback, and returns its address."""
+    """A function that makes a database in a PostgreSQL server on the loopback, and returns its address."""
     psycopg = pytest.importorskip("psycopg", reason="no psycopg: pip install -e '.[postgres]'")
     initdb, postgres, port = _program("initdb"), _program("postgres"), free_port()
-    # It refuses to be run by root, and another user cannot enter pytest's folders.
+    # PostgreSQL refuses to run as root, and another user cannot enter pytest's folders.
     user = "nobody" if os.geteuid() == 0 else None
     options = {"cwd": "/", "user": user, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +55,7 @@ def new_database() -> Iterator[Callable[[], str]]:
 
             def make() -> str:
                 name = f"effvis{next(numbers)}"
-                # A database is made outside of transactions.
+                # A database cannot be made inside a transaction.
                 where = f"host=127.0.0.1 port={port} user=effvis dbname=postgres"
                 with psycopg.connect(where, autocommit=True) as connection:
                     connection.execute(f"CREATE DATABASE {name}")
@@ -69,7 +69,7 @@ def new_database() -> Iterator[Callable[[], str]]:
 
 @pytest.fixture(params=["server on SQLite", "server on PostgreSQL", "PostgreSQL itself"])
 def tracking(request, tmp_path) -> Iterator[str]:
-    """What MLFLOW_TRACKING_URI may name."""
+    """The kinds of address that MLFLOW_TRACKING_URI may name."""
     postgres = None if request.param == "server on SQLite" else request.getfixturevalue("new_database")()
     if request.param == "PostgreSQL itself":
         yield postgres

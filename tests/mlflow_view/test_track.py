@@ -1,4 +1,4 @@
-"""The store as MLflow shows it: exactly its runs, each step once; a server that fails delays and loses nothing."""
+"""The store as MLflow shows it: exactly its runs, each step once; a server that fails neither delays nor loses anything."""
 
 import json
 import os
@@ -142,7 +142,7 @@ def test_a_table_that_the_parameters_do_not_name_is_shown_when_it_is_there(proje
 
 
 def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project, empty_mlflow):
-    """Ctrl-C in the middle of two trainings, then the same command again, which goes on where they were."""
+    """Ctrl-C interrupts two trainings; then the same command goes on where they were."""
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 400}, tables=["table1e"],
                           resources={"checkpoint_seconds": 1000})
     params = load_params(folder / "params.yaml")
@@ -189,7 +189,7 @@ def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project, em
 
 
 def test_several_at_once_bring_each_run_once(project):
-    """Onto a database that none has seen: it is initialised once, also where one of them is of another run store."""
+    """They sync to a new database: it is initialised once, even if one of them belongs to another run store."""
     params, rows = project
     for row in rows:
         train(params, row.evaluations[0].train, 20)

@@ -1,4 +1,4 @@
-"""MLflow's pages: started light, ended without a trace, and showing in a real browser what was measured."""
+"""MLflow's pages: they start with few resources, end with all processes, and show the measured results in a real browser."""
 
 import contextlib
 import os
@@ -40,7 +40,7 @@ def project(tiny_project, monkeypatch):
 
 @contextlib.contextmanager
 def ui(folder, *arguments):
-    """The command in a process of its own, as from a terminal; yields it and the page it names, once it does."""
+    """Runs the command in its own process, as from a terminal; yields the process and the page, once it is named."""
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     with open(folder / "said.txt", "w") as said:
         process = subprocess.Popen(

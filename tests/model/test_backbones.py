@@ -148,7 +148,7 @@ def test_the_network_runs_on_resnet_50():
 
 def test_the_paper_s_profile_says_what_the_paper_says(tiny_project):
     project = tiny_project()
-    # The project's own params.yaml: of the fixture's small sizes, only those of the drawn videos.
+    # The project's own params.yaml, with only the drawn videos in the fixture's small sizes.
     shutil.copy(PROJECT / "params.yaml", project)
     write_params(project, shapes=TINY["shapes"])
     params = load_params(project / "params.yaml", ["profile=paper"])
@@ -160,7 +160,7 @@ def test_the_paper_s_profile_says_what_the_paper_says(tiny_project):
     assert (model.attention, model.dynamic_conv, model.query) == ("ftsa", "temporal", "time-disentangled")
     assert train.augmentation == "none"
     assert train.loss.model_dump(exclude={"bce"}) == {"focal": 2, "l1": 5, "giou": 2, "dice": 8}
-    # The videos of the small dataset are shorter than 36 frames: nothing has to be learned about the next clip.
+    # The small dataset's videos are shorter than 36 frames, so there is nothing to learn about a next clip.
     assert not train.correspondence and params.inference.linking == "end-to-end"
 
 
@@ -175,7 +175,7 @@ def test_the_operations_of_a_clip_are_those_of_its_layers(monkeypatch):
                   for side, channels in zip((56, 28, 14, 7), (256, 512, 1024, 2048), strict=True))
     assert found.backbone == pytest.approx(2 * config.clip_length * (body + pyramid), rel=2e-3)
     assert found.parameters == sum(parameter.numel() for parameter in EfficientVIS(config).parameters())
-    # Of 8 embeddings: twice 4 projections and 2 products of 2 or 4 with 8 values; filters, their use and gathering; the
+    # For 8 embeddings: twice 4 projections and 2 products of 2 or 4 with 8 values; filters, their use and gathering; the
     # feed-forward part, 4 layers of the towers, classes and boxes.
     width, inner, locations = 256, 8, 16
     attention = 2 * 4 * width**2 + 2 * width * (2 + 4)

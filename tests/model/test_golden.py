@@ -1,11 +1,12 @@
-"""Losses of five training steps of every variant and of VisTR on fixed clip pairs, as they were when last looked at.
+"""Losses of five training steps of every variant and of VisTR on fixed clip pairs, as they were at the last review.
 
-A change that is meant to change them writes them anew: ``PYTHONPATH=tests python tests/model/test_golden.py``; the difference
-is then part of the change that is reviewed.
+If a change is meant to change them, write them anew with ``PYTHONPATH=tests python tests/model/test_golden.py``; the difference
+is then part of the reviewed change.
 
-All is reckoned in double precision, by which the numbers are the same on every processor. Processors sum in different orders,
-so that the last bits of a gradient differ, and AdamW divides a gradient by its own size: one of some 1e-9, which in single
-precision is mostly rounding, still moves its weight by a good part of the rate. Five such steps made 4e-4 of one bit.
+Everything is computed in double precision, so that the numbers are the same on every processor. Processors sum in different
+orders, so the last bits of a gradient differ, and AdamW divides a gradient by its own size: a gradient of some 1e-9, which in
+single precision is mostly rounding, still moves its weight by a good part of the learning rate. Five such steps turned a
+difference of one bit into 4e-4.
 """
 
 import json
@@ -38,7 +39,7 @@ NAMES = [*VARIANTS, "VisTR"]
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """New tensors have it, and what the code wants in at least single precision has it too."""
+    """Makes new tensors double, and also those for which the code asks for at least single precision."""
     torch.set_default_dtype(torch.float64)
     try:
         with mock.patch.object(torch.Tensor, "float", torch.Tensor.double):

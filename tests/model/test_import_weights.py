@@ -1,4 +1,4 @@
-"""Published weights find their places: checkpoints made here with the published names and shapes, in small."""
+"""Published weights find their places: small checkpoints, made here with the published names and kinds of shapes."""
 
 import argparse
 
@@ -24,7 +24,7 @@ from effvis.errors import UserError
 from effvis.model.convert import convert
 from effvis.model.efficientvis import EfficientVIS
 
-# Of one stage: mmdetection's name, detectron2's, and the shape. Read from the two projects' sources.
+# Tensors of one stage: mmdetection's name, detectron2's name, and the shape, from the two projects' sources.
 STAGE = [
     ("attention.attn.in_proj_weight", "self_attn.in_proj_weight", (3 * WIDTH, WIDTH)),
     ("attention.attn.in_proj_bias", "self_attn.in_proj_bias", (3 * WIDTH,)),
@@ -68,7 +68,7 @@ def drawn(shape, generator):
 
 
 def detectron2_backbone_name(name):
-    """Of a torchvision name, e.g. layer1.0.bn2.weight -> res2.0.conv2.norm.weight."""
+    """detectron2's name for a torchvision name, e.g. layer1.0.bn2.weight -> res2.0.conv2.norm.weight."""
     stage, _, rest = name.partition(".")
     if not stage.startswith("layer"):
         return {"conv1": "stem.conv1.", "bn1": "stem.conv1.norm."}[stage] + rest
@@ -80,7 +80,7 @@ def detectron2_backbone_name(name):
 
 
 def detector(style, classes=80):
-    """Sparse R-CNN on ResNet-18, or QueryInst where the style is mmdetection; what both have is equal."""
+    """Sparse R-CNN on ResNet-18, or QueryInst if the style is mmdetection; the parts that both have are equal."""
     generator = torch.Generator().manual_seed(1)
     mmdetection = style == "mmdetection"
     weights = {}
@@ -178,10 +178,10 @@ def literal_masks(weights, stage, query, regions):
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_on_single_frames_a_converted_network_is_the_published_one(bias):
-    # One class, so that class and mask layers are taken too; spatial attention alone is what theirs is.
+    # One class, so that class and mask layers are used too; spatial attention, because theirs is spatial only.
     published, model = detector("mmdetection", classes=1), network(num_classes=1, attention="spatial")
     if bias:
-        # Before a BatchNorm mmdetection's convolutions have none, those of QueryInst's own repository do.
+        # Before a BatchNorm, mmdetection's convolutions have no bias; those of QueryInst's own repository have one.
         published |= {f"roi_head.mask_head.{stage}.convs.0.conv.bias": torch.randn(WIDTH) for stage in range(STAGES)}
     conversion = convert(published, model, where="test")
     assert not outcomes(conversion, "left at init")
@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_said():
     assert left["interactions.0.attention.temporal.norm.weight"] == "images have no time"
     assert set(left) == {name for name in conversion.weights if ".temporal." in name or ".class_logits." in name
                          or name.startswith("mask_heads.0.logits.")}
-    # Nothing is lost: every own tensor and every published one has one fate.
+    # Nothing is lost: every tensor of ours and every published one has exactly one fate.
     reached = set(outcomes(conversion, "loaded")) | set(outcomes(conversion, "cut")) | set(left)
     assert reached == set(conversion.weights)
 

@@ -112,7 +112,7 @@ def test_selected_masks_are_those_of_all_tracklets():
 
 
 def test_one_frame_of_evidence_reaches_the_others_through_attention():
-    """What frame 0 shows changes the queries of frame 3, which temporal dynamic convolution alone cannot do."""
+    """The content of frame 0 changes the queries of frame 3, which temporal dynamic convolution alone cannot do."""
     model = tiny_model(4, iterations=2).eval()
     clip = torch.randint(0, 255, (1, 4, 3, 32, 48), dtype=torch.uint8)
     changed = clip.clone()

@@ -1,4 +1,4 @@
-"""The paper's ablation switches: against literal transcriptions, and by what each variant can and cannot know."""
+"""The paper's ablation switches, against literal transcriptions, and by the frames and tracklets that each variant can see."""
 
 import math
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_attention_is_its_literal_transcription(scheme):
 @torch.no_grad()
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_attention_reaches_what_its_name_says(scheme):
-    """Of a change to tracklet 0 in frame 0, another frame, another tracklet and another place in both get to know."""
+    """A change to tracklet 0 in frame 0 may reach another frame, another tracklet, and another place in both."""
     torch.manual_seed(0)
     module = build_attention(scheme, 8, 2).double()
     query = torch.randn(1, 3, 4, 8, dtype=torch.float64)
@@ -153,7 +153,7 @@ def test_both_crops_agree_where_proposals_stand_still():
 @pytest.mark.parametrize("variant, reach", [
     ({}, 1), ({"neighbour_crop": "here"}, 1), ({"dynamic_conv": "still"}, 0)], ids=["own", "here", "still"])
 def test_one_interaction_looks_so_many_frames_far(variant, reach):
-    """The first interaction's queries know nothing of the frames yet: what reaches a frame comes by the convolution."""
+    """The first interaction's queries do not know the frames yet: information reaches a frame only by the convolution."""
     model = tiny_model(4, **variant).eval()
     clip = torch.randint(0, 255, (1, 4, 3, 32, 48), dtype=torch.uint8)
     changed = clip.clone()
@@ -161,7 +161,7 @@ def test_one_interaction_looks_so_many_frames_far(variant, reach):
     before, after = (model(model.features(c))[0] for c in (clip, changed))
     for t in range(4):
         assert torch.equal(before.query_BNTC[:, :, t], after.query_BNTC[:, :, t]) == (t > reach)
-    # By the same boxes: those of frame 1 have seen frame 0, and would crop frame 2's neighbour elsewhere.
+    # The boxes are the same for both: those of frame 1 have seen frame 0, and would crop frame 2's neighbour elsewhere.
     masks = [model.mask_logits(model.features(c), before) for c in (clip, changed)]
     for t in range(4):
         assert torch.equal(masks[0][:, :, t], masks[1][:, :, t]) == (t > reach)
@@ -238,7 +238,7 @@ def test_a_time_shared_query_is_one_embedding_for_all_frames_in_every_interactio
         features = model.features(clip)
         output = model(features)[-1]
         model(features, output.query_BNTC)
-        embeddings = [*entered[1:], output.query_BNTC]  # all but the first are of what frames have refined
+        embeddings = [*entered[1:], output.query_BNTC]  # all but the first have been refined by frames
         alike = [torch.allclose(query, query[:, :, :1].expand_as(query)) for query in embeddings]
         assert alike == [model is shared] * len(embeddings)
         assert not torch.allclose(output.boxes_BNT4[:, :, 0], output.boxes_BNT4[:, :, 1]), "each frame has its box"

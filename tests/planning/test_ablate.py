@@ -223,7 +223,7 @@ def test_everything_done_needs_neither_ray_nor_mlflow(tiny_project):
 
 @pytest.mark.slow
 def test_a_failed_run_is_reported_with_its_log_and_stops_only_what_needs_it(tiny_project, empty_mlflow):
-    """The second seed of one row cannot be trained: somebody left a file where its folder must be."""
+    """The second seed of one row cannot be trained, because a file is in the place of its folder."""
     folder = tiny_project(seeds=2, pretrain={"source": "none"}, tables=["table1e"], resources={"slots": 1})
     params, (table,), plan = plan_of(folder, "table1e")
     broken = table.rows[0].evaluations[1]
@@ -273,7 +273,7 @@ def test_plan_files_change_with_keys_alone(tiny_project):
 
 @pytest.mark.slow
 def test_two_grids_at_once_share_the_work(tiny_project):
-    """Two tables with one row in common, each in a process of its own: every key is there once, also in MLflow."""
+    """Two tables with a common row run in separate processes: every key is there once, also in MLflow."""
     from mlflow.tracking import MlflowClient
 
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 12})

@@ -1,4 +1,4 @@
-"""How long a grid will take, from committed cells and the run store."""
+"""Estimates of how long a grid will take, from committed cells and the run store."""
 
 import json
 from functools import partial
@@ -23,7 +23,7 @@ def planned(params, *names):
 
 
 def put_run(params, spec, seconds):
-    """A finished training as the store has it, but for its weights: only its time is asked for."""
+    """Stores a finished training without its weights, because only its time is needed."""
     folder = params.runs_dir / spec.key
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(spec.describe()))
@@ -31,7 +31,7 @@ def put_run(params, spec, seconds):
 
 
 def put_cell(params, spec, train_seconds, seconds):
-    """A committed cell whose weights are elsewhere."""
+    """Writes a committed cell whose weights are elsewhere."""
     put_evaluation(params, spec, 0.5, seconds)
     cells.write(params, spec)
     file = params.results_dir / "cells" / f"{spec.key}.json"

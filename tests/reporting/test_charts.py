@@ -1,4 +1,4 @@
-"""Learning curves as a drawing."""
+"""The chart of learning curves."""
 
 import re
 from xml.etree import ElementTree

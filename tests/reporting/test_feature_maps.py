@@ -1,4 +1,4 @@
-"""Which tracklet figure 4 shows, where its proposals drift to, and what of its regions is the target."""
+"""Figure 4: the tracklet that it shows, the drift of its proposals, and the part of its regions that is the target."""
 
 import numpy as np
 import pytest

@@ -39,7 +39,7 @@ def test_pictures_show_truth_and_predictions_of_the_scored_frames(tiny_project, 
     assert sorted(path.name for path in kept.iterdir()) == ["1.png", "3.png"], "where MLflow's sync finds them"
     photos = sorted((tmp_path / "photo").glob("*.png"))
     assert [path.stem for path in photos] == ["1", "3"]
-    # Eight frames at 6 per second, kept at 1.5: two frames of 48x32, three times as large, two rows.
+    # Of eight frames at 6 per second, 1.5 per second are kept: two frames of 48x32, enlarged three times, in two rows.
     photo, sketch = (np.asarray(Image.open(tmp_path / kind / "1.png").convert("RGB")) for kind in ("photo", "sketch"))
     assert photo.shape[0] >= 2 * 32 * 3 and 2 * 48 * 3 <= photo.shape[1] < 3 * 48 * 3 + 100
     assert (sketch == 255).all(axis=-1).mean() > (photo == 255).all(axis=-1).mean()

@@ -1,4 +1,4 @@
-"""All tables in one file, with what they are of and how to read them; the page has tests of its own (test_report_page.py)."""
+"""All tables in one file, with their data and how to read them; the page has its own tests (test_report_page.py)."""
 
 import json
 import os

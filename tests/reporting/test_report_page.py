@@ -1,4 +1,4 @@
-"""The report's page: what it says of measured, unmeasured and contradicted things, its figures, and how a browser shows it."""
+"""The report's page: its text on measured, unmeasured and contradicted things, its figures, and its look in a browser."""
 
 import json
 import re
@@ -33,12 +33,12 @@ FIGURES = ("figure-4", "figure-5", "figure-6", "figure-7", "failures")
 
 
 class Page(HTMLParser):
-    """The parts of a page that tests ask for.
+    """The parts of a page that tests check.
 
     Attributes:
-        rows: of every section with an id, the cells of its table rows as (classes, text).
-        words: of every section, its text outside of tables.
-        images: of every section, the alt texts of its images.
+        rows: for every section with an id, the cells of its table rows as (classes, text).
+        words: for every section, its text outside tables.
+        images: for every section, the alt texts of its images.
     """
 
     def __init__(self, text):
@@ -89,7 +89,7 @@ def made(params, **options):
 
 @pytest.fixture(scope="module")
 def project(_tiny_template, tmp_path_factory):
-    """Some rows of four tables, really trained and evaluated; two more tables of which nothing is measured."""
+    """A project with some rows of four tables, really trained and evaluated, and two more tables without any results."""
     folder = tmp_path_factory.mktemp("reported") / "project"
     shutil.copytree(_tiny_template, folder)
     short = {"pretrain": {"source": "none"}, "train": {"epochs": 2}}
@@ -226,7 +226,7 @@ def test_a_browser_shows_it_whole_and_without_a_complaint(project, monkeypatch, 
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium)
         page = browser.new_page(viewport={"width": width, "height": 900})
-        page.set_default_timeout(120_000)  # a busy machine is not what is tested
+        page.set_default_timeout(120_000)  # a busy machine must not fail the test
         complaints, asked = [], []
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))

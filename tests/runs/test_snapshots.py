@@ -1,4 +1,4 @@
-"""Weights kept on the way, for learning curves."""
+"""Weights kept during training, for learning curves."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ def test_snapshots_are_points_of_a_learning_curve(tiny_project):
     store = RunStore(params.runs_dir)
     weights = [store.load_snapshot(end.train.key, halvings) for halvings in (0, 1, 2)]
     assert all(not torch.equal(a["query_NTC"], b["query_NTC"]) for a, b in zip(weights, weights[1:], strict=False))
-    # The same steps at the same rate are the same weights as a training that ends there.
+    # The same steps at the same rate give the same weights as a training that ends there.
     shorter = load_params(folder / "params.yaml", ["train.epochs=2", "train.lr_drop_epoch=9"])
     longer = load_params(folder / "params.yaml", ["train.lr_drop_epoch=9"])
     short, long = (find_evaluation(changed, None).train for changed in (shorter, longer))

@@ -32,7 +32,7 @@ moto_server = pytest.importorskip("moto.server", reason="moto[s3], of the extra 
 
 
 class S3:
-    """Moto's server at one port; what was put into it stays while this process lives."""
+    """Moto's server at one port; its content stays while this process lives."""
 
     def __init__(self):
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -75,7 +75,7 @@ def address(request, tmp_path):
 
 
 def train(store, steps, *, finish=False):
-    """A training that has come so far, with a checkpoint of its last step."""
+    """Stores a training that has made this many steps, with a checkpoint of its last step."""
     store.begin(KEY, {"a": 1})
     log = RunLog(store.folder(KEY))
     log.resume()

@@ -1,4 +1,4 @@
-"""The run store believes only what is whole."""
+"""The run store trusts only whole files."""
 
 import io
 import json
@@ -134,7 +134,7 @@ def test_a_checkpoint_whose_steps_the_history_lacks_is_not_used(tmp_path):
     logged(tmp_path, steps=9, checkpoints=(4, 7))
     history = tmp_path / "history.jsonl"
     lines = history.read_text().splitlines(keepends=True)
-    history.write_text("".join(lines[:5]) + lines[5][:7])  # the sixth line broke off
+    history.write_text("".join(lines[:5]) + lines[5][:7])  # the sixth line is incomplete
     assert RunLog(tmp_path).resume()["step"] == 4
 
 

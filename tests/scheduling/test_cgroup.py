@@ -1,4 +1,4 @@
-"""Limits of made control groups, as containers and their managers lay them out, and of a real one where that can be made."""
+"""Limits of control groups: of made ones, laid out as in containers, and of a real one if it can be made."""
 
 import contextlib
 import math
@@ -57,7 +57,7 @@ def test_the_smallest_limit_on_the_way_up_counts(tmp_path):
     put(tmp_path / "unified" / "pods", cpu_max="200000 100000", memory_max=2**30)
     put(tmp_path / "unified" / "pods" / "one", cpu_max="400000 100000", memory_max="max")
     put(tmp_path / "unified" / "pods" / "one" / "step", cpu_max="max 100000", memory_max=2**31)
-    put(tmp_path / "unified" / "others", cpu_max="1000 100000", memory_max=1)  # not on the way
+    put(tmp_path / "unified" / "others", cpu_max="1000 100000", memory_max=1)  # not on the way up
     assert limits(second_version(tmp_path, "/pods/one/step")) == (2.0, 2**30)
 
 
@@ -106,7 +106,7 @@ def test_this_process_has_some_limit_or_none():
 
 
 def _cpu_controller():
-    """The group of this process that limits processors, where this user may make one below it; None elsewhere."""
+    """This process's group that limits processors, if this user may make a group below it; otherwise None."""
     group = next(iter(cgroup._groups("cpu", Path("/proc/self"))), None)
     return group if group is not None and (group / "cpu.cfs_quota_us").exists() and os.access(group, os.W_OK) else None
 
@@ -116,7 +116,7 @@ def test_a_real_group_with_a_quota(tmp_path):
     own = _cpu_controller() / f"effvis-test-{os.getpid()}"
     try:
         own.mkdir()
-    except OSError as error:  # writable by its mode, but for who is in a container
+    except OSError as error:  # writable by its mode, but not inside a container
         pytest.skip(str(error))
     try:
         (own / "cpu.cfs_quota_us").write_text("150000")

@@ -1,4 +1,4 @@
-"""A grid on several nodes: real raylets of one machine, one of them taken away in mid-run; and what a node must see."""
+"""A grid on several nodes: real raylets on one machine, one of which is removed in mid-run; and what a node must see."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ from pipeline.settings.params import ResourceSettings
 
 @pytest.fixture
 def environment(monkeypatch):
-    """Of the commands: no other cluster, no tracking server."""
+    """The commands' environment, without another cluster or a tracking server."""
     for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     return os.environ | {"PYTHONPATH": str(CHECKOUT)}
@@ -37,7 +37,7 @@ def environment(monkeypatch):
 
 @pytest.fixture(scope="module")
 def client():
-    """Where Ray's client finds the cluster."""
+    """The address at which Ray's client finds the cluster."""
     return f"ray://127.0.0.1:{free_port()}"
 
 
@@ -56,7 +56,7 @@ def nodes(client):
 
 
 def on_cluster(address, folder, environment):
-    """A grid that runs on the nodes, and where it says what it says."""
+    """A grid that runs on the nodes, and the file of its output."""
     said = folder / "said.txt"
     with said.open("w") as file:
         command = [sys.executable, "-m", "pipeline.ablate", "--grid", "table1e"]
@@ -65,7 +65,7 @@ def on_cluster(address, folder, environment):
 
 
 def writes_in(node, run):
-    """Whether a process of the node, all of which are on this machine, has a file of the run open."""
+    """Whether a process of the node has a file of the run open; all nodes are on this machine."""
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     for process in raylet.children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -76,7 +76,7 @@ def writes_in(node, run):
 
 @pytest.mark.slow
 def test_a_node_that_does_not_see_the_run_store_is_told_before_anything_runs(tiny_project, environment, nodes):
-    """The same path leads the nodes' processes to another place than the driver, as where a file system is not mounted."""
+    """The path leads the nodes' processes to another place than the driver, as if a file system were not mounted."""
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, tables=["table1e"], runs_dir="/proc/self/cwd/runs")
     grid, said = on_cluster(nodes[0].address, folder, environment)
     assert grid.wait(900) == 2
@@ -132,7 +132,7 @@ def test_a_grid_on_a_cluster_is_that_at_home_though_a_node_goes(tiny_project, en
 
 def test_what_a_process_of_the_cluster_looks_for(tmp_path, monkeypatch):
     runs = tmp_path / "runs"
-    cluster.check_here()  # no cluster, nothing to look for
+    cluster.check_here()  # without a cluster, there is nothing to check
     with cluster.marked(runs) as environment:
         mark = Path(environment["env_vars"]["EFFVIS_CLUSTER_MARK"])
         looks = "from pipeline.scheduling.cluster import check_here; check_here()"
@@ -198,7 +198,7 @@ def commands_of(text):
 
 @functools.cache
 def options_of(command):
-    """All that its help names."""
+    """All options that the command's help names."""
     text = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"--?[a-zA-Z][a-z-]*", text))
 

@@ -104,7 +104,8 @@ def test_jobs_in_a_circle_are_refused_before_ray_starts(tmp_path):
 
 @pytest.mark.slow
 def test_order_failures_and_a_dying_worker(tmp_path, jobs, ray):
-    """Pretraining, then the longest training, its evaluation at once; what fails stops only what needs it."""
+    """Pretraining comes first, then the longest training, then at once its evaluation; a failure stops only jobs that need
+    the failed one."""
     note = partial(partial, jobs.note, tmp_path)
     todo = [
         job(tmp_path, "eval-short", "evaluate", note("eval-short"), needs=("short",)),
@@ -181,7 +182,7 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind(tmp_path, jobs, how):
         "run(main)\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{Path(jobs.__file__).parent}{os.pathsep}{Path(__file__).resolve().parents[2]}"}
-    # As from a terminal: where the tests themselves run in the background, Ctrl-C is ignored and children inherit that.
+    # As from a terminal: if the tests themselves run in the background, Ctrl-C is ignored, and children inherit that.
     process = subprocess.Popen([sys.executable, "-c", driver], cwd=tmp_path, env=environment,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     try:
@@ -239,7 +240,7 @@ def test_a_job_that_does_not_say_how_long_is_reckoned_with(tmp_path, capsys):
 
 
 class _BusyMachine:
-    """Ray on a machine where its processes are late ``delays`` times: nothing that a test can do makes the real one late."""
+    """Ray on a machine where its processes are late ``delays`` times: a test cannot make the real Ray late."""
 
     def __init__(self, delays, message="The current node timed out during startup. This could happen because …"):
         self.delays, self.message, self.calls = delays, message, []

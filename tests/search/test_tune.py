@@ -1,4 +1,4 @@
-"""Searches: the form of a space, trials as rows, and real Ray Tune with more trials than slots, killed and started again."""
+"""Searches: the format of a space, trials as rows, and real Ray Tune with more trials than slots, killed and started again."""
 
 import json
 import os
@@ -152,7 +152,7 @@ def test_a_search_goes_on_only_as_the_same_search(tiny_project):
 
 
 def ended_search():
-    """Four trials on two parameters: stopped, done, better, diverged."""
+    """A search of two parameters with four trials: stopped, done, better, diverged."""
     space = SpaceFile(space={"train.lr": {"log_uniform": [1e-5, 1e-2]}, "train.batch_size": {"choice": [2, 4]}})
     search = Search(name="tried", key="k", space=space, base="table1h:1.5 FPS", seeds=1, dataset="shapes", profile="laptop",
                     seconds=90.0)
@@ -295,7 +295,7 @@ def test_a_stopped_trial_is_not_done_and_ends_in_the_same_weights_when_it_goes_o
 
 
 def test_what_is_done_elsewhere_is_not_trained_again(tiny_project, monkeypatch):
-    """A cell alone, its weights on another machine: rungs that nobody can evaluate any more are left out."""
+    """There is only a cell, with its weights on another machine: rungs that can no longer be evaluated are left out."""
     plan, _ = planned(tiny_project())
     values = {"train.lr": plan.params.train.lr}
     (spec,) = plan.base.trial(plan.params, values, 1)
@@ -358,7 +358,7 @@ def test_ctrl_c_saves_where_each_trial_is(tiny_project, empty_mlflow):
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project, empty_mlflow):
-    """More trials than slots, one of them a row that is done; the driver is killed in the middle, the command given again."""
+    """There are more trials than slots, and one trial is a finished row. The driver is killed in the middle, then restarted."""
     from mlflow.tracking import MlflowClient
 
     folder = tiny_project(train={"epochs": 8, "lr_drop_epoch": 6}, pretrain={"source": "none"},
@@ -393,7 +393,7 @@ def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project, 
     assert sorted(trial.parameters["train.lr"] for trial in search.trials) == rates
     assert [trial.parameters for trial in search.trials][: len(before.trials)] == [trial.parameters for trial in before.trials]
     for trial in search.trials:
-        # Each step once in the history, however often its process was killed: what repeats is cut off at a checkpoint.
+        # Each step is in the history once, however often its process was killed: repeated steps are cut off at a checkpoint.
         assert steps_of(plan.params, trial.runs[0]) == list(range(1, 25 if trial.state == "done" else 13))
         assert RunStore(plan.params.runs_dir).is_done(trial.runs[0]) == (trial.state == "done")
     assert (plan.params.runs_dir / row.train.key / "done.json").stat().st_mtime_ns == trained, "the row was not trained again"

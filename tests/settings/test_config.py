@@ -1,4 +1,4 @@
-"""Parameters and table rows become complete configurations; a mistake is an error that names file and key."""
+"""Parameters and table rows become complete configurations; a mistake gives an error that names file and key."""
 
 import hashlib
 import pickle
@@ -170,7 +170,7 @@ def test_a_row_becomes_the_configuration_that_it_describes(indexed):
     assert spec.train.train.model_dump() == params.train.model_dump() | {"correspondence": False}
     assert spec.train.input_size == (64, 96) and spec.inference == params.inference
     assert with_cl.evaluations[1].train.train.correspondence
-    # The start is learned on single frames, with correspondence learning where the row has it, once for all seeds.
+    # The start is trained on single frames, with correspondence learning if the row has it, once for all seeds.
     start = spec.train.parent
     assert (start.kind, start.seed, start.model.clip_length, start.parent) == ("pretrain", 0, 1, None)
     assert start.train.model_dump() == params.pretrain.train.model_dump() | {"correspondence": False}

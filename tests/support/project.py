@@ -1,4 +1,4 @@
-"""A project in a temporary folder, of a size that trains in seconds, and what tests put into it."""
+"""A project in a temporary folder, of a size that trains in seconds, and content that tests put into it."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def of_2019(drawn: Path, folder: Path) -> Path:
     masks = folder / "train" / "Annotations" / "00001"
     masks.mkdir(parents=True)
     (masks / "00000.png").write_bytes(b"no picture")
-    # Frames between the annotated ones, under names that the annotated ones have as well.
+    # These are frames between the annotated ones, under names that annotated frames have, too.
     shutil.copytree(folder / "train" / "JPEGImages", folder / "train_all_frames" / "JPEGImages")
     return folder
 

@@ -21,7 +21,7 @@ reference = load_reference()
 
 
 def box(y0, x0, y1, x1, height=SIDE, width=SIDE):
-    """A filled rectangle as compressed RLE, counts as text."""
+    """A filled rectangle as compressed RLE, with its counts as text."""
     pixels = np.zeros((height, width), np.uint8, order="F")
     pixels[y0:y1, x0:x1] = 1
     return text_rle(pixels)
@@ -33,7 +33,7 @@ def text_rle(pixels):
 
 
 def plain_counts(rle):
-    """Uncompressed counts, taken from the pixels."""
+    """Uncompressed counts, read from the pixels."""
     pixels = coco_mask.decode(rle).flatten(order="F")
     edges = np.flatnonzero(np.diff(pixels, prepend=0))
     return {"size": rle["size"], "counts": np.diff([0, *edges, pixels.size]).tolist()}

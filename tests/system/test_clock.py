@@ -1,4 +1,4 @@
-"""The machine's clock is set while a grid runs: forward by days, and back to before it began."""
+"""The machine's clock is changed while a grid runs: forward by days, and back to a time before the grid began."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ JUMPS = (3 * DAY, -3 * DAY, 3600, -3600)  # seconds from the true time
 
 @pytest.fixture(scope="module")
 def shifted_clock(tmp_path_factory) -> Path:
-    """A library that moves the time of day of whoever preloads it."""
+    """A library that shifts the time of day for every process that preloads it."""
     compiler = shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("no C compiler: apt-get install gcc")

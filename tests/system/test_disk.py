@@ -1,4 +1,4 @@
-"""A disk that is full or read-only: one clear line, nothing taken for done, and on it goes when there is room."""
+"""A full or read-only disk: the user sees one clear line, nothing unfinished counts as done, and work resumes with room."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ def test_other_errors_pass():
 
 
 def _on_a_disk(size: str, script: str, *words: object, options: str = "") -> subprocess.CompletedProcess:
-    """Runs a shell script with a small file system at $1, which is there for it alone. Skips where none can be mounted."""
+    """Runs a shell script with a small file system of its own at $1. Skips the test if none can be mounted."""
     mount = f"mount -t tmpfs -o size={size}{options} tmpfs \"$1\""
     command = ["unshare", "--map-root-user", "--mount", "sh", "-ec", f"{mount} || exit 77\n{script}", "sh", *map(str, words)]
     try:
@@ -69,7 +69,7 @@ def test_a_store_that_is_read_only(disk):
 
 @pytest.mark.slow
 def test_a_training_on_a_full_disk_goes_on_when_there_is_room(tiny_project, disk):
-    """The store is a file system that something else fills; then it is freed. The weights are those of an undisturbed run."""
+    """Something else fills the store's file system, which is then freed. The weights equal those of an undisturbed run."""
     project = tiny_project(train={**TINY["train"], "epochs": 12, "lr_drop_epoch": 8}, pretrain={"source": "none"},
                            resources={"checkpoint_seconds": 0.01})
     spec = find_evaluation(load_params(project / "params.yaml"), None, 0).train

@@ -55,7 +55,7 @@ def test_a_run_that_asks_for_a_gpu_gets_it():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak")
 def test_peak_memory_is_that_since_the_reset():
-    # A process of its own: what this one has held before is unknown.
+    # This needs its own process: the memory that this one has held before is unknown.
     code = ("from pipeline.scheduling.machine import peak_memory_mib, reset_peak_memory\n"
             "held = bytearray(300 * 2**20); before = peak_memory_mib(); del held\n"
             "reset_peak_memory(); print(before, peak_memory_mib())\n")

@@ -1,4 +1,4 @@
-"""What a job and its driver tell each other while the job runs."""
+"""Messages between a running job and its driver."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What comes from strangers is data: nothing of it runs, and secrets do not leave through what is printed."""
+"""Input from strangers is only data: none of it runs, and no output reveals secrets."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ from pipeline.tables.shown_in import table_cells
 
 
 class Harmful:
-    """Unpickled by anything but PyTorch's weights_only, it makes a file."""
+    """An object that makes a file when anything but PyTorch's weights_only unpickles it."""
 
     def __reduce__(self):
         return Path.touch, (Path("harm"),)
@@ -33,7 +33,7 @@ HARMFUL_YAML = "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:
 
 
 def test_a_planted_checkpoint_does_not_run(tmp_path, monkeypatch, capsys):
-    """Beside its own right checksum; the training goes back to the checkpoint before."""
+    """The checkpoint has a correct checksum beside it; the training goes back to the one before."""
     monkeypatch.chdir(tmp_path)
     log = RunLog(tmp_path / "run")
     log.resume()
@@ -50,7 +50,7 @@ def test_a_planted_checkpoint_does_not_run(tmp_path, monkeypatch, capsys):
 
 
 def test_planted_yaml_does_not_run(tiny_project, tmp_path, monkeypatch):
-    """Parameters, overrides, the table of equal results, an exported model and the description of a run."""
+    """It is in parameters, overrides, the table of equal results, an exported model and the description of a run."""
     project = tiny_project(tables=["table1e"])
     params = load_params(project / "params.yaml")
     monkeypatch.chdir(tmp_path)
@@ -99,7 +99,7 @@ def test_a_server_that_fails_does_not_show_its_password(tiny_project):
 
 
 def test_a_download_keeps_no_token(tiny_project):
-    """Neither in what is said nor in the note beside a part of a file."""
+    """The token is neither in the output nor in the note beside a part of a file."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/data.zip?token=secretword"
@@ -112,7 +112,7 @@ def test_a_download_keeps_no_token(tiny_project):
     assert not [file for file in project.rglob("*.json") if "secretword" in file.read_text(errors="replace")]
 
 
-# Connects to a Ray that listens on all interfaces, as whoever finds its port would.
+# Connects to a Ray that listens on all interfaces, as anyone who finds its port could.
 STRANGER = """
 import sys, ray
 try:
@@ -125,7 +125,7 @@ except Exception as error:
 
 @pytest.mark.slow
 def test_ray_takes_no_work_from_strangers(tmp_path):
-    """Ray listens at every interface; who does not know the token of this start of it is sent away."""
+    """Ray listens on every interface; it refuses clients that do not know the token of this start."""
     from pipeline.scheduling.ray_session import ray_running
 
     with ray_running(1, tmp_path / "runs") as ray:

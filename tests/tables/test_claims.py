@@ -24,7 +24,7 @@ def project(tiny_project, seeds=3, **changes):
 
 
 def put(params, **aps):
-    """Cells for the rows of table 1e, AP in percent by seed; None leaves a seed out."""
+    """Writes cells for the rows of table 1e, with AP in percent by seed; None leaves a seed out."""
     rows = {"without": "w/o CL", "with_cl": "w/ CL"}
     evaluations = {row.name: row.evaluations for row in load_table(params, "table1e").rows}
     for name, values in aps.items():

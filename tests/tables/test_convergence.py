@@ -1,4 +1,4 @@
-"""How much sooner one method has the AP of another."""
+"""How much sooner one method reaches the AP of another."""
 
 import pytest
 import yaml

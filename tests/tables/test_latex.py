@@ -1,4 +1,4 @@
-"""Tables as LaTeX: what is in them, and that they compile where a LaTeX is installed."""
+"""Tables as LaTeX: their content, and that they compile if LaTeX is installed."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ DOCUMENT = r"""\documentclass{article}
 
 
 def nasty_table():
-    """Names that are commands, a row of each kind, one and two seeds."""
+    """A table with names that look like commands, a row of each kind, and one and two seeds."""
     two_seeds, one_seed = {"mean": 64.5, "std": 2.25, "n": 2}, {"mean": 50.0, "std": None, "n": 1}
     rows = [
         {"name": NASTY, "published": {"AP": 7.4}, "measured": {"AP": two_seeds}, "not_run": None},

@@ -1,4 +1,4 @@
-"""A batch in parts: two workers, or two parts one after the other, train what one does. Real processes, gloo, Ray Train."""
+"""A batch in parts: two workers, or two parts in turn, train the same as one. Real processes, gloo and Ray Train are used."""
 
 import json
 import os
@@ -32,12 +32,12 @@ from pipeline.runs.store import RunStore
 from pipeline.scheduling.pool import Job, run_pool
 from pipeline.settings.loading import load_params
 
-STEPS, PAIRS = 20, 3  # three pairs, so that two parts are not of one size
+STEPS, PAIRS = 20, 3  # three pairs, so that two parts differ in size
 METHODS = ("EfficientVIS", "VisTR")
 
 
 def mostly_empty(index):
-    """Instances in two of the five videos alone, so that parts, and whole batches, come without any."""
+    """An index with instances in only two of the five videos, so that parts, and even whole batches, have none."""
     return replace(index, tracks=tuple(track for track in index.tracks if track.video_index < 2))
 
 
@@ -57,7 +57,7 @@ def training(index, method, *, steps=STEPS, resume=None, precision="fp32", accum
 
 
 def curve(index, method, **options):
-    """Losses of all steps, and the weights after the last."""
+    """Losses of all steps, and the weights after the last step."""
     losses = []
     for progress in training(index, method, **options):
         losses.append(progress.losses)
@@ -71,7 +71,7 @@ def assert_same_curve(found, expected):
 
 
 def two_workers(rank, port, split, out):
-    """One of two processes; everything that is asked of them, so that they start once."""
+    """One of two processes; it does all the tests' work at once, so that the processes start only once."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
@@ -87,7 +87,7 @@ def two_workers(rank, port, split, out):
 
 @pytest.fixture(scope="module")
 def of_two_workers(drawn_index, tmp_path_factory):
-    """What each of two workers found."""
+    """The results of each of two workers."""
     out = tmp_path_factory.mktemp("workers")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -213,7 +213,7 @@ def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_projec
     assert rows[0]["time"] < rows[-1]["time"] and store.done(spec.train.key)["steps"] == 54
     losses, expected_losses = ([row["loss"] for row in some] for some in (rows, expected_rows))
     assert losses[:STEPS] == pytest.approx(expected_losses[:STEPS], rel=1e-4)
-    # Later, rounding has given an instance to another tracklet, and the two part slowly.
+    # Later, rounding has given an instance to another tracklet, and the two curves slowly diverge.
     assert losses == pytest.approx(expected_losses, rel=2e-2)
     found = store.evaluation(spec.train.key, spec.key)
     assert found["metrics"] == pytest.approx(expected["metrics"], abs=2e-2) and found["frames"] == expected["frames"]
@@ -225,8 +225,8 @@ def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_projec
     assert not list((shared.runs_dir / ".progress").iterdir()) and not list((shared.runs_dir / ".ray").iterdir())
 
 
-# pipeline.train, and where its other threads are when Ctrl-C comes. (Where the tests themselves run in the background, Ctrl-C
-# is ignored, and children inherit that: hence a handler of its own.)
+# pipeline.train, and where its other threads are when Ctrl-C comes. (If the tests themselves run in the background, Ctrl-C
+# is ignored, and children inherit that; so the command sets its own handler.)
 COMMAND = """
 import signal, sys, threading, traceback
 from pipeline import cli, train
@@ -256,7 +256,7 @@ def test_the_command_starts_its_own_workers_and_ctrl_c_ends_them(tiny_project):
     family = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all
     threads, errors = process.communicate(timeout=120)
-    # One of ours that still waits in Ray while Python ends crashes the process, now and then. Ray ends its own.
+    # A thread of ours that still waits in Ray while Python ends sometimes crashes the process. Ray ends its own threads.
     assert str(CHECKOUT / "pipeline") not in threads, threads
     assert saved_at(run) == [steps_done(run)]
     assert process.returncode == 130 and errors.splitlines()[-1] == "interrupted" and "Traceback" not in errors, errors

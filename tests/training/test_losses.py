@@ -57,7 +57,7 @@ def _cropped(mask_HW, box, side):
 
 
 def _cost(logits_NTK, boxes_NT4, clip):
-    """Eq. 4 frame by frame: class, L1 and GIoU where the instance is present, being background where it is absent."""
+    """Eq. 4 frame by frame: class, L1 and GIoU where the instance is present, background where it is absent."""
     cost = np.zeros((len(logits_NTK), len(clip)))
     for n, k, t in np.ndindex(*cost.shape, len(logits_NTK[0])):
         logit, box, true = logits_NTK[n][t][clip.labels_K[k]], boxes_NT4[n][t], clip.boxes_KT4[k, t].tolist()
@@ -69,7 +69,7 @@ def _cost(logits_NTK, boxes_NT4, clip):
 
 
 def _best(cost, known=None, blocked=()):
-    """Tracklet of each instance (None: none): of all assignments that keep what is known, the cheapest."""
+    """The tracklet of each instance (None: none), in the cheapest of all assignments that keep the known ones."""
     tracklets, instances = cost.shape
     known = known or [None] * instances
     taken = {n for n in known if n is not None} | set(blocked)
@@ -135,7 +135,7 @@ def _literally(model, batch, correspondence):
     expected = dict.fromkeys(("focal", "l1", "giou", "dice", "bce"), 0.0)
     for (one, one_pairs), (two, two_pairs) in zip(*sums, strict=True):
         for name in expected:
-            if correspondence:  # Each clip by itself, and the mean of the two.
+            if correspondence:  # Each clip is normalised by itself, and the two are averaged.
                 expected[name] += (one[name] / max(one_pairs, 1) + two[name] / max(two_pairs, 1)) / 2
             else:
                 expected[name] += (one[name] + two[name]) / max(one_pairs + two_pairs, 1)
@@ -149,7 +149,7 @@ def _literally(model, batch, correspondence):
 ], ids=["empty", "one new, one gone", "one frame, absent throughout", "one frame", "more instances than queries", "all gone"])
 @torch.no_grad()
 def test_losses_are_equation_5_under_the_best_assignment_of_equation_4(pair, frames, correspondence):
-    """The first instance of a clip is absent in its first frame. Masks and boxes are moved away from where they start."""
+    """The first instance of a clip is absent in its first frame. Masks and boxes are moved away from their initial places."""
     model = tiny_model(frames, seed=3).double()
     for name, parameter in model.named_parameters():
         if ".box_deltas.weight" in name or "mask_heads" in name and ".logits.weight" in name:

@@ -64,7 +64,7 @@ def test_carry_keeps_identities_and_blocks_those_that_left():
 @pytest.mark.parametrize("pairs", [
     [([], [])], [([0], []), ([], [1])], [([0, 1, 2, 3, 4, 5], [0, 1])], [([0, 1], [1, 2])],
 ], ids=["empty", "one clip empty", "more instances than queries", "one new, one gone"])
-@pytest.mark.parametrize("frames", [1, 2])  # Of one frame only, each clip's first instance is absent throughout.
+@pytest.mark.parametrize("frames", [1, 2])  # With one frame, each clip's first instance is absent throughout.
 def test_losses_are_finite_and_reach_every_parameter(pairs, frames, correspondence):
     model = tiny_model(frames)
     losses = pair_losses(model, pair_batch(pairs, frames, absent=True), LossWeights(), correspondence)
@@ -76,7 +76,7 @@ def test_losses_are_finite_and_reach_every_parameter(pairs, frames, corresponden
 
 
 def test_losses_are_equation_5_triple_by_triple():
-    """Two clips of two instances, of which the first is absent in frame 0: every loss of every interaction by hand."""
+    """Two clips have two instances, of which the first is absent in frame 0; every loss is computed by hand."""
     model, weights = tiny_model(2).double(), LossWeights()
     batch = pair_batch([([0, 1], [1, 2])], 2, absent=True)
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_crop_masks_cuts_a_rectangle_exactly():
 def test_crop_masks_is_roi_align_and_a_threshold():
     torch.manual_seed(0)
     masks = torch.nn.functional.interpolate(torch.rand(3, 1, 4, 6), size=(32, 48), mode="bilinear")[:, 0] > 0.5
-    corner, size = torch.rand(60, 2) * 40 - 8, torch.rand(60, 2) * 30  # many reach beyond the mask
+    corner, size = torch.rand(60, 2) * 40 - 8, torch.rand(60, 2) * 30  # many boxes reach beyond the mask
     boxes, image = torch.cat((corner, corner + size), dim=-1), torch.arange(60) % 3
     pooled = roi_align(masks[:, None].float(), torch.cat((image[:, None].float(), boxes), dim=1), 8, sampling_ratio=1)[:, 0]
     clear = (pooled - 0.5).abs() > 1e-5

@@ -1,4 +1,4 @@
-"""DETR and VisTR in VisTR's places: networks written down with the published names compute the same once converted."""
+"""DETR and VisTR converted to our VisTR: networks written with the published names compute the same after conversion."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def vistr(**changes):
 
 
 def clip(frames):
-    """uint8 frames, the same as pixels the network sees, and their tokens' positions."""
+    """uint8 frames, the same frames as the network's input pixels, and their tokens' positions."""
     torch.manual_seed(2)
     clip_TCHW = torch.randint(0, 255, (frames, 3, HEIGHT, WIDE), dtype=torch.uint8)
     model = vistr()
@@ -43,7 +43,7 @@ def assert_near(ours, theirs):
 
 
 def to_pixels(boxes):
-    """cxcywh shares to xyxy."""
+    """Converts cxcywh fractions to xyxy pixels."""
     centre, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat((centre - size / 2, centre + size / 2), dim=-1) * torch.tensor([WIDE, HEIGHT] * 2)
 
@@ -54,7 +54,8 @@ def outcomes(conversion, outcome):
 
 @torch.no_grad()
 def test_on_one_frame_a_converted_detr_is_the_published_one():
-    """All of it but the mask head's input and end: VisTR's head reads the encoder's output, and 3-D convolutions follow."""
+    """All parts match except the mask head's input and end: VisTR's head reads the encoder's output, and 3-D convolutions
+    follow."""
     literal = literal_segmenter("detr")
     model, conversion = converted(literal.state_dict(), frames=1)
     assert set(outcomes(conversion, "left at init")) == {
@@ -125,7 +126,7 @@ def test_of_a_detr_of_another_width_the_backbone_is_taken_alone():
     conversion = convert_vistr(detector(width=256), vistr(), where="test")
     assert set(outcomes(conversion, "loaded")) == {name for name in conversion.weights if name.startswith("body.")}
     dropped = outcomes(conversion, "dropped")
-    # Also where a shape would fit by chance: the four box coordinates, the inner width of the feed-forward part.
+    # This holds even if a shape would fit by chance: the four box coordinates, the inner width of the feed-forward part.
     for name in ("bbox_embed.layers.2.bias", "transformer.encoder.layers.0.linear1.bias", "query_embed.weight"):
         assert dropped[name] == "256 wide there, 384 here"
     assert set(outcomes(conversion, "left at init").values()) == {"what was published is 256 wide"}

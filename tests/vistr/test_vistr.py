@@ -37,7 +37,7 @@ def a_clip(tracks, clip_length=2, seed=0, absent=False):
 
 
 def test_is_as_large_as_the_original():
-    """57.1M parameters, 2174 GFLOP and 60 per frame at T=36, 300x540, a multiply-add as two operations."""
+    """It has 57.1M parameters, 2174 GFLOP and 60 per frame at T=36, 300x540; a multiply-add counts as two operations."""
     with torch.device("meta"):
         body = ResNet("resnet50")
         model = VisTR(VisTRConfig(num_classes=41, clip_length=36), body, body.channels).eval().requires_grad_(False)
@@ -51,7 +51,7 @@ def test_is_as_large_as_the_original():
 
 
 def test_the_operations_beside_ours_are_those_of_its_parts(monkeypatch):
-    """The benchmark's sum over the parts, on a network of other sizes, is what one count of the whole gives."""
+    """The benchmark's sum over the parts, on a network of another size, equals one count of the whole."""
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2])
     flops = importlib.import_module("benchmarks.flops")
     config = VisTRConfig(num_classes=3, clip_length=2, queries=4, hidden_dim=96, encoder_layers=1, decoder_layers=2, ffn_dim=64)
@@ -174,7 +174,7 @@ def test_selected_masks_are_those_of_all_tracklets():
 
 
 def test_a_mask_comes_from_its_own_query_and_frame_before_the_3d_convolutions():
-    """With a pointwise last layer, what changes in one frame or one query changes the masks of these alone."""
+    """With a pointwise last layer, a change in one frame or one query changes only the masks of these."""
     model = small_vistr(3).eval()
     model.sequence_masks = nn.Conv3d(6, 1, 1)
     output = model(torch.randint(0, 255, (2, 3, 3, 32, 48), dtype=torch.uint8))
@@ -272,7 +272,7 @@ def test_gradients_are_finite_in_bf16():
 
 
 def test_losses_are_those_of_the_paper_pair_by_pair():
-    """One layer, two instances of which the first is absent in frame 0: every loss by hand."""
+    """There is one layer, and the first of two instances is absent in frame 0; every loss is computed by hand."""
     model = small_vistr(2, decoder_layers=1)
     frames, targets = a_clip([1, 2], absent=True)
     weights = VisTRLossWeights()
@@ -331,8 +331,8 @@ def test_overfits_one_clip_finds_its_instances_and_links_them():
     model = small_vistr(2)
     last_layers = list(model.sequence_masks.parameters())
     others = [p for name, p in model.named_parameters() if not name.startswith("sequence_masks.")]
-    # Few narrow layers make the mask: at the rate of the transformer they would need thousands of steps. At higher rates
-    # both instances have one mask for long, and which step parts them hangs on how the processor rounds.
+    # Few narrow layers make the mask: at the transformer's rate they would need thousands of steps. At higher rates both
+    # instances share one mask for a long time, and the step that separates them depends on the processor's rounding.
     optimizer = torch.optim.AdamW([{"params": last_layers, "lr": 3e-3}, {"params": others, "lr": 3e-4}])
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [300])
     totals = []

@@ -28,7 +28,7 @@ ROW = "table1d:T=18 VisTR"
 
 
 def trained_for(steps, index, *, stop_after=None, **changes):
-    """Weights after so many steps; with ``stop_after``, from a snapshot that was taken there."""
+    """Weights after this many steps; with ``stop_after``, the training resumes from a snapshot taken there."""
     config = VisTRTrainConfig(epochs=steps / 2, lr_drop_epoch=steps, lr=1e-3, backbone_lr=changes.pop("backbone_lr", 1e-4))
 
     def fresh():
@@ -108,7 +108,7 @@ def test_masks_have_the_stride_of_the_finest_level():
 
 
 def test_dropout_resumes_bitwise(drawn_index):
-    """What is left out in a step follows from its number, not from how often the process was started."""
+    """Dropout in a step depends on the step's number, not on how often the process was started."""
     unbroken = trained_for(4, drawn_index, dropout=0.3)
     resumed = trained_for(4, drawn_index, dropout=0.3, stop_after=2)
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)

@@ -28,7 +28,7 @@ def test_every_published_file_says_where_it_is_and_how_it_is_known(name):
     assert re.fullmatch(r"https://(download\.(pytorch\.org|openmmlab\.com)|dl\.fbaipublicfiles\.com)/\S+\.pth", file.url)
     assert re.fullmatch(r"[0-9a-f]{8}", file.sha256) and file.file.endswith(f"-{file.sha256}.pth")
     assert file.backbone in ARCHITECTURES and set(file.methods) <= set(methods.names()) and file.document
-    # The address speaks of the same backbone.
+    # The address names the same backbone.
     assert re.search({"resnet18": "resnet18", "resnet50": "r(esnet)?50", "resnet101": "r(esnet)?101"}[file.backbone], file.file)
 
 
@@ -64,7 +64,7 @@ def site():
 
 
 def publish(monkeypatch, site, content=None):
-    """Lists the site's file as ``mine``; its name speaks of other content if that is given."""
+    """Lists the site's file as ``mine``; if other content is given, the name has that content's checksum."""
     digest = hashlib.sha256(site.content if content is None else content).hexdigest()
     url = site.url.replace("weights", f"weights-{digest[:8]}")
     file = Published(url, "resnet18", "test", "this test", methods=methods.names())
@@ -140,7 +140,7 @@ def vistr(**changes):
 
 
 def published_vistr(frames=36):
-    """The parts of a VisTR checkpoint that tell it from a DETR, as its authors save it."""
+    """The parts of a VisTR checkpoint that distinguish it from a DETR's, as its authors save it."""
     torch.manual_seed(1)
     body = {f"vistr.backbone.0.body.{name}": value for name, value in published_weights("resnet18").items()
             if not name.startswith("fc.")}

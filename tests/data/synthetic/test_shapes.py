@@ -1,4 +1,4 @@
-"""The drawn data set: the same bytes for the same config, the truth is what is visible, every strength does what it says."""
+"""The drawn data set: the same config gives the same bytes, the truth is what is visible, and every strength has its effect."""
 
 import json
 from pathlib import Path
@@ -77,9 +77,9 @@ def test_instances_never_share_a_pixel_and_hide_only_what_is_behind_them():
         assert np.sum([track.visible_LHW for track in video.tracks], axis=0).max() == 1
         for track in video.tracks:
             assert not (track.visible_LHW & ~track.solid_LHW).any()
-        # Without bars, all that any instance covers is visible as one of them.
+        # Without bars, every covered pixel is visible as part of one of the instances.
         every = (np.any([getattr(track, name) for track in video.tracks], axis=0) for name in ("solid_LHW", "visible_LHW"))
-        assert np.mean(np.subtract(*every, dtype=int)) < 0.001  # some lost under what is too small to be an instance
+        assert np.mean(np.subtract(*every, dtype=int)) < 0.001  # some are lost under shapes too small to be instances
 
 
 def test_bars_hide_instances_and_are_none():
@@ -92,7 +92,7 @@ def test_bars_hide_instances_and_are_none():
 
 
 def test_a_degraded_frame_keeps_its_truth_and_its_neighbours():
-    """Strength changes single frames, and there only what is around the shapes that it names."""
+    """Strength changes single frames only, and in them only the surroundings of the shapes that it names."""
     calm = dict(grain=0.0)
     for clean, hard in zip(videos_of(degradation=0.0, **calm), videos_of(degradation=1.0, **calm), strict=True):
         degraded_NL = np.array([track.degraded_L for track in hard.tracks])
@@ -109,7 +109,7 @@ def test_a_degraded_frame_keeps_its_truth_and_its_neighbours():
 
 @pytest.mark.parametrize("kind", range(len(LOSSES)))
 def test_what_tells_two_categories_apart_is_mostly_lost(kind):
-    """Of the difference between a square and a star less than half is left, and noise comes over it."""
+    """Less than half of the difference between a square and a star is left, and noise covers it."""
     down, across = (np.mgrid[:40, :40] - 19.5) / 14
     clean, lost = [], []
     for name in ("square", "star"):
@@ -118,7 +118,7 @@ def test_what_tells_two_categories_apart_is_mostly_lost(kind):
         lost.append(clean[-1][None].copy())
         degrade(np.random.default_rng(0), lost[-1], np.ones((1, 40, 40)), np.array([kind]), 14)
     assert 0 < np.std(lost[0] - lost[1]) < 0.5 * np.std(clean[0] - clean[1])
-    assert np.std(lost[0][0, :4] - lost[0][0, :4].mean(axis=(0, 1))) > 0.5 * SENSOR_NOISE  # where the picture is plain
+    assert np.std(lost[0][0, :4] - lost[0][0, :4].mean(axis=(0, 1))) > 0.5 * SENSOR_NOISE  # in a plain part of the picture
 
 
 def test_losses_of_one_shape_are_never_next_to_each_other():
@@ -132,7 +132,7 @@ def test_twins_look_alike_and_cross():
         pair = [track for track in video.tracks if track.twin]
         assert len(pair) == 2 and pair[0].label == pair[1].label
         assert (pair[0].solid_LHW & pair[1].solid_LHW).any()
-    # Side by side in a calm video they have one colour; two others have not.
+    # Side by side in a calm video, they have one colour; two other instances do not.
     plain = dict(appearance_change=0.0, texture=0.0, clutter=0.0, degradation=0.0, grain=0.0, occluders=0.0, exits=0.0)
     apart = {twins: [_colour_distance(video) for video in videos_of(
         twins=twins, min_objects=2, max_objects=2, occlusion=0.0, **plain) if len(video.tracks) == 2] for twins in (0.0, 1.0)}
@@ -140,7 +140,7 @@ def test_twins_look_alike_and_cross():
 
 
 def _colour_distance(video: DrawnVideo) -> float:
-    """Between the two instances, in 256 steps, by their medians over all visible pixels."""
+    """The distance between the two instances, in 256 steps, by their medians over all visible pixels."""
     first, second = (np.median(video.frames_LHW3[track.visible_LHW], axis=0) for track in video.tracks)
     return float(np.linalg.norm(first - second))
 
@@ -152,7 +152,7 @@ def test_some_categories_differ_in_one_part_alone():
         assert not (inside[lacking] & ~inside[whole]).any()
         missing = inside[whole] & ~inside[lacking]
         assert 0.1 < missing.sum() / inside[whole].sum() < 0.3
-        assert all(np.ptp(axis) < 25 for axis in np.nonzero(missing))  # of 41: on one side
+        assert all(np.ptp(axis) < 25 for axis in np.nonzero(missing))  # of 41, so they lie on one side
     areas = {name: mask.sum() for name, mask in inside.items()}
     assert max(areas.values()) < 2.1 * min(areas.values()), areas
 
@@ -190,7 +190,7 @@ def _size_change(videos) -> float:
 
 
 def _colour_change(videos) -> float:
-    """Of a shape from one frame to the next."""
+    """The change of a shape's colour from one frame to the next."""
     changes = []
     for video in videos:
         for track in video.tracks:
@@ -236,7 +236,7 @@ def test_each_strength_does_what_it_says(strength, measured):
 
 
 def test_measured_hardships_are_those_of_a_video_made_by_hand():
-    """Two twins of one row each: the first stands still and is gone for a frame, the second loses half of itself."""
+    """Two twins have one row each: the first stands still and is gone for a frame, the second loses half of its pixels."""
     solid_LHW = np.zeros((4, 10, 20), bool)
     solid_LHW[:, 2] = True
     visible_LHW = solid_LHW.copy()
