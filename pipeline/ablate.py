@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.planning.grids import choose_rows, expand_grid, of_methods, report_end, run_missing, show_plan
     from pipeline.planning.plan import plan_rows
     from pipeline.planning.prepare import prepare
-    from pipeline.runs.storage import fetch_all, keeping
+    from pipeline.runs.storage import keeping, pull_runs
     from pipeline.settings.loading import load_params
     from pipeline.tables.claims import write_ledger
     from pipeline.tables.claims_file import load_ledger
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         show_plan(params, rows, plan, verbose=options.verbose)
         return 0
     ledger = load_ledger(params)  # a mistake in it is reported before hours of training, not after
-    if fetch_all(params, plan.unfinished_runs):
+    if pull_runs(params, plan.unfinished_runs):
         plan = plan_rows(params, everything)
     with keeping(params), Tracker(params) if plan.missing else contextlib.nullcontext():
         ended = run_missing(params, plan)

@@ -29,14 +29,14 @@ def main(argv: list[str] | None = None) -> int:
                            help="where to import a published data set from (may be repeated; default: sources.<name> in the "
                            "parameters)")
     args = arguments.parse_args(argv)
-    from pipeline.datasets.place import is_generated, take
+    from pipeline.datasets.place import is_generated, put_in_place
     from pipeline.settings.loading import load_params
     from pipeline.settings.params import ArchiveSettings
 
     params = load_params(args.params, args.set)
     given = [ArchiveSettings(location=_from_here(location)) for location in args.given]
     with cli.progress_bar("drawing" if is_generated(params) else "taking in") as progress:
-        new = take(params, progress, given)
+        new = put_in_place(params, progress, given)
     done = ("drawn" if is_generated(params) else "taken in") if new else \
         "found" if params.generated_name is params.published_name is None else "already there"
     print(f"{params.dataset_name}: {done}, {params.dataset_folder}", file=sys.stderr)

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.reporting.overlays import sample_strip
     from pipeline.settings.loading import load_params
 
-    config = load_params(args.params, args.set).drawn
+    config = load_params(args.params, args.set).shapes_config
     available = config.train_videos if args.split == "train" else config.val_videos
     count = min(args.videos or available, available)
     videos = []

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = settings.model_copy(update={"cl": args.cl == "on"})
     spec = pretrain_spec(params, settings)
     if params.of_method(spec.method).pretrain.source in ("auto", "shipped") and not args.from_scratch and args.ship is None:
-        found = starts.find(spec.model, spec.correspondence)
+        found = starts.find_shipped(spec.model, spec.correspondence)
         if found is not None:
             print(f"{found}: shipped, nothing to train")
             return 0

@@ -81,7 +81,7 @@ def take_back(params: Params, spec: EvalSpec, scores: Path) -> list[str]:
     from pipeline.tables.write import write_table
 
     metrics = server_scores.read(scores)
-    if cells.find(params, spec) is None:
+    if cells.find_cell(params, spec) is None:
         raise UserError(scores, spec.key, "there is no evaluation that it could be the score of",
                         "Run python -m pipeline.evaluate with the same options")
     server_scores.keep(params, spec, metrics)

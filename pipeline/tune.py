@@ -113,11 +113,11 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
         return write_results(params, search, base)
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.runs.storage import keeping
-    from pipeline.search.trials import Plan, run_trials
+    from pipeline.search.trials import TrialPlan, run_trials
 
     with keeping(params), Tracker(params):
         with Board() as board:
-            run_trials(Plan(params, base, space, search.seeds, search.name), search, trials=trials, on_change=board.update)
+            run_trials(TrialPlan(params, base, space, search.seeds, search.name), search, trials=trials, on_change=board.update)
         return write_results(params, search, base)
 
 

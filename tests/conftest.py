@@ -72,7 +72,7 @@ def _tiny_template(tmp_path_factory) -> Path:
     shutil.copy(CHECKOUT / "params.yaml", folder)
     write_params(folder, **TINY)
     params = load_params(folder / "params.yaml")
-    place.take(params)
+    place.put_in_place(params)
     build.build(params)
     prepare(params, ["table3"])
     return folder

@@ -19,7 +19,7 @@ BACKBONE_PREFIXES = ("backbone.", "body.")
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingStep:
     """Where training stands after a step.
 
     Attributes:
@@ -50,7 +50,7 @@ def learning_rate(config: OptimisationConfig, step: int, steps_per_epoch: int) -
 def train(
     model: nn.Module, losses_of: LossesOf, pairs: ClipPairs, config: OptimisationConfig, *,
     resume: dict[str, Any] | None = None, accumulate: int = 1
-) -> Iterator[Progress]:
+) -> Iterator[TrainingStep]:
     """Trains in place, yielding after every step.
 
     The same model, pairs and config give bitwise the same weights on one machine, resumed or not: a step's clips, and
@@ -61,7 +61,7 @@ def train(
 
     Args:
         losses_of: the weighted losses of a batch, by name; their sum is minimised.
-        resume: what ``Progress.state()`` returned, on any worker.
+        resume: what ``TrainingStep.state()`` returned, on any worker.
         accumulate: number of parts into which each worker divides its share of a batch, for less memory. More than one part
             costs a further forward pass.
 
@@ -98,7 +98,7 @@ def train(
             return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
                     **({"scaler": scaler.state_dict()} if scaler.is_enabled() else {})}
 
-        yield Progress(
+        yield TrainingStep(
             step=step + 1, total_steps=steps, epoch=(step + 1) / len(pairs), videos_seen=(step + 1) * pairs.batch_size,
             lr=learning_rate(config, step, len(pairs)),
             losses={name: value.item() for name, value in losses.items()} | {"total": total.item()}, state=state)

@@ -23,7 +23,7 @@ CHUNK_BYTES = 1 << 20
 # Masks as pictures, which the annotations also hold, and a folder that macOS adds.
 LEFT_OUT = ("Annotations", "__MACOSX")
 
-Progress = Callable[[int, int], None]
+OnBytesUnpacked = Callable[[int, int], None]
 """A function called with (bytes unpacked, bytes in all as far as they are known)."""
 
 
@@ -63,7 +63,7 @@ def check_room(archives: Sequence[Path], folder: Path) -> None:
                         "Make room and start again, or set data_dir to another folder")
 
 
-def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> None:
+def unpack(archive: Path, folder: Path, progress: OnBytesUnpacked | None = None) -> None:
     """Unpacks a zip or tar file into ``folder``; archives inside it are unpacked where they lie.
 
     Raises:
@@ -92,7 +92,7 @@ class _Budget:
     archive: Path
     left: int
     announced: int
-    progress: Progress | None
+    progress: OnBytesUnpacked | None
     spent: int = 0
 
     def spend(self, count: int) -> None:

@@ -37,12 +37,12 @@ RANGE_NOT_SATISFIABLE = 416
 CHUNK_BYTES = 1 << 20
 BY_HAND = "Download it by hand and give the file with --from FILE, or try again later: what has arrived is kept"
 
-Progress = Callable[[int, int | None], None]
+OnBytesDownloaded = Callable[[int, int | None], None]
 """A function called with (bytes that are here, bytes in all, or None if the server does not say)."""
 
 
-def fetch(
-    url: str, target: Path, *, sha256: str | None = None, size: int | None = None, progress: Progress | None = None
+def download(
+    url: str, target: Path, *, sha256: str | None = None, size: int | None = None, progress: OnBytesDownloaded | None = None
 ) -> bool:
     """Downloads a file, unless it is there already.
 
@@ -155,7 +155,7 @@ class _Part:
         self.note.unlink(missing_ok=True)
 
 
-def _download(part: _Part, size: int | None, progress: Progress | None) -> None:
+def _download(part: _Part, size: int | None, progress: OnBytesDownloaded | None) -> None:
     """Completes ``part``, over as many connections as that takes."""
     furthest, failures = part.size(), 0
     while True:
@@ -170,7 +170,7 @@ def _download(part: _Part, size: int | None, progress: Progress | None) -> None:
             time.sleep(PAUSE_SECONDS * 2**failures)
 
 
-def _go_on(part: _Part, size: int | None, progress: Progress | None) -> None:
+def _go_on(part: _Part, size: int | None, progress: OnBytesDownloaded | None) -> None:
     """Downloads the rest of the file over one connection."""
     start = part.size()
     version, total = part.version()

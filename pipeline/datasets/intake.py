@@ -15,20 +15,20 @@ from effvis.data.parsing import annotation_file
 from effvis.errors import UserError
 from effvis.files import replacing_folder
 from pipeline.datasets import archives, layouts
-from pipeline.datasets.fetch import SCHEMES, fetch, verify
+from pipeline.datasets.fetch import SCHEMES, download, verify
 from pipeline.datasets.holdout import splits_needed
 from pipeline.datasets.layouts import SPLITS
 from pipeline.settings.sources import SOURCES
 
 if TYPE_CHECKING:
-    from pipeline.datasets.layouts import Progress
+    from pipeline.datasets.layouts import OnFilesDone
     from pipeline.settings.params import ArchiveSettings, Params
 
 # Archives that are of no use here: a split without ground truth, and frames that nobody annotated.
 UNUSED = re.compile(r"(^|[^a-z])test([^a-z]|$)|all_frames", re.IGNORECASE)
 
 
-def take(params: Params, given: Sequence[ArchiveSettings], progress: Progress | None) -> bool:
+def install(params: Params, given: Sequence[ArchiveSettings], progress: OnFilesDone | None) -> bool:
     """Imports the splits that are missing in data/<name>, each whole or not at all.
 
     Args:
@@ -80,7 +80,7 @@ def _files(params: Params) -> str:
     return source.files if source is not None else "its archives"
 
 
-def _local(params: Params, archive: ArchiveSettings, progress: Progress | None) -> Path:
+def _local(params: Params, archive: ArchiveSettings, progress: OnFilesDone | None) -> Path:
     """The archive as a file or folder on this machine; an address is downloaded unless that was done before."""
     address = urlsplit(archive.location)
     if address.scheme not in SCHEMES:
@@ -92,7 +92,7 @@ def _local(params: Params, archive: ArchiveSettings, progress: Progress | None) 
     # Two addresses may end in the same name.
     folder = params.data_dir / "archives" / hashlib.sha256(archive.location.encode()).hexdigest()[:8]
     file = folder / name
-    fetch(archive.location, file, sha256=archive.sha256, size=archive.size,
+    download(archive.location, file, sha256=archive.sha256, size=archive.size,
           progress=(lambda done, total: progress(done >> 20, (total or done) >> 20, f"MiB of {name}")) if progress else None)
     if _is_web_page(file):
         file.unlink()
@@ -106,7 +106,7 @@ def _is_web_page(file: Path) -> bool:
         return content.read(256).lstrip()[:1] == b"<"
 
 
-def _roots(params: Params, paths: Sequence[Path], workshop: Path, progress: Progress | None) -> list[layouts.Root]:
+def _roots(params: Params, paths: Sequence[Path], workshop: Path, progress: OnFilesDone | None) -> list[layouts.Root]:
     """The folders to search: those given, and those into which archives that are given, or lie in them, are unpacked."""
     roots, packed = [], []
     for path in paths:
@@ -140,7 +140,7 @@ def _alone(file: Path, folder: Path) -> layouts.Root:
     return layouts.Root(folder)
 
 
-def _bring(found: layouts.Split, roots: Sequence[layouts.Root], folder: Path, split: str, progress: Progress | None) -> None:
+def _bring(found: layouts.Split, roots: Sequence[layouts.Root], folder: Path, split: str, progress: OnFilesDone | None) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(folder, "dataset", "there is something else in this folder, which would be replaced",
                         "Move it away, or set data_dir to another folder")

@@ -22,7 +22,7 @@ from pipeline.datasets.archives import LEFT_OUT, stays_inside
 
 SPLITS = ("train", "val")
 
-Progress = Callable[[int, int, str], None]
+OnFilesDone = Callable[[int, int, str], None]
 """A function called with (done, in all, of what)."""
 
 # The names of each split in the layouts.

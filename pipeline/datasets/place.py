@@ -11,7 +11,7 @@ from effvis.data.synthetic import shapes
 from effvis.errors import UserError
 from pipeline.datasets import holdout, intake
 from pipeline.datasets.holdout import splits_needed
-from pipeline.datasets.layouts import Progress
+from pipeline.datasets.layouts import OnFilesDone
 
 if TYPE_CHECKING:
     from pipeline.settings.params import ArchiveSettings, Params
@@ -22,7 +22,7 @@ def is_generated(params: Params) -> bool:
     return params.generated_name is not None
 
 
-def take(params: Params, progress: Progress | None = None, given: Sequence[ArchiveSettings] = ()) -> bool:
+def put_in_place(params: Params, progress: OnFilesDone | None = None, given: Sequence[ArchiveSettings] = ()) -> bool:
     """Draws or imports the data set if needed; a folder of the user's own is only checked to have the form of a data set.
 
     Args:
@@ -36,7 +36,7 @@ def take(params: Params, progress: Progress | None = None, given: Sequence[Archi
         UserError: the folder or a split is missing, something else is in the way, or the given files are not a data set.
     """
     if params.published_name is not None:
-        taken = intake.take(params, given, progress)
+        taken = intake.install(params, given, progress)
         _check_folder(params)
         return taken
     if given:
@@ -55,7 +55,7 @@ def in_place(params: Params) -> bool:
         UserError: the user's own folder or one of its splits is missing.
     """
     if is_generated(params):
-        return shapes.is_written(params.drawn, params.dataset_folder)
+        return shapes.is_written(params.shapes_config, params.dataset_folder)
     if params.published_name is not None and not params.dataset_folder.is_dir():
         return False
     _check_folder(params)
@@ -65,21 +65,21 @@ def in_place(params: Params) -> bool:
 def describe(params: Params) -> dict:
     """The data set according to the parameters, as JSON values: the recipe of a generated data set, or a folder."""
     if is_generated(params):
-        found = {"dataset": params.dataset_name, "kind": "generated", **shapes.describe(params.drawn)}
+        found = {"dataset": params.dataset_name, "kind": "generated", **shapes.describe(params.shapes_config)}
     else:
         folder = params.published_name or params.dataset
         found = {"dataset": params.dataset_name, "kind": "folder", "folder": folder}
     return found | holdout.describe(params)
 
 
-def _draw(params: Params, progress: Progress | None) -> bool:
+def _draw(params: Params, progress: OnFilesDone | None) -> bool:
     folder = params.dataset_folder
-    if shapes.is_written(params.drawn, folder):
+    if shapes.is_written(params.shapes_config, folder):
         return False
     if folder.exists() and any(folder.iterdir()) and not (folder / shapes.STAMP).is_file():
         raise UserError(folder, "dataset", "this folder was not drawn by this command, and would be replaced",
                         "Move it away, or set data_dir to another folder")
-    shapes.write(params.drawn, folder, (lambda done, total: progress(done, total, "videos")) if progress else None)
+    shapes.write(params.shapes_config, folder, (lambda done, total: progress(done, total, "videos")) if progress else None)
     return True
 
 

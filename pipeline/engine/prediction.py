@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from effvis.evaluation.video_ap import Evaluation
     from effvis.inference.predictor import Predictions
     from pipeline.identity.specs import EvalSpec
-    from pipeline.scheduling.progress import Report
+    from pipeline.scheduling.progress import OnProgress
     from pipeline.settings.params import Params
 
 
@@ -39,7 +39,7 @@ def score(ground_truth: Mapping[str, Any], predictions: Predictions) -> Evaluati
 
 
 def predict_here(
-    params: Params, spec: EvalSpec, index: DatasetIndex, report: Report | None
+    params: Params, spec: EvalSpec, index: DatasetIndex, report: OnProgress | None
 ) -> tuple[dict[float | None, Predictions], float]:
     """Predicts a split's videos in this process; returns the predictions by score threshold and the seconds that they took.
 

@@ -12,17 +12,17 @@ from pipeline.engine.workers import predict_on_workers, train_on_workers
 from pipeline.grid.rows import evaluation_digest
 from pipeline.identity.specs import steps_after
 from pipeline.indexing.read import load_index
-from pipeline.runs.storage import fetch
+from pipeline.runs.storage import pull_run
 from pipeline.runs.store import RunStore
 from pipeline.system.cli import progress_bar
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec, TrainSpec
-    from pipeline.scheduling.progress import Report
+    from pipeline.scheduling.progress import OnProgress
     from pipeline.settings.params import Params
 
 
-def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report | None = None) -> Path:
+def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: OnProgress | None = None) -> Path:
     """Trains a run unless the store has it, and returns its folder.
 
     It may be killed at any moment and called again: it goes on from its last checkpoint, and ends with bitwise the same
@@ -41,7 +41,7 @@ def train_run(params: Params, spec: TrainSpec, *, until: int = 0, report: Report
     """
     store = RunStore(params.runs_dir)
     if not store.is_done(spec.key):
-        fetch(params, spec.key)
+        pull_run(params, spec.key)
         if spec.parent is not None and not store.is_done(spec.key):
             train_run(params, spec.parent, report=report)
     with store.lock(spec.key):
@@ -63,7 +63,7 @@ def train_with_bars(params: Params, spec: TrainSpec) -> Path:
         return train_run(params, spec, report=lambda r: update(r["step"], r["total"], f"loss {r['loss']:.3f}"))
 
 
-def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None) -> dict[str, Any]:
+def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = None) -> dict[str, Any]:
     """The content of the evaluation's ``metrics.json``, computed unless the store has it.
 
     With hand-craft linking, every score threshold is tried and the best AP counts, as in the paper; all are recorded.
@@ -83,12 +83,12 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: Report | None = None
     found = store.evaluation(run, own)
     if found is not None:
         return found
-    fetch(params, run)
+    pull_run(params, run)
     with store.lock(f"{run}-{own}"):
         return store.evaluation(run, own) or _evaluate(params, spec, store, report)
 
 
-def _evaluate(params: Params, spec: EvalSpec, store: Any, report: Report | None) -> dict[str, Any]:
+def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | None) -> dict[str, Any]:
     from pipeline.engine.prediction import predict_here, score
     from pipeline.engine.training import steps_of_whole
 

@@ -37,7 +37,7 @@ def ship(
         "steps": store.done(spec.key)["steps"],
         "metrics": {"AP": round(100 * metrics["AP"], 2), "final_loss": round(final_loss(store.folder(spec.key)), 4)},
         "dataset": {"name": spec.dataset_name, "digest": spec.dataset_digest,
-                    "shapes": params.of_dataset(spec.dataset_name).drawn.model_dump(mode="json")},
+                    "shapes": params.of_dataset(spec.dataset_name).shapes_config.model_dump(mode="json")},
         "input_size": list(spec.input_size),
         "model": spec.model.model_dump(mode="json"),
         "train": spec.train.model_dump(mode="json"),

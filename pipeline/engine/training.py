@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from effvis.data.index import ClipIndex
     from effvis.data.targets import ClipPairBatch
     from pipeline.identity.specs import TrainSpec
-    from pipeline.scheduling.progress import Report
+    from pipeline.scheduling.progress import OnProgress
     from pipeline.settings.params import Params
 
 
@@ -89,7 +89,7 @@ def set_up_torch(params: Params) -> None:
     torch.set_flush_denormal(True)  # tiny gradients would slow the processor down
 
 
-def work(params: Params, spec: TrainSpec, report: Report | None, until: int = 0) -> None:
+def work(params: Params, spec: TrainSpec, report: OnProgress | None, until: int = 0) -> None:
     """Trains in this process: the whole training or, if torch.distributed is initialised, one worker's part.
 
     Only the first worker writes to the store.
@@ -136,7 +136,7 @@ def work(params: Params, spec: TrainSpec, report: Report | None, until: int = 0)
 
 
 def _steps(
-    params: Params, spec: TrainSpec, begun: Start, store: RunStore, log: Any, until: int, report: Report | None
+    params: Params, spec: TrainSpec, begun: Start, store: RunStore, log: Any, until: int, report: OnProgress | None
 ) -> tuple[int, dict[str, float]]:
     """Trains to the end, or as far as ``until`` says, with history and checkpoints; returns the steps and the times of all
     attempts together."""
@@ -188,7 +188,7 @@ class _Clock:
 class _Pace:
     """Passes on about one report a second, with the time left at the pace of this process."""
 
-    def __init__(self, report: Report | None):
+    def __init__(self, report: OnProgress | None):
         self._report, self._said = report, float("-inf")
         self._first: tuple[int, float] | None = None
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
     from effvis.inference.predictor import Predictions
     from pipeline.identity.specs import EvalSpec, TrainSpec
-    from pipeline.scheduling.progress import Report
+    from pipeline.scheduling.progress import OnProgress
     from pipeline.settings.params import Params, ResourceSettings
 
 REPORT_SECONDS = 1.0
@@ -38,7 +38,7 @@ _TRAIN_ENVIRONMENT = {
 }
 
 
-def train_on_workers(params: Params, spec: TrainSpec, report: Report | None) -> None:
+def train_on_workers(params: Params, spec: TrainSpec, report: OnProgress | None) -> None:
     """Trains on ``resources.workers_per_run`` workers, each of which computes its part of every batch.
 
     If a worker dies, all workers are started again and go on from the last checkpoint.
@@ -124,7 +124,7 @@ def _train_function(
     return function
 
 
-def _relay(ray: Any, fitted: Any, progress_file: Path, report: Report | None) -> None:
+def _relay(ray: Any, fitted: Any, progress_file: Path, report: OnProgress | None) -> None:
     """Waits for the training, and passes on the first worker's reports.
 
     Raises:
@@ -150,7 +150,7 @@ def _value(ray: Any, reference: Any) -> Any:
 
 
 def predict_on_workers(
-    params: Params, spec: EvalSpec, index: DatasetIndex, report: Report | None
+    params: Params, spec: EvalSpec, index: DatasetIndex, report: OnProgress | None
 ) -> tuple[dict[float | None, Predictions], float]:
     """As ``pipeline.engine.prediction.predict_here``, in ``resources.workers_per_run`` tasks with a part of the videos each.
 

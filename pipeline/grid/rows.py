@@ -217,7 +217,7 @@ def _start(
     if source not in ("auto", "shipped", "scratch"):
         return starts.file_start(params.root / source, key=setting), None
     if source != "scratch":
-        found = starts.find(model.resolve(1, 1), correspondence)
+        found = starts.find_shipped(model.resolve(1, 1), correspondence)
         if found is not None:
             return found, None
         if source == "shipped":

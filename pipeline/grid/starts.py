@@ -21,7 +21,7 @@ class NothingFits(UserError):
     """No shipped weights fit the wanted network."""
 
 
-def find(model: Config, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
+def find_shipped(model: Config, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
     """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``; None if there is none.
 
     Args:

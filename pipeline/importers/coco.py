@@ -12,11 +12,11 @@ from pipeline.importers.coco_file import CocoFile
 from pipeline.importers.writing import check_out, counted, held_out, write_split
 
 if TYPE_CHECKING:
-    from pipeline.importers.writing import Progress
+    from pipeline.importers.writing import OnFramesDone
 
 
 def import_coco(
-    images: Path, annotations: Path, out: Path, *, fps: float, val: tuple[str, ...] = (), progress: Progress | None = None,
+    images: Path, annotations: Path, out: Path, *, fps: float, val: tuple[str, ...] = (), progress: OnFramesDone | None = None,
 ) -> dict[str, int]:
     """Writes the data set ``out``, whole or not at all.
 

@@ -37,7 +37,7 @@ Wanted = str | Mapping[Instance, str | None]
 
 
 @dataclass(frozen=True)
-class Sequence:
+class FrameSequence:
     """A sequence to import.
 
     Attributes:
@@ -167,7 +167,7 @@ def _check_all_have_a_rule(names: list[str], rules: Mapping[str, Wanted | None],
         raise UserError(file, ", ".join(without), "no category for these sequences", "Add each, or null to leave it out")
 
 
-def find_sequences(parent: Path, names: list[str], rules: Mapping[str, Wanted | None]) -> list[Sequence]:
+def find_sequences(parent: Path, names: list[str], rules: Mapping[str, Wanted | None]) -> list[FrameSequence]:
     """The sequences that have a category, with their files.
 
     Raises:
@@ -182,7 +182,7 @@ def find_sequences(parent: Path, names: list[str], rules: Mapping[str, Wanted | 
                 raise UserError(parent / FRAMES / name, name, "a sequence without frames", "Add frames, or remove it")
             stems = sorted(frames, key=natural)
             masks, instances = _masks(parent, name, frames)
-            found.append(Sequence(
+            found.append(FrameSequence(
                 name, tuple(frames[stem] for stem in stems), tuple(masks[stem] for stem in stems if masks),
                 {instance: tuple(files.get(stem) for stem in stems) for instance, files in instances.items()}, wanted))
     return found
@@ -208,13 +208,13 @@ def _masks(parent: Path, name: str, frames: dict[str, Path]) -> tuple[dict[str, 
     return masks, instances
 
 
-def _imported(sequence: Sequence) -> ImportedVideo:
+def _imported(sequence: FrameSequence) -> ImportedVideo:
     size, tracks = read_tracks(sequence)
     return ImportedVideo(sequence.name, [(frame, frame.name) for frame in sequence.frames], size,
                          [ImportedTrack(category, rles) for category, rles in tracks])
 
 
-def read_tracks(sequence: Sequence) -> tuple[tuple[int, int], list[tuple[str, list[RLE | None]]]]:
+def read_tracks(sequence: FrameSequence) -> tuple[tuple[int, int], list[tuple[str, list[RLE | None]]]]:
     """The instances of a sequence, from its masks.
 
     Returns:
@@ -245,7 +245,7 @@ def read_tracks(sequence: Sequence) -> tuple[tuple[int, int], list[tuple[str, li
     return (shape[1], shape[0]), [(category, rles) for category, rles in chosen if category is not None]
 
 
-def _mask_files(sequence: Sequence) -> Iterator[tuple[int, str | None, Path]]:
+def _mask_files(sequence: FrameSequence) -> Iterator[tuple[int, str | None, Path]]:
     """Every mask with the number of its frame and, if it belongs to one instance, that instance."""
     for frame, file in enumerate(sequence.masks):
         yield frame, None, file
@@ -266,11 +266,11 @@ def _shown(numbers_HW: np.ndarray, instance: str | None) -> Iterator[tuple[Insta
             yield int(number), numbers_HW == number
 
 
-def _mask_folder(sequence: Sequence) -> Path:
+def _mask_folder(sequence: FrameSequence) -> Path:
     return sequence.frames[0].parents[2] / MASKS / sequence.name
 
 
-def _category(sequence: Sequence, instance: Instance) -> str | None:
+def _category(sequence: FrameSequence, instance: Instance) -> str | None:
     if isinstance(sequence.wanted, str):
         return sequence.wanted
     # The categories may name a folder called 1 as a number.

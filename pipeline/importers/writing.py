@@ -17,7 +17,7 @@ from effvis.errors import UserError
 if TYPE_CHECKING:
     from effvis.data.masks import RLE
 
-Progress = Callable[[int, int], None]
+OnFramesDone = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def held_out(names: Sequence[str], patterns: Sequence[str], what: str) -> list[s
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def counted(progress: Progress | None, total: int) -> Callable[[], None]:
+def counted(progress: OnFramesDone | None, total: int) -> Callable[[], None]:
     """A function that reports one more frame to ``progress`` each time it is called."""
     done = 0
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.search.search import Search
     from pipeline.settings.params import Params
 
-Reports = Mapping[Path, dict[str, Any]]  # the content of each metrics.json, by path
+ReportsByFile = Mapping[Path, dict[str, Any]]  # the content of each metrics.json, by path
 _NOTE = "mlflow.note.content"  # the tag that a run's page shows as its description
 _NOTE_LENGTH = 8000  # longest value of a tag that MLflow accepts
 _TRAINING_NUMBERS = {"train_seconds": "seconds", "peak_memory_mib": "peak_memory_mib"}  # name here: name in done.json
@@ -107,7 +107,7 @@ def _grid_key(params: Params, table: str) -> str:
 
 
 def _training(
-    params: Params, folder: Path, table: str | None, cells: list[tuple[str, str]], reports: Reports, *, working: bool
+    params: Params, folder: Path, table: str | None, cells: list[tuple[str, str]], reports: ReportsByFile, *, working: bool
 ) -> Record:
     config = _config(folder)
     history, done, log = folder / "history.jsonl", folder / "done.json", folder / "log.txt"
@@ -136,7 +136,7 @@ def _training(
     )
 
 
-def _summary(done: Mapping[str, Any], reports: Reports) -> dict[str, float]:
+def _summary(done: Mapping[str, Any], reports: ReportsByFile) -> dict[str, float]:
     """The costs of a finished training, and the metrics of one of its evaluations, so that AP stands beside the curves.
 
     Of several evaluations it takes one of the final weights, not one of a learning curve's: the latest that is end-to-end on
@@ -159,7 +159,7 @@ def _evaluation(
 ) -> Record:
     config = _config(folder)
     when = _milliseconds(file)
-    server = server_scores.find(params, file.parent.name) or {}
+    server = server_scores.find_scores(params, file.parent.name) or {}
     return Record(
         key=file.parent.name,
         name=f"{_name(cells, config)}, evaluation" + (f" after {seen} videos" if (seen := report.get("videos_seen")) else ""),

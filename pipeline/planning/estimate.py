@@ -77,7 +77,7 @@ def elapsed(jobs: Iterable[Job], seconds: Mapping[str, float], slots: int) -> fl
     running: list[tuple[float, str]] = []
     now = 0.0
     while True:
-        for status in queue.take(slots - len(running)):
+        for status in queue.next_jobs(slots - len(running)):
             heapq.heappush(running, (now + seconds[status.job.key], status.job.key))
         if not running:
             return now

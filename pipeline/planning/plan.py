@@ -51,7 +51,7 @@ def plan_rows(params: Params, rows: Iterable[Row]) -> Plan:
             for one in (*_ancestors_first(spec.train), spec):
                 names[one.key][f"{row.table}: {row.name}"] = None
             trainings |= {one.key: one for one in _ancestors_first(spec.train)}
-    missing = {spec.key for spec in evaluations.values() if cells.find(params, spec) is None}
+    missing = {spec.key for spec in evaluations.values() if cells.find_cell(params, spec) is None}
     for key in tuple(missing):
         missing |= {one.key for one in _missing_trainings(evaluations[key].train, store)}
     labels = {spec.key: _training_label(list(names[spec.key]), spec) for spec in trainings.values()}

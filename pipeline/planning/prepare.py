@@ -30,6 +30,6 @@ def prepare(params: Params, tables: Iterable[str]) -> None:
             read.dataset_facts(other)
         except UserError:  # absent, or drawn from other parameters
             with progress_bar(f"drawing {other.dataset_name}") as update:
-                place.take(other, update)
+                place.put_in_place(other, update)
             with progress_bar(f"indexing {other.dataset_name}") as update:
                 build.build(other, update)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from effvis.model.efficientvis import EfficientVIS
     from pipeline.identity.specs import EvalSpec
     from pipeline.reporting.feature_maps import Target
-    from pipeline.reporting.tracklets import Drawn
+    from pipeline.reporting.tracklets import DrawnTracklet
     from pipeline.settings.params import Params
 
 SEED = 0
@@ -138,14 +138,14 @@ class Source:
         columns = tuple(f"frame {frame}" for frame in frames)
         return Panel(f"Video {self.index.videos[v].id}{title}", columns, (true, *strips))
 
-    def strip(self, label: str, v: int, frames: Sequence[int], found: Sequence[Drawn], scored: Sequence[int]) -> Strip:
+    def strip(self, label: str, v: int, frames: Sequence[int], found: Sequence[DrawnTracklet], scored: Sequence[int]) -> Strip:
         """Tracklets in the colours of the instances that they follow in the scored frames; other frames are grey."""
         if not found:
             label += f": no tracklet scores {self.minimum_score:g} or more"
         return self._strip(label, v, frames, found, followed(found, truth(self.index, v), scored), scored)
 
     def _strip(
-        self, label: str, v: int, frames: Sequence[int], drawn: Sequence[Drawn], identities: Sequence[int],
+        self, label: str, v: int, frames: Sequence[int], drawn: Sequence[DrawnTracklet], identities: Sequence[int],
         scored: Sequence[int] | None = None,
     ) -> Strip:
         seen = [frame for frame in frames if scored is None or frame in scored]

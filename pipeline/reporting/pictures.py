@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from effvis.data.dataset import DatasetIndex
     from pipeline.reporting.feature_maps import Seen
-    from pipeline.reporting.tracklets import Drawn
+    from pipeline.reporting.tracklets import DrawnTracklet
 
 # sketch: edges alone, for photographs that may not be shown; grey: all colour marks identities.
 Backdrop = Literal["photograph", "grey", "sketch"]
@@ -35,7 +35,7 @@ def frame_image(index: DatasetIndex, v: int, frame: int, backdrop: Backdrop) -> 
 
 
 def frames_with(
-    index: DatasetIndex, v: int, frames: Sequence[int], drawn: Sequence[Drawn], identities: Sequence[int], *,
+    index: DatasetIndex, v: int, frames: Sequence[int], drawn: Sequence[DrawnTracklet], identities: Sequence[int], *,
     scale: float, backdrop: Backdrop, texts: bool = False,
 ) -> list[Image]:
     """Frames of a video with what is drawn over them, each in the colour of its identity, and with texts if wanted."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnTracklet:
     """An instance or a tracklet of a video.
 
     Attributes:
@@ -43,8 +43,8 @@ class Drawn:
     text: str
     boxes: Mapping[int, np.ndarray] = field(default_factory=dict)
 
-    def without_boxes(self) -> Drawn:
-        return Drawn(self.rles, self.text)
+    def without_boxes(self) -> DrawnTracklet:
+        return DrawnTracklet(self.rles, self.text)
 
 
 def evenly(total: int, wanted: int) -> list[int]:
@@ -56,10 +56,10 @@ def evenly(total: int, wanted: int) -> list[int]:
     return [round(i * (total - 1) / (wanted - 1)) for i in range(wanted)]
 
 
-def truth(index: DatasetIndex, v: int) -> list[Drawn]:
+def truth(index: DatasetIndex, v: int) -> list[DrawnTracklet]:
     """The instances of a video."""
     return [
-        Drawn({frame: rle for frame, rle in enumerate(track.rles) if rle}, index.categories[track.label].name)
+        DrawnTracklet({frame: rle for frame, rle in enumerate(track.rles) if rle}, index.categories[track.label].name)
         for track in index.tracks_of(v) if not track.iscrowd
     ]
 
@@ -85,13 +85,13 @@ def scored_frames(spec: EvalSpec, index: DatasetIndex, v: int) -> list[int]:
 
 def from_results(
     results: Sequence[Mapping[str, Any]], spec: EvalSpec, index: DatasetIndex, v: int, minimum_score: float
-) -> list[Drawn]:
+) -> list[DrawnTracklet]:
     """The tracklets of a video that reach the minimum score. A tracklet with several categories keeps the best one."""
     frames = scored_frames(spec, index, v)
     names = {category.id: category.name for category in index.categories}
     own = [result for result in results if result["video_id"] == index.videos[v].id and result["score"] >= minimum_score]
     return [
-        Drawn({frame: rle for frame, rle in zip(frames, result["segmentations"], strict=True) if rle},
+        DrawnTracklet({frame: rle for frame, rle in zip(frames, result["segmentations"], strict=True) if rle},
               f"{names[result['category_id']]} {result['score']:.2f}")
         for result in _one_category_each(own)
     ]
@@ -110,7 +110,7 @@ def _one_category_each(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str
 def tracked(
     model: EfficientVIS, inference: InferenceConfig, index: DatasetIndex, v: int, input_size: tuple[int, int],
     minimum_score: float,
-) -> list[Drawn]:
+) -> list[DrawnTracklet]:
     """As ``from_results``, but predicted now, end-to-end, and with proposals, which stored results do not hold."""
     video = index.videos[v]
     kept = kept_frames(video, inference.test_fps)
@@ -118,7 +118,7 @@ def tracked(
     found = []
     for tracklet in end_to_end.track(model, clips, (video.height, video.width), inference):
         if tracklet.rles and (score := tracklet.score_K()).max() >= minimum_score:
-            found.append(Drawn(
+            found.append(DrawnTracklet(
                 {kept[place]: rle for place, rle in tracklet.rles.items()},
                 f"{index.categories[int(score.argmax())].name} {score.max():.2f}",
                 {kept[place]: box_4 for place, box_4 in tracklet.boxes.items()}))
@@ -131,7 +131,7 @@ def _clips(reader: FrameReader, v: int, kept: Sequence[int], clip_length: int) -
         yield list(dict.fromkeys(places)), reader.clip(v, [kept[place] for place in places])
 
 
-def video_ious(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> np.ndarray:
+def video_ious(found: Sequence[DrawnTracklet], instances: Sequence[DrawnTracklet], frames: Sequence[int]) -> np.ndarray:
     """Video IoU, as in video AP, of D tracklets with G instances over these frames of a video: (D, G)."""
     sizes: dict[tuple, int] = {}
     tracks, others = (build_tracks([[one.rles.get(frame) for frame in frames] for one in group], sizes, len(frames))
@@ -140,7 +140,7 @@ def video_ious(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Seque
     return intersections_DG / np.maximum(unions_DG, 1)
 
 
-def followed(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> list[int]:
+def followed(found: Sequence[DrawnTracklet], instances: Sequence[DrawnTracklet], frames: Sequence[int]) -> list[int]:
     """For each tracklet, the number of the instance that it follows, or a new number if it follows none.
 
     At most one tracklet follows an instance: the pairs have the largest sum of video IoUs. A tracklet that changes to another
@@ -152,7 +152,7 @@ def followed(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequenc
     return [pairs[d] if d in pairs else next(others) for d in range(len(found))]
 
 
-def mean_best_iou(found: Sequence[Drawn], instances: Sequence[Drawn], frames: Sequence[int]) -> float:
+def mean_best_iou(found: Sequence[DrawnTracklet], instances: Sequence[DrawnTracklet], frames: Sequence[int]) -> float:
     """Mean, over a video's instances, of the video IoU of the tracklet that fits each best; 0 if none overlaps it."""
     if not found:
         return 0.0

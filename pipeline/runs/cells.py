@@ -70,7 +70,7 @@ class Cell(Config):
     made: Made | None = Field(None, exclude_if=lambda value: value is None)
 
 
-def find(params: Params, spec: EvalSpec) -> Cell | None:
+def find_cell(params: Params, spec: EvalSpec) -> Cell | None:
     """The evaluation's cell: the committed one, else what the run store has of it, else None."""
     cell = _read(_file(params, spec))
     return cell if cell is not None and cell.evaluation == spec.key else _from_store(params, spec)
@@ -87,7 +87,7 @@ def read_all(params: Params) -> Iterator[Cell]:
 def write(params: Params, spec: EvalSpec) -> None:
     """Writes the cell of an evaluation that is in the store; an existing cell stays as it is."""
     file = _file(params, spec)
-    cell = find(params, spec)
+    cell = find_cell(params, spec)
     if cell is not None and cell != _read(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json_bytes(cell.model_dump(mode="json")))

@@ -39,7 +39,7 @@ def storage_of(params: Params) -> Storage | None:
     return Storage(address if "://" in address else str(params.root / address), where=params.root / "params.yaml")
 
 
-def fetch(params: Params, key: str) -> None:
+def pull_run(params: Params, key: str) -> None:
     """In a job, fetches what the storage has of a run. If the storage cannot be used, the run goes on without it."""
     if params.storage_path is None:
         return
@@ -52,7 +52,7 @@ def fetch(params: Params, key: str) -> None:
         print(f"{SETTING} cannot be used now, the run goes on: {in_a_line(error)}", file=sys.stderr)
 
 
-def fetch_all(params: Params, keys: Iterable[str]) -> bool:
+def pull_runs(params: Params, keys: Iterable[str]) -> bool:
     """Fetches what the storage has of these runs and reports it; returns whether there was anything.
 
     Raises:

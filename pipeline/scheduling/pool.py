@@ -41,7 +41,7 @@ class Job:
         kind: decides the order among jobs that are ready.
         label: what a person calls it, e.g. ``table1e: w/ CL, seed 0``.
         work: the function, called as ``work(report=report)`` in another process, so it must be picklable; ``report`` is a
-            ``pipeline.scheduling.progress.Report``.
+            ``pipeline.scheduling.progress.OnProgress``.
         needs: keys of jobs that must be done first; those that are not in the pool count as done.
         cost: the job's cost in any unit; among jobs of one kind the most costly starts first.
         log: the file that receives what the job prints, and its traceback.
@@ -122,7 +122,7 @@ def run_pool(
         told = float("-inf")
         while True:
             free = (fixed or slots(ray.nodes())) - len(running)  # below 0 if a node has left
-            for status in queue.take(free):
+            for status in queue.next_jobs(free):
                 status.state, status.started = "running", time.monotonic()
                 running[start.remote(status.job, status.progress_file, stop)] = status
             if not running or time.monotonic() - told >= _POLL_SECONDS:
@@ -166,7 +166,7 @@ class Queue:
         self._ready: list[tuple[Any, int, str]] = []
         self._advance()
 
-    def take(self, most: int) -> Iterator[Status]:
+    def next_jobs(self, most: int) -> Iterator[Status]:
         """The next jobs, ``most`` at most."""
         while self._ready and most > 0:
             most -= 1

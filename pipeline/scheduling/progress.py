@@ -13,7 +13,7 @@ from typing import Any
 from effvis.files import write_file
 
 # Takes ``step`` and ``total`` and, from a training, ``loss``, ``lr`` and ``eta`` (seconds). True asks the training to stop.
-Report = Callable[[Mapping[str, Any]], bool | None]
+OnProgress = Callable[[Mapping[str, Any]], bool | None]
 
 # Time to finish the current step and its checkpoint. Slurm and Kubernetes kill a process half a minute after their signal.
 SAVING_SECONDS = 25.0
@@ -50,7 +50,7 @@ class Stop:
     def asked(self) -> bool:
         return self.file.exists()
 
-    def reporting(self, progress_file: Path, always: Mapping[str, Any] | None = None) -> Report:
+    def reporting(self, progress_file: Path, always: Mapping[str, Any] | None = None) -> OnProgress:
         """A job's report function: it writes each report, with the facts of ``always``, and returns ``asked()``."""
         def report(progress: Mapping[str, Any]) -> bool:
             write_progress(progress_file, {**(always or {}), **progress})

@@ -32,7 +32,7 @@ State = Literal["running", "stopped", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("stopped", "done", "diverged")  # trials that failed for another reason are tried again
 
 
-class Report(Config):
+class RungReport(Config):
     """The value of a trial at a rung.
 
     Attributes:
@@ -62,7 +62,7 @@ class Trial(Config):
     evaluations: list[str]
     state: State = "running"
     message: str = ""
-    reports: list[Report] = []
+    reports: list[RungReport] = []
 
     @property
     def value(self) -> float | None:
@@ -113,7 +113,7 @@ class Search(Config):
     def report(self, trial: Trial, halvings: int, value: float) -> None:
         """Adds a trial's report. A trial that was interrupted repeats earlier reports; they change nothing."""
         if trial.at(halvings) is None:
-            trial.reports.append(Report(halvings=halvings, value=value, seconds=round(self.seconds, 1)))
+            trial.reports.append(RungReport(halvings=halvings, value=value, seconds=round(self.seconds, 1)))
 
     def best(self) -> Trial | None:
         """The trial with the highest value among those that were trained to their end; the first of equal ones."""

@@ -33,7 +33,7 @@ from pipeline.runs.store import RunStore
 from pipeline.scheduling import cluster
 from pipeline.scheduling.machine import side_by_side
 from pipeline.scheduling.pool import Job, Status, execute
-from pipeline.scheduling.progress import Report, Stop
+from pipeline.scheduling.progress import OnProgress, Stop
 from pipeline.scheduling.ray_session import WORKER_DEATHS_ALLOWED, ray_running, slots_now
 from pipeline.search.search import ENDED, Search, Trial, log_of, new_trial, work_folder, write_search
 from pipeline.search.space import Base, Distribution, SpaceFile, draw
@@ -56,7 +56,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialPlan:
     """The inputs of a trial's process, besides its parameters."""
 
     params: Params
@@ -74,7 +74,7 @@ class Plan:
         return Status(job, progress_file=self.params.runs_dir / ".progress" / f"{job.key}.json")
 
 
-def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[list[Status]], None]) -> None:
+def run_trials(plan: TrialPlan, search: Search, *, trials: int, on_change: Callable[[list[Status]], None]) -> None:
     """Brings a search to this number of trials, and finishes trials that were interrupted.
 
     Args:
@@ -110,7 +110,7 @@ def run_trials(plan: Plan, search: Search, *, trials: int, on_change: Callable[[
 class _Proposals(Searcher):
     """Gives Tune the trials that were interrupted, then new ones; records the results that Tune receives."""
 
-    def __init__(self, plan: Plan, search: Search, trials: int):
+    def __init__(self, plan: TrialPlan, search: Search, trials: int):
         super().__init__(metric=_VALUE, mode="max")
         self._plan, self._search, self._trials = plan, search, trials
         self._waiting = [trial for trial in search.trials if trial.state not in ENDED]
@@ -272,7 +272,7 @@ def _distribution(one: Distribution) -> BaseDistribution:
     return IntDistribution(*one.integer) if one.integer else FloatDistribution(*one.range, log=one.log_uniform is not None)
 
 
-def _run_trial(config: Mapping[str, Any], *, plan: Plan, stop: Stop) -> None:
+def _run_trial(config: Mapping[str, Any], *, plan: TrialPlan, stop: Stop) -> None:
     """Runs in a Tune actor: trains to each rung, evaluates there and reports; Tune stops it inside ``tune.report``."""
     specs = plan.base.trial(plan.params, config["parameters"], plan.seeds)
     trial = new_trial(config["number"], config["parameters"], specs)
@@ -282,7 +282,7 @@ def _run_trial(config: Mapping[str, Any], *, plan: Plan, stop: Stop) -> None:
         tune.report({_VALUE: math.nan, "failure": message, "diverged": False})
 
 
-def _climb(plan: Plan, specs: tuple[EvalSpec, ...], *, report: Report) -> None:
+def _climb(plan: TrialPlan, specs: tuple[EvalSpec, ...], *, report: OnProgress) -> None:
     from pipeline.engine.training import Diverged
 
     for halvings in range(plan.space.rungs, -1, -1):
@@ -299,23 +299,23 @@ def _climb(plan: Plan, specs: tuple[EvalSpec, ...], *, report: Report) -> None:
             tune.report({_VALUE: mean(values), "halvings": halvings})
 
 
-def _worth(plan: Plan, spec: EvalSpec, report: Report) -> float | None:
+def _worth(plan: TrialPlan, spec: EvalSpec, report: OnProgress) -> float | None:
     """The metric of an evaluation, which runs if need be; None if a training that went on kept no weights to evaluate.
 
     Raises:
         Diverged: the loss is not finite.
         UserError: there is no ground truth to score against.
     """
-    cell = cells.find(plan.params, spec)
+    cell = cells.find_cell(plan.params, spec)
     if cell is None:
         kept = partial(RunStore(plan.params.runs_dir).has_snapshot, spec.train.key, spec.halvings)
-        if spec.halvings and not kept() and cells.find(plan.params, replace(spec, halvings=0)) is not None:
+        if spec.halvings and not kept() and cells.find_cell(plan.params, replace(spec, halvings=0)) is not None:
             return None
         train_run(plan.params, spec.train, until=spec.halvings, report=report)
         if spec.halvings and not kept():
             return None
         evaluate_run(plan.params, spec, report=report)
-        cell = cells.find(plan.params, spec)
+        cell = cells.find_cell(plan.params, spec)
     value = cell.metrics[plan.space.metric]
     if value < 0:
         raise UserError(plan.params.dataset_folder, "val", f"{plan.space.metric} is not defined: there is no ground truth to "

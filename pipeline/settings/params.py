@@ -205,7 +205,7 @@ class _SharedParams(Config):
         return next((name for name in self.published_names if self.dataset_folder == self.data_dir / name), None)
 
     @property
-    def drawn(self) -> ShapesConfig:
+    def shapes_config(self) -> ShapesConfig:
         """The configuration from which the data set is drawn, if it is drawn here.
 
         Raises:

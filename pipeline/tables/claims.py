@@ -92,7 +92,7 @@ def _settle(params: Params, ledger: Ledger, claim: Claim) -> Entry:
 
 def _ap_by_seed(params: Params, evaluations: Sequence[EvalSpec]) -> dict[int, float]:
     """AP in percent of the seeds that have a cell and a defined AP."""
-    found = [cell for spec in evaluations if (cell := cells.find(params, spec)) is not None]
+    found = [cell for spec in evaluations if (cell := cells.find_cell(params, spec)) is not None]
     return {cell.seed: 100 * cell.metrics["AP"] for cell in found if cell.metrics["AP"] >= 0}
 
 

@@ -86,7 +86,7 @@ def keep(params: Params, spec: EvalSpec, metrics: Mapping[str, float]) -> Path:
         UserError: the file already holds other scores of this evaluation.
     """
     file = _file(params, spec.key)
-    earlier = find(params, spec.key)
+    earlier = find_scores(params, spec.key)
     if earlier is not None and earlier != metrics:
         raise UserError(file, "metrics", "the server said something else of this evaluation before",
                         "The same results score the same: see which file is this row's, and remove the wrong one")
@@ -97,7 +97,7 @@ def keep(params: Params, spec: EvalSpec, metrics: Mapping[str, float]) -> Path:
     return file
 
 
-def find(params: Params, evaluation: str) -> dict[str, float] | None:
+def find_scores(params: Params, evaluation: str) -> dict[str, float] | None:
     """The server's scores of the evaluation with this key, as fractions; None if there are none.
 
     Raises:

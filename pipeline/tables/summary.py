@@ -37,8 +37,8 @@ def summary(params: Params, table: Table) -> TableSummary:
 
 
 def _row(params: Params, row: Row) -> RowSummary:
-    found = [cell for spec in row.evaluations if (cell := cells.find(params, spec)) is not None]
-    server = [scores for spec in row.evaluations if (scores := server_scores.find(params, spec.key)) is not None]
+    found = [cell for spec in row.evaluations if (cell := cells.find_cell(params, spec)) is not None]
+    server = [scores for spec in row.evaluations if (scores := server_scores.find_scores(params, spec.key)) is not None]
     return RowSummary(
         name=row.name,
         columns=row.columns,
@@ -56,7 +56,7 @@ def _row(params: Params, row: Row) -> RowSummary:
 def _curve(params: Params, row: Row) -> list[CurvePoint]:
     metrics = defaultdict(list)
     for spec in (*row.curve, *row.evaluations):
-        if (cell := cells.find(params, spec)) is not None:
+        if (cell := cells.find_cell(params, spec)) is not None:
             metrics[cell.videos_seen].append(cell.metrics)
     measured = {seen: _measured(found).get(FIRST) for seen, found in sorted(metrics.items())}
     return [CurvePoint(videos_seen=seen, **dict(ap)) for seen, ap in measured.items() if ap is not None]

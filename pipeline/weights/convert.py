@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from effvis.errors import UserError
 from pipeline import methods
-from pipeline.datasets.fetch import fetch, verify
+from pipeline.datasets.fetch import download, verify
 from pipeline.system.cli import progress_bar
-from pipeline.weights.published import find
+from pipeline.weights.published import find_published
 
 if TYPE_CHECKING:
     from effvis.model.conversion import Conversion
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def published_file(args: argparse.Namespace, params: Params) -> Path:
     """The verified file of ``--published``, which is downloaded unless it is here."""
-    published = find(args.published)
+    published = find_published(args.published)
     if args.method not in published.methods:
         raise UserError("--published", args.published, f"is no start for {args.method}",
                         f"Add --method {published.methods[0]}, or choose another one of --list")
@@ -39,7 +39,7 @@ def published_file(args: argparse.Namespace, params: Params) -> Path:
         return args.downloaded
     file = params.data_dir / "published" / published.file
     with progress_bar(f"{published.file} (MiB)") as update:
-        new = fetch(published.url, file, sha256=published.sha256,
+        new = download(published.url, file, sha256=published.sha256,
                     progress=lambda done, total: update(done >> 20, (total or done) >> 20))
     print(f"{published.file}: {'downloaded' if new else 'already there'}, {file}", file=sys.stderr)
     return file

@@ -127,7 +127,7 @@ def _of_shipped(params: Params) -> Found:
     """
     from effvis.model_file import describe
 
-    name = starts.find(params.model.resolve(1, 1), correspondence=True)
+    name = starts.find_shipped(params.model.resolve(1, 1), correspondence=True)
     if name is None:
         raise UserError(params.root / "params.yaml", "headline", "this run is not trained, and no weights that come with the "
                         "project fit its network", "Train it with python -m pipeline.train, or give --model")

@@ -15,7 +15,7 @@ from pipeline.methods.base import Published
 _TORCHVISION = "torchvision 0.29.1, torchvision/models/resnet.py"
 
 
-def find(name: str) -> Published:
+def find_published(name: str) -> Published:
     """The published file of this name.
 
     Raises:

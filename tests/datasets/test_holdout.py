@@ -111,7 +111,7 @@ def project(template, tmp_path) -> Path:
 
 def prepare(project: Path, *overrides: str):
     params = load_params(project / "params.yaml", overrides)
-    place.take(params)
+    place.put_in_place(params)
     build_module.build(params)
     return params, {split: read_module.load_index(params, split) for split in ("train", "val")}
 

@@ -45,7 +45,7 @@ def project(tmp_path) -> Path:
 
 def take(project, *locations, overrides=(), progress=None):
     params = load_params(project / "params.yaml", overrides)
-    taken = place.take(params, progress, [ArchiveSettings(location=str(location)) for location in locations])
+    taken = place.put_in_place(params, progress, [ArchiveSettings(location=str(location)) for location in locations])
     return params, taken
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effvis.data.masks import encode
-from pipeline.reporting.tracklets import Drawn, followed, mean_best_iou, video_ious
+from pipeline.reporting.tracklets import DrawnTracklet, followed, mean_best_iou, video_ious
 
 FRAMES = [0, 2, 4, 6]
 
@@ -17,7 +17,7 @@ def following(*columns, frames=FRAMES):
             mask = np.zeros((10, 40), dtype=bool)
             mask[:, column: column + 4] = True
             rles[frame] = encode(mask)
-    return Drawn(rles, "a square")
+    return DrawnTracklet(rles, "a square")
 
 
 def test_video_iou_adds_up_over_the_frames():

@@ -46,7 +46,7 @@ def project(tmp_path_factory):
     values = yaml.safe_load((PROJECT / "params.yaml").read_text())
     (folder / "params.yaml").write_text(yaml.safe_dump(merged(values, merged(TINY, LONGER))))
     params = load_params(folder / "params.yaml")
-    place.take(params)
+    place.put_in_place(params)
     build.build(params)
     return folder
 
@@ -232,7 +232,7 @@ def test_a_pretraining_is_shipped_with_what_it_was_made_of(trained, tmp_path):
     described = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
     assert described == facts | {"sha256": hashlib.sha256((tmp_path / "tiny.safetensors").read_bytes()).hexdigest()}
     assert described["steps"] == 12 and described["model"]["clip_length"] == 1 and described["correspondence"] is True
-    init = starts.find(spec.parent.model, True, folder=tmp_path)
+    init = starts.find_shipped(spec.parent.model, True, folder=tmp_path)
     loaded, own = starts.load(init, folder=tmp_path), RunStore(params.runs_dir).load_weights(spec.parent.key)
     assert loaded.keys() == own.keys() and all(torch.equal(loaded[name], own[name].half()) for name in own)
 

@@ -211,7 +211,7 @@ def test_other_scores_for_the_same_results_are_refused(project, tmp_path):
     assert error.value.where == str(file)
     file.write_text("{")
     with pytest.raises(UserError, match="Restore it"):
-        server_scores.find(params, spec.key)
+        server_scores.find_scores(params, spec.key)
 
 
 def test_scores_without_an_evaluation(project, tmp_path):
@@ -219,7 +219,7 @@ def test_scores_without_an_evaluation(project, tmp_path):
     (tmp_path / "scores.txt").write_text(SCORES)
     with pytest.raises(UserError, match="no evaluation"):
         submit.take_back(params, spec, tmp_path / "scores.txt")
-    assert server_scores.find(params, spec.key) is None
+    assert server_scores.find_scores(params, spec.key) is None
 
 
 def test_masks_of_single_pixels_pass(tmp_path):

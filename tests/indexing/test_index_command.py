@@ -38,14 +38,14 @@ def parameters(project: Path, *overrides: str):
 
 def prepare(project: Path, *overrides: str):
     params = parameters(project, *overrides)
-    place.take(params)
+    place.put_in_place(params)
     build_module.build(params)
     return params
 
 
 def move_away(project: Path, name: str = "own") -> str:
     """Makes the drawn data set the user's own folder."""
-    place.take(parameters(project))
+    place.put_in_place(parameters(project))
     (project / "data" / "shapes-vis").rename(project / name)
     return f"dataset={name}"
 
@@ -145,11 +145,11 @@ def test_an_index_that_fails_leaves_the_old_one(project):
 def test_drawing_is_done_once(project):
     params = parameters(project)
     annotations = params.dataset_folder / "train" / "instances.json"
-    assert place.take(params)
+    assert place.put_in_place(params)
     drawn = annotations.stat().st_mtime_ns
-    assert not place.take(params) and not place.take(parameters(project, "dataset=data/shapes-vis"))
+    assert not place.put_in_place(params) and not place.put_in_place(parameters(project, "dataset=data/shapes-vis"))
     assert annotations.stat().st_mtime_ns == drawn
-    assert place.take(parameters(project, "shapes.seed=1"))
+    assert place.put_in_place(parameters(project, "shapes.seed=1"))
     assert annotations.stat().st_mtime_ns != drawn
 
 
@@ -158,7 +158,7 @@ def test_a_folder_of_the_users_is_never_replaced(project):
     folder.mkdir(parents=True)
     (folder / "precious").write_text("mine")
     with pytest.raises(UserError, match="would be replaced"):
-        place.take(parameters(project))
+        place.put_in_place(parameters(project))
     assert (folder / "precious").read_text() == "mine"
 
 
@@ -232,15 +232,15 @@ def test_both_splits_have_the_same_categories(project):
 
 def test_folders_that_are_no_data_set(project):
     with pytest.raises(UserError, match="dataset: no such folder"):
-        place.take(parameters(project, "dataset=nowhere"))
+        place.put_in_place(parameters(project, "dataset=nowhere"))
     with pytest.raises(UserError, match=f"has .. in it. Give the whole path: {project.parent}/videos"):
-        place.take(parameters(project, "dataset=../videos"))
+        place.put_in_place(parameters(project, "dataset=../videos"))
     (project / "own" / "train").mkdir(parents=True)
     with pytest.raises(UserError, match="no instances.json"):
-        place.take(parameters(project, "dataset=own"))
+        place.put_in_place(parameters(project, "dataset=own"))
     (project / "own" / "train" / "instances.json").write_text("{}")
     with pytest.raises(UserError, match="own/val: dataset: no such folder"):
-        place.take(parameters(project, "dataset=own"))
+        place.put_in_place(parameters(project, "dataset=own"))
 
 
 def command(project: Path, *words: str) -> subprocess.CompletedProcess:

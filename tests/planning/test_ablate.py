@@ -108,7 +108,7 @@ def test_cells_and_tables_are_means_over_seeds_in_percent(tiny_project):
     metrics = json.loads((params.results_dir / "metrics" / "table1e.json").read_text())
     assert metrics["w/ CL"]["AP"]["mean"] == 50.0
 
-    cell = cells.find(params, with_cl.evaluations[0])
+    cell = cells.find_cell(params, with_cl.evaluations[0])
     assert (cell.seed, cell.metrics["AP"], cell.times.evaluate_seconds) == (0, 0.5, 1.5)
     assert cell.config.train["model"]["clip_length"] == 3
     before = {file: file.read_bytes() for file in params.results_dir.rglob("*.*")}

@@ -26,7 +26,7 @@ from pipeline.reporting.search_page import page
 from pipeline.runs.log import RunLog
 from pipeline.runs.store import RunStore
 from pipeline.search.search import (
-    Report,
+    RungReport,
     Search,
     Trial,
     best_row,
@@ -37,7 +37,7 @@ from pipeline.search.search import (
     write_search,
 )
 from pipeline.search.space import Distribution, SpaceFile, check_space, draw, find_base, load_space
-from pipeline.search.trials import Plan, _climb, _Proposals, _Study
+from pipeline.search.trials import TrialPlan, _climb, _Proposals, _Study
 from pipeline.settings.loading import load_params
 
 SPACE = {"row": "table1e:w/ CL", "space": {"train.lr": {"log_uniform": [1e-5, 1e-2]}}}
@@ -55,7 +55,7 @@ def planned(folder, **changes):
     params, file = load_params(folder / "params.yaml"), write_space(folder, **changes)
     space = load_space(file, row=None)
     base = find_base(params, file, space)
-    return Plan(params, base, space, 1, "tried"), new_search(params, "tried", space, base, 1)
+    return TrialPlan(params, base, space, 1, "tried"), new_search(params, "tried", space, base, 1)
 
 
 @pytest.mark.parametrize("changes, key, problem", [
@@ -142,7 +142,7 @@ def test_a_search_goes_on_only_as_the_same_search(tiny_project):
     write_search(plan.params, search)
     _, new = planned(folder)
     again = open_search(plan.params, new)
-    assert again == search and again.trials[0].reports == [Report(halvings=2, value=0.25, seconds=0.0)]
+    assert again == search and again.trials[0].reports == [RungReport(halvings=2, value=0.25, seconds=0.0)]
     with pytest.raises(UserError, match="search.json: key: .*another --name"):
         open_search(plan.params, planned(folder, seed=1)[1])
     file = plan.params.results_dir / "search" / "tried" / "search.json"
@@ -159,7 +159,8 @@ def ended_search():
     for number, (lr, size, state, values) in enumerate([
             (1e-5, 2, "stopped", [0.05]), (1e-3, 4, "done", [0.1, 0.2, 0.3]), (2e-3, 2, "done", [0.1, 0.2, 0.4]),
             (1e-2, 4, "diverged", [])]):
-        reports = [Report(halvings=2 - place, value=value, seconds=10.0 * number + place) for place, value in enumerate(values)]
+        reports = [RungReport(halvings=2 - place, value=value, seconds=10.0 * number + place)
+                   for place, value in enumerate(values)]
         message = "the loss is nan" if state == "diverged" else ""
         search.trials.append(Trial(
             number=number, parameters={"train.lr": lr, "train.batch_size": size}, runs=[f"r{number}"],

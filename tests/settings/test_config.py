@@ -150,7 +150,7 @@ def indexed(tmp_path_factory):
         set_param(project, f"shapes.{name}", value)
     set_param(project, "pretrain.source", "scratch")
     params = load_params(project / "params.yaml")
-    place.take(params)
+    place.put_in_place(params)
     build.build(params)
     return project
 
@@ -300,13 +300,14 @@ def test_shipped_weights_are_chosen_by_network_and_correspondence(indexed, tmp_p
     digest = hashlib.sha256((tmp_path / "s" / "linked.safetensors").read_bytes()).hexdigest()
     loaded = starts.load(f"shipped:linked@{digest}", folder=tmp_path / "s")
     assert loaded["query"].dtype == torch.float16 and loaded["query"].tolist() == [1.0, 1.0]
-    assert starts.find(model.model_copy(update={"num_classes": 40}), True, folder=tmp_path / "s") == f"shipped:linked@{digest}"
-    assert starts.find(model.model_copy(update={"queries": 9}), True, folder=tmp_path / "s") is None
-    assert starts.find(params_of(indexed).vistr.model.resolve(5, 1), False, folder=tmp_path / "s") is None
+    for_other_classes = model.model_copy(update={"num_classes": 40})
+    assert starts.find_shipped(for_other_classes, True, folder=tmp_path / "s") == f"shipped:linked@{digest}"
+    assert starts.find_shipped(model.model_copy(update={"queries": 9}), True, folder=tmp_path / "s") is None
+    assert starts.find_shipped(params_of(indexed).vistr.model.resolve(5, 1), False, folder=tmp_path / "s") is None
     assert "linked, plain" in str(starts.none_fits(True, folder=tmp_path / "s"))
     (tmp_path / "s" / "linked.safetensors").write_bytes(b"tampered")
     with pytest.raises(UserError, match="linked.safetensors: sha256"):
-        starts.find(model, True, folder=tmp_path / "s")
+        starts.find_shipped(model, True, folder=tmp_path / "s")
     with pytest.raises(UserError, match="are not the weights"):
         starts.load(f"shipped:linked@{digest}", folder=tmp_path / "s")
     save_file({"query": torch.zeros(starts.LARGEST_BYTES // 2 + 1)}, weights)
@@ -317,4 +318,4 @@ def test_shipped_weights_are_chosen_by_network_and_correspondence(indexed, tmp_p
 def test_a_wrong_word_on_a_further_drawn_data_set_is_named(project):
     params = load_params(project / "params.yaml", ["dataset=shapes-vis-hard", "generated.shapes-vis-hard.framez=3"])
     with pytest.raises(UserError, match="generated.shapes-vis-hard.framez: unknown key"):
-        _ = params.drawn
+        _ = params.shapes_config
