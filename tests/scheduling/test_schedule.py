@@ -10,7 +10,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 
 from effvis.errors import UserError
@@ -135,10 +134,9 @@ def test_order_failures_and_a_dying_worker(tmp_path, jobs):
 @pytest.mark.slow
 def test_slots_run_side_by_side_and_report(tmp_path, jobs):
     todo = [job(tmp_path, f"j{i}", "train", partial(jobs.note, tmp_path, f"j{i}", seconds=2.0)) for i in range(3)]
-    seen, programs = [], set()
+    seen = []
 
     def watch(statuses):
-        programs.update(Path(word).name for child in psutil.Process().children(recursive=True) for word in child.cmdline())
         running = [status for status in statuses if status.state == "running"]
         seen.append((len(running), [status.progress for status in running if status.progress]))
 
@@ -151,8 +149,6 @@ def test_slots_run_side_by_side_and_report(tmp_path, jobs):
     reports = [report for _, reports in seen for report in reports if "step" in report]
     assert reports and all(report.pop("device") == f"{platform.node()} CPU" for report in reports)
     assert {"step": 1, "total": 2, "loss": 0.5, "eta": 1.0} in reports
-    assert "gcs_server" in programs
-    assert not programs & {"monitor.py", "log_monitor.py", "dashboard.py"}, "Ray starts what nobody uses"
 
 
 @pytest.mark.slow
