@@ -35,7 +35,7 @@ def slots_now(resources: ResourceSettings, runs_dir: Path) -> int:
 
 @contextlib.contextmanager
 def ray_running(processors: int, runs_dir: Path, *, client: bool = True) -> Iterator[Any]:
-    """Ray: the one that runs in this process, the cluster that ``RAY_ADDRESS`` names, or one started for the block (4 s).
+    """Ray: the one that runs in this process, the cluster that ``RAY_ADDRESS`` names, or one started for the block (in seconds).
 
     Args:
         processors: the processors of a Ray that is started here.
@@ -75,8 +75,7 @@ def _start_ray(ray: Any, **options: Any) -> None:
     """
     for attempt in range(1, _STARTS + 1):
         try:
-            with _only_what_is_used():
-                ray.init(address="local", **options)
+            ray.init(address="local", **options)
             return
         except Exception as error:  # Ray has no class of its own for it
             if "timed out during startup" not in str(error):
@@ -85,29 +84,3 @@ def _start_ray(ray: Any, **options: Any) -> None:
                 raise UserError("ray", "start", f"Ray's processes did not appear in {_STARTS} attempts of 30 s",
                                 "Wait until the machine has less to do, and start again") from None
             ray.shutdown()
-
-
-@contextlib.contextmanager
-def _only_what_is_used() -> Iterator[None]:
-    """Lets ``ray.init`` start Ray without three processes that nothing here needs.
-
-    On two processors the start then takes 4 s instead of 7, and half of the processor time. There is no public setting for
-    it (Ray 2.60); if a later Ray renames these methods, its processes are simply there again.
-    """
-    from ray._private import node
-
-    class Node(node.Node):
-        def start_monitor(self) -> None:
-            """It would add and remove machines."""
-
-        def start_log_monitor(self) -> None:
-            """It would pass on to the driver what workers print; here each job has its log."""
-
-        def start_api_server(self, **_: Any) -> None:
-            """Ray would wait for it; without the dashboard it would only gather usage statistics."""
-
-    whole, node.Node = node.Node, Node
-    try:
-        yield
-    finally:
-        node.Node = whole

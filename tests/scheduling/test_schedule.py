@@ -11,7 +11,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 
 from effvis.errors import UserError
@@ -146,10 +145,9 @@ def test_order_failures_and_a_dying_worker(tmp_path, jobs, ray):
 def test_slots_run_side_by_side_and_report(tmp_path, jobs, ray):
     both = tmp_path / "both-were-seen"
     todo = [job(tmp_path, f"j{i}", "train", partial(jobs.note, tmp_path, f"j{i}", until=both)) for i in range(3)]
-    seen, programs = [], set()
+    seen = []
 
     def watch(statuses):
-        programs.update(Path(word).name for child in psutil.Process().children(recursive=True) for word in child.cmdline())
         running = [status for status in statuses if status.state == "running"]
         seen.append((len(running), [status.progress for status in running if status.progress]))
         if sum("step" in progress for progress in seen[-1][1]) == 2:
@@ -164,8 +162,6 @@ def test_slots_run_side_by_side_and_report(tmp_path, jobs, ray):
     reports = [report for _, reports in seen for report in reports if "step" in report]
     assert reports and all(report.pop("device") == f"{platform.node()} CPU" for report in reports)
     assert {"step": 1, "total": 2, "loss": 0.5, "eta": 1.0} in reports
-    assert "gcs_server" in programs
-    assert not programs & {"monitor.py", "log_monitor.py", "dashboard.py"}, "Ray starts what nobody uses"
 
 
 @pytest.mark.slow
