@@ -229,7 +229,8 @@ def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_projec
 # is ignored, and children inherit that: hence a handler of its own.)
 COMMAND = """
 import signal, sys, threading, traceback
-from pipeline import cli, train
+from pipeline import train
+from pipeline.system import cli
 
 def interrupted(*_):
     for thread, frame in sys._current_frames().items():
