@@ -35,7 +35,7 @@ def slots_now(resources: ResourceSettings, runs_dir: Path) -> int:
 
 @contextlib.contextmanager
 def ray_running(processors: int, runs_dir: Path, *, client: bool = True) -> Iterator[Any]:
-    """Ray: the one that runs in this process, the cluster that ``RAY_ADDRESS`` names, or one started for the block (in seconds).
+    """Ray: the one that runs in this process, the cluster that ``RAY_ADDRESS`` names, or one started for the block.
 
     Args:
         processors: the processors of a Ray that is started here.
