@@ -49,7 +49,7 @@ def read(file: Path) -> dict[str, float]:
         if not separator or metric is None:
             continue
         if metric in values:
-            raise UserError(file, f"line {number}", f"{metric} is there a second time", "Keep the lines of one submission")
+            raise UserError(file, f"line {number}", f"{metric} occurs twice", "Keep the lines of one submission")
         values[metric] = _value(text, file, number)
     if "AP" not in values:
         raise UserError(file, "AP", "no line gives it", "Write lines of name: value, with AP or mAP among the names")

@@ -43,8 +43,8 @@ def test_rows_of_the_same_network_at_one_frame_share_its_pretraining(tiny_projec
 
 
 def test_shipped_weights_are_for_what_is_the_same_network_at_one_frame(tiny_project):
-    """Those of the laptop profile fit table 1's rows of still convolution and shared queries, and only FTSA of its attention
-    schemes."""
+    """The laptop's weights fit the rows of table 1 with still convolution and shared queries, and only FTSA among the rows
+    with attention schemes."""
     values = {name: value for name, value in LAPTOP.items() if name != "num_classes"}
     params = load_params(tiny_project(model=values, pretrain={"source": "shipped"}) / "params.yaml")
     init = _train_spec(params, T=3).init
