@@ -2,13 +2,13 @@
 #   PYTHON=python3.12     the interpreter that .venv is made with
 #   PIP_FLAGS="..."       for pip install, e.g. an index with processor-only builds of PyTorch
 #   PYTEST_FLAGS="..."    for pytest, e.g. -k schedule
-#   TESTS_AT_ONCE=4       test modules side by side
+#   TESTS_AT_ONCE=4       test modules side by side; three keep two processors busy, as tests of processes mostly wait for them
 #   UI_FLAGS="..."        for python -m pipeline.ui, e.g. --port 5001
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
-TESTS_AT_ONCE ?= 2
+TESTS_AT_ONCE ?= 3
 UI_FLAGS ?=
 VENV := .venv
 PYTEST = $(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) --no-loadscope-reorder

@@ -1,9 +1,9 @@
-"""Where Winograd's convolutions pay on this machine: milliseconds of 3x3 convolutions by PyTorch and by effvis, in turns.
+"""Where Winograd's convolutions pay on this machine: 3x3 convolutions by PyTorch and by effvis in turns, in milliseconds.
 
     python -m benchmarks.convolutions --threads 2
 
 The sizes are those of ResNet-50, its pyramid and the mask head at 300x540, in fp32 and channels_last. "error" is how far the
-outcome is from float64's, as a share of its size. Times are medians of the rounds, and so is their ratio.
+result is from float64's, as a share of its size. Times are medians over the rounds, and so is their ratio.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from effvis.fast.winograd import WinogradConv2d, pays
 
-# (maps, channels, height, width): one clip's masks at a time, and three frames' maps of the four stages.
+# (maps, channels, height, width): the masks of a clip that go through together, and three frames' maps of the four stages.
 SIZES = {
     "mask head": (108, 256, 14, 14),
     "stage 3, P4": (3, 256, 19, 34),
@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.convolutions", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=10, help="direct and Winograd in turns (default: 10)")
-    parser.add_argument("--size", choices=SIZES, action="append", help="again for more; by default all")
+    parser.add_argument("--rounds", type=int, default=10, help="how often direct and Winograd take turns (default: 10)")
+    parser.add_argument("--size", choices=SIZES, action="append", help="may be given again (default: all)")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     print("| where | maps | direct, ms | Winograd, ms | ratio | error, direct | error, Winograd | used |")

@@ -1,14 +1,14 @@
 """What reading data costs: ``python -m benchmarks.data index`` and ``python -m benchmarks.data loader``.
 
 index: draws a data set of YouTube-VIS 2021's size (2,985 training videos of 30 frames, noise in tiny JPEGs, two instances a
-video) and indexes it three times: new, unchanged, and with one frame replaced. Each is the command itself in a process of its
-own; its processor time, its time on the clock and its peak memory are printed.
+video) and indexes it three times: new, unchanged, and with one frame replaced. Each time the command itself runs in a process
+of its own; its processor time, its time on the clock and its peak memory are printed.
 
-loader: frames per second of processor time that the loader delivers, beside bare JPEG decoding to an array (scaled while
-decoding, where frames are at least twice the input's size), and their ratio; in turns, the best round counts. Of batches,
-which have their masks, the first pass over the videos is measured, in which nothing was decoded before, and a later one of the
-same training: masks are kept then, and frames in the laptop profile, whose data set fits into the loader's memory. Of the
-paper's, one frame in forty fits; none is kept here.
+loader: prints how many frames the loader delivers per second of processor time, next to bare JPEG decoding to an array
+(scaled while decoding, where frames are at least twice the input's size), and their ratio. They take turns, and the best round
+counts. Batches, which include masks, are measured in the first pass over the videos, when nothing has been decoded before, and
+in a later pass of the same training. By then masks are kept, and in the laptop profile, whose data set fits into the loader's
+memory, frames as well. Of the paper's data set one frame in forty fits; none is kept here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ VAL_VIDEOS = 10
 
 
 class Load(NamedTuple):
-    """Sizes are (height, width)."""
+    """What the loader reads; sizes are (height, width)."""
 
     size: tuple[int, int]
     input_size: tuple[int, int]
@@ -58,9 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("index", "loader"))
-    parser.add_argument("--videos", type=int, default=2985, help="to index (default: 2985)")
-    parser.add_argument("--frames", type=int, default=30, help="of each video (default: 30)")
-    parser.add_argument("--rounds", type=int, default=5, help="of the loader (default: 5)")
+    parser.add_argument("--videos", type=int, default=2985, help="number of videos to index (default: 2985)")
+    parser.add_argument("--frames", type=int, default=30, help="frames of each video to index (default: 30)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the loader (default: 5)")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         if args.what == "index":
@@ -145,7 +145,7 @@ def measure_loader(folder: Path, rounds: int) -> None:
 
 
 def _sources(index: DatasetIndex, load: Load) -> dict[str, Callable[[], int]]:
-    """What delivers frames, each a function that says how many."""
+    """Functions that deliver frames and return their number, by name."""
     files = [index.images / name for video in index.videos for name in video.file_names]
 
     def bare() -> int:

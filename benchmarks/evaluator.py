@@ -1,9 +1,9 @@
 """CPU time and memory of the evaluator, beside the official one and a literal transcription of the protocol.
 
-    python benchmarks/evaluator.py --problem ../shared/oracle/speed/speed_problem.py --official COCOAPI
-    python benchmarks/evaluator.py GT.json RESULTS.json
+    python -m benchmarks.evaluator --problem problem.py --official COCOAPI
+    python -m benchmarks.evaluator GT.json RESULTS.json
 
-COCOAPI is a checkout of github.com/youtubevos/cocoapi; without --official the transcription (reference_video_ap.py) stands
+COCOAPI is a checkout of github.com/youtubevos/cocoapi; without --official the transcription in references/ stands
 for it. Each is run in processes of its own, one after the other and in turns, because times on a busy machine drift; the
 least is reported. CPU seconds include starting Python, imports and reading the files; the line "json only" is what reading
 the two files with the json module alone takes.
@@ -23,8 +23,10 @@ MEASURE = "; import json, resource; u = resource.getrusage(resource.RUSAGE_SELF)
     "print(json.dumps([u.ru_utime + u.ru_stime, u.ru_maxrss * 1024, metrics]))"
 CONTENDERS = {
     "effvis": "import sys; from effvis.evaluation.video_ap import evaluate; metrics = evaluate(*sys.argv[1:]).metrics",
-    "literal": "import sys; from reference_video_ap import evaluate_files; metrics = evaluate_files(*sys.argv[1:])['metrics']",
-    "official": "import sys; from official_video_ap import evaluate_files; metrics = evaluate_files(*sys.argv[1:])",
+    "literal": "import sys; from benchmarks.references.reference_video_ap import evaluate_files; "
+               "metrics = evaluate_files(*sys.argv[1:])['metrics']",
+    "official": "import sys; from benchmarks.references.official_video_ap import evaluate_files; "
+                "metrics = evaluate_files(*sys.argv[1:])",
     "json only": "import sys, json; data = [json.loads(open(path, 'rb').read()) for path in sys.argv[1:]]; metrics = None",
 }
 
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 def measure(code: str, files: list[Path]) -> tuple[float, int, dict | None]:
     """CPU seconds, peak bytes and the metrics of one process."""
     run = subprocess.run([sys.executable, "-c", code + MEASURE, *map(str, files)], check=True, capture_output=True, text=True,
-                         env={"PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}", "OMP_NUM_THREADS": "1"})
+                         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     return tuple(json.loads(run.stdout))
 
 

@@ -4,9 +4,9 @@
     python -m benchmarks.flops --frames 18 --height 300 --width 540
 
 Nothing is computed: tensors on the meta device have shapes alone. A multiplication with its addition counts as two
-operations; only matrix products and convolutions count, as torch.utils.flop_counter does. Pooling is RoIAlign as two dense
-products (effvis/model/roi_align.py), most of whose factors are zero. VisTR has ResNet-50, and is counted at its own input
-size, too.
+operations; only matrix products and convolutions count, as in torch.utils.flop_counter. Pooling is RoIAlign as two dense
+products (effvis/model/roi_align.py), most of whose factors are zero. VisTR has ResNet-50, and is also counted at its
+own input size.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VARIANTS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and operations of one clip: of the backbone, the pooling, the M interactions and the last masks.
+    """Parameters, and operations for one clip: of the backbone, the pooling, the M interactions and the last masks.
 
     VisTR pools nothing; its transformer, with the class and box layers, takes the place of the interactions.
     """
@@ -52,7 +52,7 @@ class Cost:
 
 
 def cost(config: ModelConfig, height: int, width: int) -> Cost:
-    """Of a clip of ``config.clip_length`` frames, as inference has it: masks of the last interaction, of all tracklets."""
+    """The cost of a clip of ``config.clip_length`` frames at inference, with all tracklets' masks of the last interaction."""
     with torch.device("meta"):
         model = EfficientVIS(config).eval().requires_grad_(False)
         frames = torch.empty(1, config.clip_length, 3, height, width, dtype=torch.uint8)
@@ -71,7 +71,7 @@ def cost(config: ModelConfig, height: int, width: int) -> Cost:
 
 
 def vistr_cost(config: VisTRConfig, height: int, width: int) -> Cost:
-    """Of a clip of ``config.clip_length`` frames and the masks of all its tracklets, with ResNet-50."""
+    """The cost of a clip of ``config.clip_length`` frames and the masks of all its tracklets, with ResNet-50."""
     with torch.device("meta"):
         body = ResNet("resnet50")
         model = VisTR(config, body, body.channels).eval().requires_grad_(False)

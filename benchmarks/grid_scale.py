@@ -4,24 +4,24 @@
     python -m benchmarks.grid_scale --rows 100 1000 --devices 64 --seconds 10
     python -m benchmarks.grid_scale --dry
 
-For each number of rows, in a project of its own: a table of so many rows, each a training and an evaluation, is planned
-with the real planner and run by the real scheduler on a Ray that believes to have so many processors, with an MLflow server
-in a process of its own. Only what a job does is a stub: it sleeps, then leaves the files of a run in the store.
+For each number of rows there is a project of its own. A table with that many rows, each a training and an evaluation, is
+planned with the real planner and run by the real scheduler, on a Ray that is told to have as many processors as devices, with
+an MLflow server in a process of its own. Only the jobs' work is a stub: it sleeps, then leaves the files of a run in the store.
 
 - planning: from params.yaml and the table to the jobs; with an empty store, and again when all is done;
-- board: drawing the table of all jobs on a terminal of 50 lines once;
-- queue: deciding which job is next, all in all, without Ray;
-- a job of 1 ms: what the frame takes for a job at most, without MLflow: the whole time over the number of jobs;
-- jobs of --seconds, with MLflow: overhead is what the pool takes beyond the same jobs on so many devices without anything
-  around them, in percent of that. Trainings of the laptop profile take a minute and more;
+- board: drawing the table of all jobs once, on a terminal of 50 lines;
+- queue: deciding which job is next, for all jobs together, without Ray;
+- a job of 1 ms: an upper bound on the overhead of a job, without MLflow: the whole time over the number of jobs;
+- jobs of --seconds, with MLflow: overhead is the time that the pool takes beyond the same jobs on as many devices without
+  anything around them, in percent of the latter. Trainings of the laptop profile take a minute and more;
 - MLflow: how long after the last job the server had everything; the time from the first job to then over the number of
-  runs, which a run took at most; and the jobs' length from which on so many devices the sync keeps up.
+  runs, an upper bound for one run; and the length of jobs from which the sync keeps up on this many devices.
 
 The first three are processor time, after a first plan: imports and the digests of the code take a second or two once. With
---dry they are all that is measured.
+--dry only these three are measured.
 
-The processes of all devices are started before anything is timed: 64 of them on a few processors take a minute by
-themselves, which a grid of real devices does not.
+The processes of all devices start before anything is timed: starting 64 of them on a few processors takes a minute, which
+is not so in a grid of real devices.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from pipeline.settings.params import Params
 
 TABLE = "tablescale"
-STEPS = 20  # lines of each history: a snapshot of what a real one has when it is brought
+STEPS = 20  # lines of each history: what a real history has by the time it is synchronised
 SHAPES = ["shapes.train_videos=6", "shapes.val_videos=3", "shapes.frames=8"]
 OVERRIDES = [*SHAPES, f"tables=[{TABLE}]", "seeds=1", "pretrain.source=none"]
 
@@ -71,7 +71,7 @@ def project(folder: Path, rows: int) -> None:
 
 
 def plan(folder: Path) -> tuple[Params, list[Job], dict[str, TrainSpec | EvalSpec], float]:
-    """Parameters, jobs, specs by key, and the seconds from the files to them."""
+    """Parameters, jobs, specs by key, and the seconds that it takes to derive them from the files."""
     from pipeline.grid.rows import load_table
     from pipeline.planning.jobs import jobs
     from pipeline.planning.plan import plan_rows
@@ -86,7 +86,7 @@ def plan(folder: Path) -> tuple[Params, list[Job], dict[str, TrainSpec | EvalSpe
 
 
 def stub(params: Params, spec: TrainSpec | EvalSpec, seconds: float, *, report: Callable[[Mapping[str, Any]], None]) -> None:
-    """Sleeps, and leaves what a training or an evaluation leaves. Imports no PyTorch, of which there would be one a device."""
+    """Sleeps, and leaves a training's or an evaluation's files. It does not import PyTorch, which every device would load."""
     import numpy as np
     from safetensors.numpy import save
 
@@ -117,7 +117,7 @@ def stub(params: Params, spec: TrainSpec | EvalSpec, seconds: float, *, report: 
 
 
 def hold(seconds: float, *, report: Callable[[Mapping[str, Any]], None]) -> None:
-    """Keeps a device until all have a process with the modules of a job."""
+    """Keeps a device busy until all devices have a process with the modules of a job."""
     import safetensors.numpy
 
     from pipeline.identity import specs
@@ -128,7 +128,7 @@ def hold(seconds: float, *, report: Callable[[Mapping[str, Any]], None]) -> None
 
 
 def warm_up(folder: Path, devices: int) -> None:
-    """Holds every device at once, for longer the longer the processes take to start."""
+    """Holds all devices at the same time: first for long, while their processes start, then briefly."""
     from pipeline.scheduling.pool import Job, run_pool
 
     for seconds in (20.0, 1.0):
@@ -157,7 +157,7 @@ def pool(params: Params, todo: list[Job], specs: Mapping[str, TrainSpec | EvalSp
 
 
 def board_seconds(todo: list[Job], devices: int) -> float:
-    """Of drawing all jobs once, as many running as there are devices."""
+    """Seconds to draw all jobs once, with as many running as there are devices."""
     from rich.console import Console
 
     from pipeline.scheduling.board import _table
@@ -170,7 +170,7 @@ def board_seconds(todo: list[Job], devices: int) -> float:
 
 
 def queue_seconds(todo: list[Job], devices: int) -> float:
-    """Of choosing all jobs one after the other, on so many devices, of which the one that began first always ends first."""
+    """Seconds to choose all jobs one after the other, on this many devices, where the job that began first ends first."""
     from pipeline.scheduling.pool import Queue, Status
 
     began = time.process_time()
@@ -185,7 +185,7 @@ def queue_seconds(todo: list[Job], devices: int) -> float:
 
 
 def measure(folder: Path, rows: int, devices: int, seconds: float, dry: bool) -> dict[str, float]:
-    """One number of rows; see the top."""
+    """The measurements for one number of rows; the module's docstring explains them."""
     from pipeline.mlflow_view.sync import Tracker, sync
     from pipeline.planning.estimate import elapsed
     from pipeline.scheduling.ray_session import ray_running
@@ -237,10 +237,10 @@ LINES = {
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.grid_scale", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100, 300, 1000], help="default: 100 300 1000")
-    parser.add_argument("--devices", type=int, default=64, help="default: 64")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each job where overhead is measured (default: 10)")
-    parser.add_argument("--dry", action="store_true", help="what needs neither Ray nor MLflow alone")
+    parser.add_argument("--rows", type=int, nargs="+", default=[100, 300, 1000], help="table sizes (default: 100 300 1000)")
+    parser.add_argument("--devices", type=int, default=64, help="number of devices (default: 64)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the jobs that show overhead (default: 10)")
+    parser.add_argument("--dry", action="store_true", help="only what needs neither Ray nor MLflow")
     args = parser.parse_args(argv)
     columns = []
     for rows in args.rows:

@@ -1,11 +1,11 @@
-"""Peak memory of predicting one long video with the paper's profile: frames in, tracklets as run lengths out.
+"""Peak memory when predicting one long video with the paper's profile: frames in, tracklets as run lengths out.
 
     python -m benchmarks.memory --frames 600
     python -m benchmarks.memory --method vistr --frames 36 --height 300 --width 540
 
-The worst case: every tracklet is present in every frame, and its mask is noise, which makes the longest run lengths. Weights
-are random; the frames are noise, too, written as JPEGs one by one. The peak is the whole process's (ru_maxrss), so that a
-fresh one is needed for each measurement.
+This is the worst case: every tracklet is present in every frame, and its mask is noise, which makes the longest run lengths.
+Weights are random; the frames are also noise, written as JPEGs one by one. The peak is that of the whole process (ru_maxrss),
+so each measurement needs a fresh one.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ Watch = Callable[[nn.Module], nn.Module]
 
 
 def peak_bytes() -> int:
-    """Of this process so far."""
+    """Peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def noise(module: nn.Module, inputs: tuple, logits: torch.Tensor) -> torch.Tensor:
-    """Takes the place of what a mask head computed."""
+    """Replaces the output of a mask head."""
     return torch.randn_like(logits)
 
 
 def noise_video(folder: Path, frames: int, height: int, width: int) -> DatasetIndex:
-    """A split of one video of blotches, 8 pixels wide."""
+    """A split of one video of blotches that are 8 pixels wide."""
     rng = np.random.default_rng(0)
     names = tuple(f"{frame:05d}.jpg" for frame in range(frames))
     for name in names:
@@ -62,7 +62,7 @@ def noise_video(folder: Path, frames: int, height: int, width: int) -> DatasetIn
 
 
 def efficientvis_results(index: DatasetIndex, inference: InferenceConfig, watch: Watch) -> list[dict]:
-    """By the path of every evaluation."""
+    """Results of EfficientVIS, by the same path as every evaluation's."""
     profile = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
     model = watch(EfficientVIS(ModelConfig(**profile["model"], num_classes=CLASSES, clip_length=CLIP_LENGTH)))
     model.mask_heads[-1].register_forward_hook(noise)
@@ -71,7 +71,7 @@ def efficientvis_results(index: DatasetIndex, inference: InferenceConfig, watch:
 
 
 def vistr_results(index: DatasetIndex, inference: InferenceConfig, watch: Watch) -> list[dict]:
-    """Clip by clip, linked by hand-crafted matching."""
+    """Results of VisTR clip by clip, linked by hand-crafted matching."""
     body = ResNet("resnet50")
     model = watch(VisTR(VisTRConfig(num_classes=CLASSES, clip_length=CLIP_LENGTH), body, body.channels)).eval()
     model.sequence_masks.register_forward_hook(noise)
@@ -95,7 +95,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS, default="efficientvis")
-    parser.add_argument("--frames", type=int, default=72, help="of the video (default: 72, two clips)")
+    parser.add_argument("--frames", type=int, default=72, help="frames of the video (default: 72, two clips)")
     parser.add_argument("--height", type=int, default=360)
     parser.add_argument("--width", type=int, default=640)
     args = parser.parse_args()

@@ -5,18 +5,18 @@
     python -m benchmarks.overhead --run
     python -m benchmarks.overhead --start
 
-Runs ``python -m pipeline.ablate`` in a temporary project, with real trainings of the laptop profile, and holds its time
-against what its trainings and evaluations report of themselves, as if they had run side by side without anything around
+Runs ``python -m pipeline.ablate`` in a temporary project, with real trainings of the laptop profile, and compares its time
+with the times that its trainings and evaluations report themselves, as if they had run side by side without anything around
 them: each training from its first step to its last, each evaluation from its first frame to its last. Everything else
-counts as overhead: Python and Ray starting, imports, building networks, waiting for a slot, checkpoints' last write,
+counts as overhead: starting Python and Ray, imports, building networks, waiting for a slot, the last write of checkpoints,
 scoring, MLflow, tables.
 
-With --run it is one training of about a minute: its function called in a process of its own, then in a pool whose Ray runs
-already, as a plain Ray task and on two workers of Ray Train. Of each, what comes before the first step and after the last one
-is taken, however many there are: in the process of its own imports, reading the data set, building the network and writing
-the run; in the pool that and what Ray adds. What the workers' collectives cost in each step is part of the steps.
+With --run it measures one training of about a minute: its function called in a process of its own, then in a pool whose Ray
+runs already, as a plain Ray task and on two workers of Ray Train. For each, the time before the first step and after the last
+one is taken, however many steps there are. In the separate process this is imports, reading the data set, building the network
+and writing the run; in the pool it is that and what Ray adds. What the workers' collectives cost is part of the steps.
 
-With --start it is the time from the command of a grid to the first step of any training in it, which has then been taken.
+With --start it measures the time from the command of a grid to the end of the first step of any training in it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def run(folder: Path, words: list[str]) -> None:
 
 
 def seconds_of(folder: Path, keys: set[str], runs: str = "runs") -> dict[str, float]:
-    """What each run says that it took, by key."""
+    """The seconds that each run reports, by key."""
     files = [*folder.glob(f"{runs}/*/done.json"), *folder.glob(f"{runs}/*/eval/*/metrics.json")]
     return {file.parent.name: json.loads(file.read_text())["seconds"] for file in files if file.parent.name in keys}
 
@@ -71,7 +71,7 @@ def run_of(folder: Path, runs: str, workers: int, overrides: list[str]) -> tuple
 
 
 def train_here(folder: str, *overrides: str) -> None:
-    """What the process of its own runs."""
+    """What the separate process runs."""
     from pipeline.engine.run import train_run
 
     train_run(*run_of(Path(folder), "runs-alone", 1, list(overrides)))
@@ -88,7 +88,7 @@ def alone(folder: Path, overrides: list[str]) -> tuple[float, float]:
 
 
 def in_a_pool(folder: Path, workers: int, overrides: list[str]) -> tuple[float, float]:
-    """The same of a pool, on so many workers."""
+    """The same in a pool, on this many workers."""
     from pipeline.engine.run import train_run
     from pipeline.scheduling.pool import Job, run_pool
     from pipeline.scheduling.ray_session import ray_running
@@ -123,7 +123,7 @@ def show_single_runs(overrides: list[str]) -> None:
 
 
 def seconds_to_first_step(folder: Path, grid: str, arguments: list[str]) -> float:
-    """From the start of the grid's process to the end of the first step that it has in a history; then it is ended."""
+    """Seconds from the start of the grid's process to the end of the first step in any history; then the grid is ended."""
     began = time.time()
     command = [sys.executable, "-m", "pipeline.ablate", "--grid", grid, "--params", str(folder / "params.yaml"), *arguments]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
@@ -150,11 +150,11 @@ def show_start(grid: str, overrides: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--grid", default="table1e", help="default: table1e")
-    parser.add_argument("--seeds", type=int, default=2, help="default: 2")
+    parser.add_argument("--grid", default="table1e", help="grid to run (default: table1e)")
+    parser.add_argument("--seeds", type=int, default=2, help="number of seeds (default: 2)")
     parser.add_argument("-S", dest="set", action="append", default=[], metavar="KEY=VALUE", help="as in every command")
-    parser.add_argument("--run", action="store_true", help="a single training instead of a grid")
-    parser.add_argument("--start", action="store_true", help="a grid until its first training step")
+    parser.add_argument("--run", action="store_true", help="measure a single training instead of a grid")
+    parser.add_argument("--start", action="store_true", help="measure a grid only until its first training step")
     args = parser.parse_args(argv)
     if args.start:
         show_start(args.grid, args.set)

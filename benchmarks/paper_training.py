@@ -1,13 +1,13 @@
-"""Training steps of the paper's network (ResNet-50, 360x640, T=36): clips a second, memory of a clip, hours of its training.
+"""Training steps of the paper's network (ResNet-50, 360x640, T=36): clips per second, memory per clip, hours of training.
 
     python -m benchmarks.paper_training --device cuda --batch-size 1 --batch-size 2 --batch-size 4
     python -m benchmarks.paper_training --size 96 160 --frames 4 --precision fp32        # what a processor can do
 
-A step is one clip of each of so many videos, as at T=36 on YouTube-VIS 2019, where the paper needs no correspondence
-learning. Videos are drawn, as JPEGs of the input's size, and read anew by every step; a thread prepares the next batch, as
-the paper's profile has it, and "data" is what the step still waits for. The hours are those of 33 passes over the 2,238
-training videos at the measured pace, on as many devices as here: one. Weights are random; times do not depend on them.
-Needs only effvis.
+A step takes one clip from each of as many videos as the batch size says, as at T=36 on YouTube-VIS 2019, where the paper needs
+no correspondence learning. Videos are drawn, as JPEGs of the input's size, and every step reads them anew; a thread prepares
+the next batch, as in the paper's profile, and "data" is the time that the step still waits for it. The hours are those of 33
+passes over the 2,238 training videos at the measured pace, on one device, as here. Weights are random; times do not depend on
+them. This needs only effvis.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from effvis.data.youtube_vis import read_split
 from effvis.model.efficientvis import EfficientVIS
 from effvis.training.correspondence import pair_losses
 
-VIDEOS, EPOCHS = 2238, 33  # of YouTube-VIS 2019's training set; of the paper
+VIDEOS, EPOCHS = 2238, 33  # the videos of YouTube-VIS 2019's training set; the paper's epochs
 CATEGORIES = 40
 PARTS = ("data", "forward", "backward", "optimizer")
 DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 
 
 class Step:
-    """Takes steps of a batch size and notes the seconds of their parts."""
+    """Takes training steps and measures the seconds of their parts."""
 
     def __init__(self, model: EfficientVIS, batches: Callable, device: torch.device, precision: str):
         self._model, self._batches, self._device, self._dtype = model, batches, device, DTYPES[precision]
@@ -102,12 +102,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper_training", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch-size", type=int, action="append", help="clips of a step; may be given again (default: 1)")
-    parser.add_argument("--precision", choices=DTYPES, default="bf16", help="of torch.autocast (default: bf16)")
+    parser.add_argument("--batch-size", type=int, action="append", help="clips per step; may be given again (default: 1)")
+    parser.add_argument("--precision", choices=DTYPES, default="bf16", help="precision of torch.autocast (default: bf16)")
     parser.add_argument("--size", type=int, nargs=2, default=(360, 640), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--frames", type=int, default=36, help="T, of a clip (default: 36)")
-    parser.add_argument("--steps", type=int, default=10, help="measured (default: 10)")
-    parser.add_argument("--warm-up", type=int, default=3, help="steps before (default: 3)")
+    parser.add_argument("--frames", type=int, default=36, help="T, frames of a clip (default: 36)")
+    parser.add_argument("--steps", type=int, default=10, help="steps to measure (default: 10)")
+    parser.add_argument("--warm-up", type=int, default=3, help="steps before the measured ones (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file as well")
     args = parser.parse_args(argv)
     if args.device.startswith("cuda") and not torch.cuda.is_available():

@@ -1,9 +1,9 @@
 """How the time of one clip grows with the number of queries N and the clip length T: ``python -m benchmarks.scaling``.
 
-From frames to the masks of all tracklets, as inference computes them (in groups that stay in the caches) and, beside that,
-all masks at once. Alternates the sizes and both ways within each round, so that a busy machine slows all of them, and prints
-the least processor time of each and its ratio to half the size. No loop over instances, frames or regions: doubling N or T
-should at most double the time.
+The time is from frames to the masks of all tracklets, as inference computes them (in groups that stay in the caches) and, for
+comparison, all masks at once. The sizes and both ways alternate within each round, so that a busy machine slows all of them;
+the least processor time of each and its ratio to that of half the size are printed. There is no loop over instances, frames or
+regions, so doubling N or T should at most double the time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     from rich.table import Table
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15, help="(default: 15)")
+    parser.add_argument("--rounds", type=int, default=15, help="number of rounds (default: 15)")
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     sizes = {"N": [(n, 6) for n in (5, 10, 20, 40)], "T": [(10, t) for t in (3, 6, 12, 24)]}

@@ -5,15 +5,15 @@
     python -m benchmarks.speed --device cuda --precision bf16 --size 360x640 --rounds 20
     python -m benchmarks.speed --model FOLDER --data data/shapes-vis/val
 
-A round is one clip through every case, each of which is a process of its own: they take turns, and the rest wait. `model` is
-from frames to the mask logits of all N tracklets in all T frames, `post` makes masks of the video's size and their run
-lengths of these, `decode` reads and resizes the JPEGs. Every mask counts as present, and weights are random, so that this is
-the most that a clip can cost. "fast" is effvis.fast.optimise, "literal" VisTR in the order of its authors' code
+A round takes one clip through every case. Each case is a process of its own; they take turns, and the others wait. `decode`
+reads and resizes the JPEGs, `model` goes from frames to the mask logits of all N tracklets in all T frames, and `post` makes
+masks of the video's size and their run lengths from these. Every mask counts as present, and weights are random, so this is
+the most that a clip can cost. "fast" is effvis.fast.optimise, "literal" is VisTR in the order of its authors' code
 (literal_vistr.py); resnet50 is the backbone alone, without a pyramid: the floor.
-Ratios are medians over rounds; the first round, which warms up, counts operations and no time.
+Ratios are medians over rounds; the first round, which warms up, counts operations and is not timed.
 
-With --model and --data, nothing is timed: a model folder (python -m pipeline.export) is evaluated on a split by the plain and
-by the fast network, and both APs are printed.
+With --model and --data, nothing is timed: a model folder (python -m pipeline.export) is evaluated on a split with the plain and
+with the fast network, and both APs are printed.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ from pipeline.scheduling.machine import processors
 CASES = ("efficientvis fast", "efficientvis", "vistr fast", "vistr", "vistr literal", "resnet50")
 STAGES = ("decode", "model", "post")
 CLASSES = 40  # YouTube-VIS
-# What PyTorch's counter does not know; it gives the shapes of tensors in their place.
+# Operations that PyTorch's counter does not know; it passes the shapes of tensors in their place.
 UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
              lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
-# (slower, faster) pairs whose quotients are printed: by which stages, and what the quotient says.
+# (slower, faster) pairs whose time ratios are printed: over which stages, and what the ratio says.
 RATIOS = (
     ("vistr literal", "efficientvis fast", ("model",), "EfficientVIS fast against VisTR literal, FPS, model only"),
     ("vistr", "efficientvis fast", ("model",), "EfficientVIS fast against VisTR, FPS, model only"),
@@ -93,7 +93,7 @@ def build(case: str, frames: int, size: tuple[int, int], args: argparse.Namespac
 
 
 class Stopwatch:
-    """Seconds spent in a network's methods, with the device's work done; in a first pass, operations instead."""
+    """Seconds spent in a network's methods until the device's work is done; in a first pass it counts operations instead."""
 
     def __init__(self, model: nn.Module, device: str):
         self.seconds, self.operations, self.counts = 0.0, 0, True
@@ -103,7 +103,7 @@ class Stopwatch:
             setattr(model, name, self._timed(name))
 
     def compile(self, mode: str) -> None:
-        """From now on the methods are compiled, which operations cannot be counted in."""
+        """Compiles the methods; their operations cannot be counted from then on."""
         self._methods = {name: torch.compile(method, mode=mode) for name, method in self._methods.items()}
 
     def now(self) -> float:
@@ -144,7 +144,7 @@ def video_pass(model: EfficientVIS | VisTR, watch: Stopwatch, files: list[Path],
 
 @torch.inference_mode()
 def floor_pass(model: EfficientVIS, watch: Stopwatch, frames: int, size: tuple[int, int], device: str) -> dict[str, float]:
-    """The optimised backbone's body alone on as many frames, as many at a time as EfficientVIS has them."""
+    """The optimised backbone's body alone on the same number of frames, as many at a time as in EfficientVIS."""
     pixels = torch.randn(frames, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
     at_once = max(1, PIXELS_AT_ONCE[device.partition(":")[0]] // (size[0] * size[1]))
     watch.seconds = 0.0
@@ -158,7 +158,7 @@ def work(case: str, frames: int, size: tuple[int, int], folder: Path, args: argp
     torch.set_num_threads(args.threads)
     files = sorted(folder.iterdir())[:frames]
     if case == "vistr literal":
-        vistr_clip.TRACKLET_CHUNK = sys.maxsize  # all of a frame at once
+        vistr_clip.TRACKLET_CHUNK = sys.maxsize  # all tracklets of a frame at once
     model = build(case, frames, size, args)
     if case == "resnet50":
         model = model.backbone.body
@@ -185,14 +185,14 @@ def work(case: str, frames: int, size: tuple[int, int], folder: Path, args: argp
 
 
 def peak_bytes(device: str) -> int:
-    """Of the process so far, in the device's memory."""
+    """Peak memory of the process so far, in the device's memory."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def peak_operations(args: argparse.Namespace) -> dict[str, float]:
-    """Operations a second of one large matrix product and one 3x3 convolution of the backbone's kind, each the best of five."""
+    """Operations per second of a large matrix product and of a 3x3 convolution like the backbone's, each the best of five."""
     kind = torch.bfloat16 if args.precision == "bf16" else torch.float32
     side = 256 if args.quick else 2048 if args.device == "cpu" else 8192
     frames, height, width = (1, 19, 34) if args.quick else (4, 75, 135)
@@ -262,7 +262,7 @@ def measure(frames: int, size: tuple[int, int], folder: Path, argv: list[str], a
                 worker.take()
                 print(f"T={frames} {size[0]}x{size[1]}, round {turn}: {worker.case} "
                       f"{sum(worker.clips[-1]['seconds'].values()):.2f} s", file=sys.stderr, flush=True)
-    # What the machine can do at best, not what it could while another program had it.
+    # The machine's best, not what it could do while another program used it.
     peak = {name: max(one[name] for one in peaks) for name in peaks[0]}
     return {"frames": frames, "size": size, "gflops_peak": {name: value / 1e9 for name, value in peak.items()},
             "cases": {worker.case: _case(worker, frames, max(peak.values())) for worker in workers},
@@ -290,7 +290,7 @@ def _ratios(workers: dict[str, Worker]) -> Iterator[tuple[str, float]]:
 
 
 def draw_frames(folder: Path, frames: int, height: int, width: int) -> None:
-    """JPEGs of blotches, 8 pixels wide."""
+    """JPEGs of blotches that are 8 pixels wide."""
     rng = np.random.default_rng(0)
     for frame in range(frames):
         blotches = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
@@ -324,7 +324,7 @@ def compare_pooling(args: argparse.Namespace) -> dict[str, float]:
 
 
 def compare_ap(args: argparse.Namespace) -> dict[str, Any]:
-    """AP of a model folder on a split, by the plain network and by the fast ones, and how far their results are apart."""
+    """AP of a model folder on a split, with the plain network and the fast ones, and how far apart their results are."""
     from effvis import model_file
     from effvis.data.youtube_vis import read_split
     from effvis.evaluation.video_ap import evaluate, keep_frames
@@ -354,7 +354,7 @@ def compare_ap(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def apart(results: list[dict], expected: list[dict]) -> dict[str, float]:
-    """How many masks differ at all, of how many, and by how much scores do, result by result in their order."""
+    """How many of how many masks differ, and by how much scores differ, result by result in their order."""
     pairs = list(zip(results, expected, strict=False))
     masks = [pair for one, other in pairs for pair in zip(one["segmentations"], other["segmentations"], strict=True)
              if pair != (None, None)]
@@ -371,25 +371,25 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="(default: all)")
-    parser.add_argument("--frames", nargs="+", type=int, default=[36], help="T (default: 36)")
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="cases to measure (default: all)")
+    parser.add_argument("--frames", nargs="+", type=int, default=[36], help="T, frames of a clip (default: 36)")
     parser.add_argument("--size", nargs="+", type=_size, default=[(300, 540)], metavar="HxW",
-                        help="of the input (default: 300x540)")
+                        help="size of the input (default: 300x540)")
     parser.add_argument("--video-size", type=_size, default=(720, 1280), metavar="HxW",
-                        help="of the JPEGs (default: 720x1280)")
+                        help="size of the JPEGs (default: 720x1280)")
     parser.add_argument("--proposals", type=float, default=1.0, metavar="SHARE",
                         help="sides of EfficientVIS's first proposals, as a share of the frame's (default: 1)")
     parser.add_argument("--rounds", type=int, default=3, help="clips of each case after the first (default: 3)")
-    parser.add_argument("--threads", type=int, default=processors(), help="(default: as many as there are processors)")
+    parser.add_argument("--threads", type=int, default=processors(), help="number of threads (default: one per processor)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(default: fp32)")
     parser.add_argument("--compile", choices=("default", "reduce-overhead", "max-autotune"),
                         help="torch.compile in this mode; reduce-overhead and max-autotune use CUDA graphs (default: none)")
     parser.add_argument("--roi-align", action="store_true", help="time RoIAlign against torchvision's instead")
-    parser.add_argument("--model", type=Path, metavar="FOLDER", help="a model to evaluate in both paths instead")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="evaluate this model with both networks instead")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="the split for --model")
     parser.add_argument("--quick", action="store_true", help="small networks, to see that all of it runs")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="all numbers as JSON")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers as JSON")
     parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if (args.model is None) != (args.data is None):

@@ -1,14 +1,14 @@
-"""What a tracking server that is stopped, hung and started again does to a grid: whether it slows it, and loses anything.
+"""Whether a tracking server that hangs, is killed and started again slows a grid down or loses anything.
 
     python -m benchmarks.tracking
     python -m benchmarks.tracking --rounds 5
 
-The small grid of benchmarks.torture.faults runs in turns with an MLflow server that is left alone and with one that is,
-over and over, made to hang (SIGSTOP: it takes connections and never answers), killed, and started again. A server's start takes
-seconds of a processor, which trainings on the same machine feel: so there are always two servers, of which one is disturbed,
-at the same moments, and it is the grid's own or the other. One training runs at a time. Prints the seconds that trainings
-took in each case, the goal for their difference, and how often every metric of every step is there when the server is back and
-``python -m pipeline.track --sync`` has run; exit code 1 if it is not once.
+The small grid of benchmarks.torture.faults runs in turns with an MLflow server that is left alone and with one that is made
+to hang (SIGSTOP: it takes connections and never answers), killed and started again, over and over. Starting a server takes
+seconds of a processor, which slows trainings on the same machine. So there are always two servers, one of which is disturbed
+at the same moments: either the grid's own or the other. One training runs at a time. Prints the seconds that trainings took in
+each case, the goal for their difference, and how often every metric of every step is there once the server is back and
+``python -m pipeline.track --sync`` has run; the exit code is 1 unless each is there exactly once.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from benchmarks.overhead import project, run
 from benchmarks.torture.faults import OVERRIDES, done_files, grid
 
 SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-LONGEST_SECONDS = 8.0  # in which a server is well, hangs, or is away
+LONGEST_SECONDS = 8.0  # for which a server works, hangs, or is down
 ONE_AT_A_TIME = ("-S", "resources.slots=1")
 GOAL = 2.0  # percent
 
 
 class Server:
-    """MLflow's server at one port, on a database in a folder; each start is a process group of its own."""
+    """MLflow's server on one port, with a database in a folder; each start makes a process group of its own."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -89,7 +89,7 @@ def running(folder: Path) -> Iterator[Server]:
 
 
 def disturb(server: Server, over: threading.Event, rng: random.Random, happened: Counter) -> None:
-    """Until ``over``: well for a while, then hung or away for a while. Leaves it running."""
+    """Until ``over``, lets the server work for a while, then hang or stay down for a while. Leaves it running."""
     while not over.wait(rng.uniform(1, LONGEST_SECONDS)):
         kind = rng.choice(("hung", "killed"))
         happened[kind] += 1
@@ -120,12 +120,12 @@ def train_seconds(folder: Path) -> dict[str, float]:
 
 
 def least(rounds: list[dict[str, float]]) -> float:
-    """Seconds of all trainings, of each the least that it took: what other programs did to some of them is left out."""
+    """Sum over the trainings of the least seconds that each took, which leaves out the effect of other programs."""
     return sum(min(one[key] for one in rounds) for key in rounds[0])
 
 
 def times_logged(folder: Path, address: str) -> Counter:
-    """How many (step, metric) pairs of the trainings' histories the server has how often."""
+    """How many (step, metric) pairs of the trainings' histories are on the server, by how often each is there."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=address)
@@ -143,8 +143,8 @@ def times_logged(folder: Path, address: str) -> Counter:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tracking", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (default: 0)")
     args = parser.parse_args(argv)
     happened, often = Counter(), Counter()
     seconds: dict[str, list[dict[str, float]]] = {"left alone": [], "disturbed": []}

@@ -3,10 +3,10 @@
     python -m benchmarks.training
     python -m benchmarks.training --case T=3 --case VisTR --against ../another-checkout
 
-The laptop profile's steps, with correspondence learning, from the shipped weights: T=1 is its pretraining; and a small
-VisTR. Each case runs in a process of its own, on one thread; with --against, the other checkout's code takes the same
-steps from the same weights in another process, the two in turns, and how far their losses are apart is printed too.
-Times are processor time, into which another program's work on the machine hardly enters; the median step counts.
+The cases are the laptop profile's steps, with correspondence learning, from the shipped weights (T=1 is its pretraining), and
+a small VisTR. Each case runs in a process of its own, on one thread. With --against, the other checkout's code takes the same
+steps from the same weights in another process; the two take turns, and how far apart their losses are is printed too.
+Times are processor time, which other programs on the machine hardly affect; the median step counts.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "effvis" / "pretrained" / "laptop_cl.safetensors"
-VIDEOS = 60  # of the data set that these weights were trained on
-EPOCHS_BEFORE = 20  # with --later-pass: of random clips; at T=1, 97% of the frames have been seen by then
+VIDEOS = 60  # training videos, from the data set that these weights were trained on
+EPOCHS_BEFORE = 20  # for --later-pass, of random clips; at T=1, 97% of the frames have been seen by then
 PARTS = ("data", "forward", "backward", "optimizer")
 # Clip length and pairs per step, as experiments/profiles/laptop.yaml has them.
 CASES = {"T=1": (1, 10), "T=3": (3, 4), "T=6": (6, 4), "T=12": (12, 4), "VisTR": (6, 2)}
@@ -38,7 +38,7 @@ VISTR = dict(num_classes=5, queries=6, hidden_dim=96, encoder_layers=2, decoder_
 
 
 def efficientvis(clip_length: int) -> tuple[Any, Callable]:
-    """The laptop network with the shipped weights, and batch to losses."""
+    """The laptop network with the shipped weights, and the function from a batch to its losses."""
     from safetensors.torch import load_file
 
     from effvis.config import LossWeights, ModelConfig
@@ -51,7 +51,7 @@ def efficientvis(clip_length: int) -> tuple[Any, Callable]:
 
 
 def vistr(clip_length: int) -> tuple[Any, Callable]:
-    """A small VisTR on ResNet-18, with random weights, and batch to losses."""
+    """A small VisTR on ResNet-18, with random weights, and the function from a batch to its losses."""
     from effvis.model.resnet import ResNet
     from effvis.vistr.config import VisTRConfig, VisTRLossWeights
     from effvis.vistr.losses import pair_losses
@@ -66,7 +66,7 @@ def work(case: str, split: Path, epochs_before: int) -> None:
     """Takes a step for each line of standard input, and answers with its seconds and its loss.
 
     Args:
-        epochs_before: whose batches are read and thrown away, so that the caches of frames and masks are filled.
+        epochs_before: number of epochs whose batches are read and discarded, to fill the caches of frames and masks.
     """
     import torch
 
@@ -104,7 +104,7 @@ def work(case: str, split: Path, epochs_before: int) -> None:
 
 
 def _optimizer(model: Any) -> Any:
-    """The one that the checkout's trainer has."""
+    """The optimizer of the checkout's trainer."""
     import torch
 
     from effvis.training import loop
@@ -143,12 +143,12 @@ class Worker:
         return statistics.median(sum(step["seconds"]) for step in self._measured())
 
     def faster_than(self, other: Worker) -> float:
-        """Step by step, since the two took each step at about the same moment."""
+        """The median ratio step by step, since the two took each step at about the same moment."""
         return statistics.median(sum(b["seconds"]) / sum(a["seconds"])
                                  for a, b in zip(self._measured(), other._measured(), strict=True))
 
     def shares(self) -> list[float]:
-        """Of the parts of a step, in percent."""
+        """The shares of the parts of a step, in percent."""
         parts = [statistics.median(part) for part in zip(*(step["seconds"] for step in self._measured()), strict=True)]
         return [100 * part / sum(parts) for part in parts]
 
@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20, help="steps measured (default: 20)")
     parser.add_argument("--against", type=Path, metavar="PATH", help="the root of another checkout")
     parser.add_argument("--later-pass", action="store_true",
-                        help="of a training that has seen most frames before: they and their masks are not decoded again")
+                        help="measure steps of a training that has seen most frames before and does not decode them again")
     parser.add_argument("--work", nargs=3, metavar=("CASE", "SPLIT", "EPOCHS"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.work:

@@ -1,9 +1,9 @@
 """How long MLflow's pages take to appear, and how much memory: ``python -m benchmarks.ui``.
 
-``python -m pipeline.ui``, which first brings the runs, against MLflow's server as it comes, both on the project's store.
-Alternates the two, so that a busy machine slows both, and prints each round: the seconds until a page answers and, ten
+Compares ``python -m pipeline.ui``, which first brings the runs, with MLflow's plain server, both on the project's store.
+Alternates the two, so that a busy machine slows both, and prints for each round the seconds until a page answers and, ten
 seconds later, the processor time and memory (proportional set size; Linux only) of all processes together. Processor time
-is what can be compared between machines that are more or less busy.
+can be compared between machines that are more or less busy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SETTLE_SECONDS = 10.0
 
 
 def measure(command: list[str], port: int) -> tuple[float, int, float, int]:
-    """Starts a server and ends it again; seconds until it answered, seconds of processor time, GiB, processes."""
+    """Starts a server and ends it; returns seconds until it answered, seconds of processor time, GiB, number of processes."""
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -53,7 +53,7 @@ def answers(port: int) -> bool:
 
 
 def tree(root: int) -> dict[int, int]:
-    """A process and all its descendants; by number, seconds of processor time."""
+    """The seconds of processor time of a process and all its descendants, by process number."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid=,cputimes="], capture_output=True, text=True, check=True).stdout
     processes = {pid: (parent, seconds) for pid, parent, seconds in (map(int, line.split()) for line in listed.splitlines())}
     found = [root]
@@ -63,7 +63,7 @@ def tree(root: int) -> dict[int, int]:
 
 
 def memory(pid: int) -> float:
-    """Proportional set size in GiB: what processes share is divided among them."""
+    """Proportional set size in GiB: memory that processes share is divided among them."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 2**20
 
@@ -81,7 +81,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ui", description=__doc__.splitlines()[0])
     add_params_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
     options = parser.parse_args()
     params = load_params(options.params, options.set)
     sync(params)  # so that the first round has no more to bring than the others

@@ -31,7 +31,7 @@ def write_drawn(file: Path, frames: int, height: int, width: int) -> None:
 
 
 def apart(work: Callable[[], None]) -> None:
-    """In a process of its own: what this one ever held would count as its children's peak."""
+    """Runs work in a process of its own: what this process ever held would count as its children's peak."""
     child = os.fork()
     if not child:
         work()
@@ -43,7 +43,7 @@ def apart(work: Callable[[], None]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.video", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=300, help="of the video (default: 300)")
+    parser.add_argument("--frames", type=int, default=300, help="frames of the video (default: 300)")
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--width", type=int, default=854)
     parser.add_argument("--model", metavar="KEY_OR_FOLDER", help="as for pipeline.predict")

@@ -7,7 +7,7 @@ __path__ = extend_path(__path__, __name__)
 
 
 def __getattr__(name):
-    # On demand alone: that keeps single modules light, and the keys of trainings apart from the code that predicts.
+    # Only on demand: this keeps single modules light, and keeps the code that predicts out of the keys of trainings.
     if name == "load":
         from effvis.model_file import load
 

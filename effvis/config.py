@@ -19,9 +19,9 @@ Backbone = Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"]
 
 
 def later(default: Any, **field: Any) -> Any:
-    """A field that came to a configuration after runs had been trained with it.
+    """A field that was added to a configuration after runs had been trained with it.
 
-    At its default it is not in what the configuration is written as, and so in no key: those runs still count.
+    At its default it is left out of the written configuration, and so out of every key: those runs still count.
     """
     return Field(default, exclude_if=lambda value: value == default, **field)
 
@@ -33,7 +33,7 @@ class Config(BaseModel):
 
 
 class ModelConfig(Config):
-    """The network of Sec. 3.1-3.2. Names as in the paper where it has one."""
+    """The network of Sec. 3.1-3.2. Names follow the paper where it has them."""
 
     method: ClassVar[str] = "efficientvis"
 
@@ -71,9 +71,9 @@ class ModelConfig(Config):
         return 2 * self.mask_roi_size
 
     def at_one_frame(self) -> ModelConfig:
-        """The network that this one is at T=1, under one name for all that are the same there.
+        """The network that this one becomes at T=1; networks that are the same there get the same configuration.
 
-        Without neighbour frames Eq. 3 leaves a region as it is, a query is shared by its only frame, and joint attention
+        Without neighbour frames Eq. 3 leaves a region as it is, a query belongs to its only frame, and joint attention
         is spatial. (FTSA is not: its temporal block still mixes the channels of a single embedding.)
         """
         return self.model_copy(update={
@@ -131,7 +131,7 @@ class TrainConfig(OptimisationConfig):
 
 
 class HandcraftConfig(Config):
-    """Costs of the partially end-to-end linking (table 1d); the weights are left open by the paper."""
+    """Costs of the partially end-to-end linking (table 1d); the paper leaves the weights open."""
 
     box_iou: float = Field(1.0, ge=0)
     box_l1: float = Field(1.0, ge=0)
@@ -142,7 +142,7 @@ class HandcraftConfig(Config):
 
 
 class InferenceConfig(Config):
-    """Sec. 3.4: how tracklets of clips become tracklets of the video."""
+    """How tracklets of clips become tracklets of the video (Sec. 3.4)."""
 
     linking: Literal["end-to-end", "hand-craft"] = "end-to-end"
     test_fps: float | None = Field(None, gt=0, description="None: the video's own frame rate")
@@ -160,7 +160,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def build(kind: type[ConfigT], values: Mapping[str, Any], *, where: object, prefix: str = "") -> ConfigT:
-    """Validates ``values`` into ``kind``.
+    """Validates ``values`` and builds a ``kind`` from them.
 
     Args:
         where: the file that the values came from, for the error message.

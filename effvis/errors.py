@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something the user gave is wrong; the message says where, what and how to mend it.
+    """Something that the user gave is wrong; the message says where and what it is, and how to fix it.
 
     Args:
         where: the file (or command) at fault.
@@ -18,5 +18,5 @@ class UserError(Exception):
         super().__init__(f"{self.where}: {key}: {problem}. {remedy}")
 
     def __reduce__(self):
-        # Exceptions unpickle from their args alone; errors cross process borders in Ray tasks.
+        # Exceptions unpickle from their args alone; errors cross process boundaries in Ray tasks.
         return (type(self), (self.where, self.key, self.problem, self.remedy))

@@ -1,7 +1,7 @@
 """The methods whose networks can be built from a configuration and loaded from a model folder.
 
 A method is a folder in this package with a module ``method``, which defines ``METHOD``. Folders of the same name elsewhere on
-Python's path (``<somewhere>/effvis/<method>/method.py``) count as well, so that a method needs no change of this project.
+Python's path (``<somewhere>/effvis/<method>/method.py``) count as well, so that a new method needs no change to this project.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Method:
-    """What a model folder asks of a method.
+    """What a model folder needs from a method.
 
     Attributes:
-        config: of the network; its class variable ``method`` is the method's name, and it has ``num_classes``,
-            ``clip_length``, ``backbone`` and ``at_one_frame()``.
-        build: a fresh network of a configuration, which it keeps as ``config``; its weights follow from PyTorch's generator.
-        predict_clip: one clip by itself, called as ``effvis.inference.clip.predict_alone``.
-        track: a whole video end to end, called as ``effvis.inference.end_to_end.track``; None where clips are always linked
-            by hand-crafted matching.
+        config: the class of the network's configuration; its class variable ``method`` is the method's name, and it has
+            ``num_classes``, ``clip_length``, ``backbone`` and ``at_one_frame()``.
+        build: makes a fresh network from a configuration, which the network keeps as ``config``; its weights follow from
+            PyTorch's random generator.
+        predict_clip: predicts one clip by itself; called like ``effvis.inference.clip.predict_alone``.
+        track: tracks through a whole video end to end; called like ``effvis.inference.end_to_end.track``. None where clips
+            are always linked by hand-crafted matching.
         make_fast: called by ``effvis.fast.optimise.optimised`` with a copy of the network whose normalisation is folded,
             the size of its input, how many pixels go through the backbone together, and whether to pool first (None: where
-            it pays); returns what is to run. None: there is nothing more to be done.
+            it pays); returns the network to run. None where nothing more can be done.
     """
 
     config: type[Any]
@@ -41,16 +42,16 @@ class Method:
 
 @cache
 def names() -> tuple[str, ...]:
-    """Of all methods, in alphabetical order. None of them is loaded."""
+    """Names of all methods, in alphabetical order. No method is loaded."""
     places = import_module(__package__).__path__
     return tuple(sorted({file.parent.name for place in places for file in Path(place).glob("*/method.py")}))
 
 
 def get(name: str) -> Method:
-    """The method of a name.
+    """The method with this name.
 
     Raises:
-        LookupError: there is none.
+        LookupError: there is no such method.
     """
     if name not in names():
         raise LookupError(f"there is no method {name!r}")
@@ -58,7 +59,7 @@ def get(name: str) -> Method:
 
 
 def of_network(model: nn.Module) -> Method:
-    """The method that a network is of."""
+    """The method that a network belongs to."""
     return get(model.config.method)
 
 

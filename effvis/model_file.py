@@ -21,10 +21,10 @@ from safetensors.torch import load_file
 
 from effvis import methods
 from effvis.config import Config, InferenceConfig, build
-from effvis.data.atomic import replacing_folder
 from effvis.data.dataset import Category
 from effvis.errors import UserError
 from effvis.fast.optimise import optimised
+from effvis.files import replacing_folder
 from effvis.predictor import Predictor
 
 CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
@@ -32,7 +32,7 @@ _RESTORE = "Export the model again with python -m pipeline.export"
 
 
 class ModelFile(Config):
-    """What config.yaml holds."""
+    """The content of config.yaml."""
 
     format: Literal[1] = 1
     method: str
@@ -48,16 +48,16 @@ def load(folder: str | Path, *, device: str = "cpu", fast: bool = False) -> Pred
     """The model of a folder that ``python -m pipeline.export`` wrote.
 
     Args:
-        fast: the same network with fewer operations, whose results are those of evaluation but for rounding.
+        fast: run the same network with fewer operations; its results match those of evaluation up to rounding.
 
     Raises:
-        UserError: the folder, its config.yaml or its weights are not what they should be, or there is no such device.
+        UserError: the folder, its config.yaml or its weights are wrong, or there is no such device.
     """
     return predictor(read(Path(folder)), Path(folder) / WEIGHTS, device=device, fast=fast)
 
 
 def read(folder: Path) -> ModelFile:
-    """The description in a folder's config.yaml, checked.
+    """The checked description in a folder's config.yaml.
 
     Raises:
         UserError: names the file and the key.
@@ -74,7 +74,7 @@ def read(folder: Path) -> ModelFile:
 
 
 def describe(values: Any, *, where: object) -> ModelFile:
-    """The content of a config.yaml, checked.
+    """The checked description in the content of a config.yaml.
 
     Raises:
         UserError: names the key.
@@ -94,15 +94,15 @@ def describe(values: Any, *, where: object) -> ModelFile:
 
 @cache
 def _form(method: str) -> type[ModelFile]:
-    """What config.yaml holds for a method: its own network."""
+    """The form of config.yaml for a method, with the method's own network."""
     return create_model("ModelFile", __base__=ModelFile, model=(methods.get(method).config, ...))
 
 
 def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fast: bool = False) -> Predictor:
-    """The network that is described, with its weights; ``fast`` as for ``load``.
+    """A predictor with the described network and its weights; ``fast`` as for ``load``.
 
     Raises:
-        UserError: the weights are not those that are described, or there is no such device.
+        UserError: the weights are not the described ones, or there is no such device.
     """
     model = methods.build_model(description.model)
     model.load_state_dict(_read_weights(weights, description.sha256, model.state_dict()))
@@ -117,7 +117,7 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
 
 
 def write(folder: Path, description: ModelFile, weights: Path) -> None:
-    """Writes a model as a whole or not at all; what the folder held before is replaced."""
+    """Writes a model whole or not at all; it replaces what the folder held before."""
     with replacing_folder(folder) as new:
         shutil.copyfile(weights, new / WEIGHTS)
         text = yaml.safe_dump(description.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)

@@ -1,4 +1,4 @@
-"""Frames in, tracklets out: one video of any length, clip by clip. What grows with it are run lengths, never pixels."""
+"""Frames in, tracklets out: one video of any length, clip by clip. Only run lengths grow with the video, never pixels."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Tracklet:
     """One identity through a video.
 
     Attributes:
-        id: from 1, in the order of appearance.
-        category: the one of the highest mean probability over the frames where it is present.
-        score: that mean.
-        rles: frame number to mask, compressed COCO RLE at the video's size; no entry where it is absent.
-        boxes: frame number to the network's box (4,), xyxy in pixels of the video.
-        probabilities: frame number to the category's probability there.
+        id: number from 1, in the order of appearance.
+        category: the category with the highest mean probability over the frames where the tracklet is present.
+        score: that mean probability.
+        rles: masks by frame number, as compressed COCO RLE at the video's size; no entry where the tracklet is absent.
+        boxes: the network's boxes (4,) by frame number, xyxy in pixels of the video.
+        probabilities: the category's probabilities by frame number.
     """
 
     id: int
@@ -45,7 +45,7 @@ class Tracklet:
     probabilities: Mapping[int, float]
 
     def mask(self, frame: int) -> np.ndarray | None:
-        """(H, W) bool in a frame, None where it is absent."""
+        """The mask (H, W) bool in a frame; None where the tracklet is absent."""
         return decode(self.rles[frame]) if frame in self.rles else None
 
 
@@ -72,9 +72,9 @@ class Predictor:
 
     Args:
         input_size: (height, width) that frames are resized to.
-        inference: with hand-craft linking, the first of its thresholds counts; its frame rate and its number of tracklets
-            do not: every frame that is given is looked at, and every tracklet is returned.
-        categories: in the order of the network's classes.
+        inference: the settings of inference. With hand-craft linking, its first threshold counts. Its frame rate and its
+            number of tracklets are ignored: every given frame is used, and every tracklet is returned.
+        categories: the categories in the order of the network's classes.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class Predictor:
         """Follows every object through a video.
 
         Args:
-            frames: of one video in order of time, all of one size: RGB uint8 (H, W, 3) arrays or PIL images. They are taken
-                one clip at a time, so that a generator of any length will do.
-            minimum_score: tracklets below are left out.
+            frames: the frames of one video in order of time, all of one size: RGB uint8 (H, W, 3) arrays or PIL images. They
+                are read one clip at a time, so a generator of any length will do.
+            minimum_score: tracklets with a lower score are left out.
 
         Raises:
-            UserError: there is no frame, or one is of another kind or size.
+            UserError: there is no frame, or a frame has another type or size.
         """
         clips = _Clips(frames, self.model.config.clip_length, self.input_size)
         found = [tracklet for tracklet in self._follow(clips) if tracklet.rles and tracklet.score_K().max() >= minimum_score]
@@ -119,11 +119,11 @@ class Predictor:
 
 
 class _Clips:
-    """Successive clips of frames as they come, the last one padded by its last frame. To be iterated once.
+    """Successive clips of frames as they come, the last one padded with its last frame. Iterate over it only once.
 
     Attributes:
         size: (height, width) of the video.
-        length: frames that have come so far.
+        length: number of frames read so far.
     """
 
     def __init__(self, frames: Iterable[Frame], clip_length: int, input_size: tuple[int, int]):
@@ -137,12 +137,12 @@ class _Clips:
         self._frames = itertools.chain((first,), coming)
 
     def __iter__(self) -> Iterator[tuple[list[int], Tensor]]:
-        """(frame numbers, frames (T, 3, H, W) uint8 at input size); fewer numbers than frames where the clip is padded."""
+        """Yields (frame numbers, frames (T, 3, H, W) uint8 at input size); a padded clip has fewer numbers than frames."""
         while (following := self._next()) is not None:
             yield following
 
     def _next(self) -> tuple[list[int], Tensor] | None:
-        # Apart from the loop, whose variables would keep the frames of a clip until those of the next are there.
+        # Separate from the loop, whose variables would keep a clip's frames alive until the next clip's frames are read.
         group = [self._resized(frame) for frame in itertools.islice(self._frames, self._clip_length)]
         if not group:
             return None
@@ -151,7 +151,7 @@ class _Clips:
         return numbers, pixels[clip_frames(0, self._clip_length, len(group))]
 
     def _resized(self, frame: Frame) -> np.ndarray:
-        """As frames of a data set are resized, or the network would see other pixels than in training."""
+        """A frame resized as a data set's frames are; otherwise the network would see other pixels than in training."""
         image = _image(frame, self.length)
         height, width = self.size
         if image.size != (width, height):

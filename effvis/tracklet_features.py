@@ -15,9 +15,9 @@ class FilteredRegion:
     """A tracklet's regions in the T frames of a clip, before and after its dynamic filter.
 
     Attributes:
-        boxes_T4: what they are cropped by, xyxy in input pixels.
+        boxes_T4: the boxes that crop the regions, xyxy in input pixels.
         before_TSSC: features at S x S locations of each region, with what Eq. 3 takes from neighbour frames; of length 1.
-        after_TSSC: what the filter makes of them; of length 1.
+        after_TSSC: these features after the filter; of length 1.
     """
 
     boxes_T4: np.ndarray
@@ -29,15 +29,15 @@ class FilteredRegion:
 def filtered_region(
     model: EfficientVIS, features: BaseFeatures, output: ClipOutput, tracklet: int, shift: tuple[float, float] = (0.0, 0.0)
 ) -> FilteredRegion:
-    """Looks into the mask branch of an output: its filter comes from the query, and what it leaves is still a map.
+    """Looks into the mask branch of an output: its filter comes from the query, and its result is still a map.
 
-    Features are returned without their length, because it says nothing: the filter ends in a layer norm.
+    Features are scaled to length 1, because their length says nothing: the filter ends in a layer norm.
 
     Args:
-        features: of one clip.
-        output: what the network says of it.
-        tracklet: which of the N queries.
-        shift: by how much of its width and height each box is moved before it crops, as if the proposal had drifted.
+        features: base features of one clip.
+        output: the network's output for that clip.
+        tracklet: index of the tracklet among the N queries.
+        shift: shares of its width and height by which each box is moved before it crops, as if the proposal had drifted.
     """
     boxes_11T4 = output.boxes_BNT4[:, tracklet, None]
     size_11T2 = boxes_11T4[..., 2:] - boxes_11T4[..., :2]
@@ -63,7 +63,7 @@ def mean_feature(features_TSSC: np.ndarray, inside_TSS: np.ndarray) -> np.ndarra
 
 
 def separation(features_TSSC: np.ndarray, inside_TSS: np.ndarray) -> float:
-    """How much of the features' variance lies between what is inside and what is not: from 0 (none) to 1 (all).
+    """Share of the features' variance that lies between the inside and the outside: from 0 (none) to 1 (all).
 
     Args:
         inside_TSS: share of each location that is inside, from 0 to 1.

@@ -1,4 +1,4 @@
-"""Videos from files (by PyAV) or folders of frames, frame by frame, and video files written so."""
+"""Reading videos frame by frame, from files (by PyAV) or folders of frames, and writing video files frame by frame."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from effvis.data.atomic import replacing_file
 from effvis.data.frame_files import FRAME_SUFFIXES, by_stem
 from effvis.errors import UserError
+from effvis.files import replacing_file
 
-FOLDER_FPS = 6.0  # of frames in a folder, which say nothing of time; YouTube-VIS's
+FOLDER_FPS = 6.0  # for frames in a folder, which state no frame rate; YouTube-VIS's rate
 UNKNOWN_FPS = 25.0
-QUALITY = "18"  # x264's constant rate factor: outlines of a pixel stay visible
+QUALITY = "18"  # x264's constant rate factor: outlines one pixel wide stay visible
 _MEND = "Play it to see whether it is whole; other formats: ffmpeg -i FILE -c:v libx264 -pix_fmt yuv420p new.mp4"
 
 
@@ -28,10 +28,10 @@ class Footage:
     """A video that can be read from its start as often as wanted.
 
     Attributes:
-        height, width: in pixels, as it is to be looked at (a telephone's are turned).
-        fps: frames per second; where it varies, the mean.
-        length: number of frames; of a damaged file there may come fewer.
-        frames: its frames, each RGB uint8 (H, W, 3); raises UserError where the file is damaged.
+        height, width: size in pixels as displayed (telephones store their videos turned).
+        fps: frames per second; where the rate varies, its mean.
+        length: number of frames; a damaged file may yield fewer.
+        frames: iterates over the frames, each RGB uint8 (H, W, 3); raises UserError where the file is damaged.
     """
 
     path: Path
@@ -42,17 +42,17 @@ class Footage:
     frames: Callable[[], Iterator[np.ndarray]]
 
     def thinned(self, fps: float | None) -> Footage:
-        """So many frames per second: the first, then one every ``self.fps / fps``; no more than there are."""
+        """The video at a lower frame rate: the first frame, then one every ``self.fps / fps``; never more than there are."""
         stride = 1.0 if fps is None else max(1.0, self.fps / fps)
         return replace(self, fps=self.fps / stride, length=math.ceil(self.length / stride),
                        frames=lambda: _one_every(stride, self.frames()))
 
 
 def open_video(path: str | Path, *, folder_fps: float = FOLDER_FPS) -> Footage:
-    """A video file, or a folder that holds its frames as JPEG or PNG files, in the order of the numbers in their names.
+    """Opens a video file, or a folder of frames as JPEG or PNG files, in the order of the numbers in their names.
 
     Raises:
-        UserError: it is not there, has no frame, or cannot be read; PyAV is needed and not installed.
+        UserError: the video does not exist, has no frame, or cannot be read; or PyAV is needed but not installed.
     """
     path = Path(path)
     if path.is_dir():
@@ -80,7 +80,7 @@ def pyav() -> Any:
 def writing_video(file: Path, *, height: int, width: int, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Yields ``write(frame)`` for RGB uint8 (H, W, 3); the mp4 (H.264) takes its place when the block ends without an error.
 
-    Odd sides grow by a pixel, the last one repeated: players take even ones alone.
+    Odd sides grow by a pixel that repeats the last one, because players accept only even sides.
 
     Raises:
         UserError: PyAV is not installed.
@@ -129,7 +129,7 @@ def _file_frames(path: Path) -> Iterator[np.ndarray]:
                 raise UserError(path, f"frame {number}", f"cannot be decoded: {error.strerror}", _MEND) from None
             if frame is None:
                 return
-            # The angle by which the frame is to be turned against the clock.
+            # The angle by which the frame must be turned anticlockwise.
             yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
             number += 1
 
@@ -139,7 +139,7 @@ def _container(path: Path) -> Iterator[tuple[Any, Any]]:
     """The opened file and its video stream."""
     av = pyav()
     try:
-        # A playlist must not make it open anything else; file: because a name may have a colon.
+        # A playlist must not make it open anything else; "file:" is needed because a name may contain a colon.
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
     except (av.FFmpegError, OSError) as error:
         raise UserError(path, "(file)", f"is no video that can be read: {error.strerror}", _MEND) from None

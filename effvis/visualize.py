@@ -33,7 +33,7 @@ class Overlay:
 
 
 def colour(identity: int) -> tuple[int, int, int]:
-    """RGB; successive identities are far apart on the colour circle (golden-ratio steps)."""
+    """The RGB colour of an identity; successive ones are far apart on the colour circle (golden-ratio steps)."""
     red, green, blue = colorsys.hsv_to_rgb((0.05 + identity * 0.6180339887) % 1.0, 0.85, 1.0)
     return int(red * 255), int(green * 255), int(blue * 255)
 
@@ -50,8 +50,8 @@ def draw(frame: Image.Image, overlays: Sequence[Overlay], *, scale: float = 1, o
     """A frame with masks, their outlines, their proposals and their texts.
 
     Args:
-        scale: the picture is so many times larger than the frame; below 1 it is smaller.
-        opacity: of the masks, 0 to 1.
+        scale: how many times larger the picture is than the frame; below 1 it is smaller.
+        opacity: the masks' opacity, 0 to 1.
     """
     pixels = np.asarray(frame.convert("RGB"), dtype=np.float32).copy()
     masks = [decode(overlay.rle) for overlay in overlays]
@@ -79,7 +79,7 @@ def draw(frame: Image.Image, overlays: Sequence[Overlay], *, scale: float = 1, o
 
 
 def crop(frame: Image.Image, box_4: np.ndarray, side: int) -> Image.Image:
-    """What a box (xyxy in pixels of the frame) holds, as a square of so many pixels; black beyond the frame."""
+    """The content of a box (xyxy in pixels of the frame) as a square of ``side`` pixels; black beyond the frame."""
     corners = tuple(float(edge) for edge in box_4)
     return frame.convert("RGB").transform((side, side), Image.Transform.EXTENT, corners, Image.Resampling.BILINEAR)
 
@@ -101,7 +101,7 @@ def strip(pictures: Sequence[Image.Image], *, gap: int = 2) -> Image.Image:
 
 
 def side_by_side(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str], *, gap: int = 3) -> Image.Image:
-    """Rows of equally large pictures under each other, each row with its title at the left."""
+    """Rows of equally large pictures below each other, each row with its title on the left."""
     width, height = rows[0][0].size
     margin = max(7 * max(len(title) for title in titles), 1) + 8
     sheet = Image.new(

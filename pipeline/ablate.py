@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 
 from pipeline import methods
-from pipeline.planning.plan import plan_rows
+from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
 
 
@@ -24,7 +24,8 @@ def main(argv: list[str] | None = None) -> int:
                            "'table1e:w/ CL'")
     arguments.add_argument("--methods", metavar="NAMES", default=",".join(methods.names()), help="run only rows of these "
                            f"methods (default: {','.join(methods.names())})")
-    arguments.add_argument("--seeds", type=int, metavar="N", help="average over N seeds (default: as in the parameters)")
+    arguments.add_argument("--seeds", type=positive_int, metavar="N",
+                           help="average over N seeds instead of the parameters' number")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
     arguments.add_argument("--dry-run", action="store_true", help="show the rows, the unique trainings, what is done and how "
                            "long the rest will take; run nothing")
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.grid.rows import known_tables, load_table
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.planning.grids import choose_rows, expand_grid, of_methods, report_end, run_missing, show_plan
+    from pipeline.planning.plan import plan_rows
     from pipeline.planning.prepare import prepare
     from pipeline.runs.storage import fetch_all, keeping
     from pipeline.settings.loading import load_params

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 from effvis.errors import UserError
-from pipeline.datasets.categories import mapping, read_categories, read_results, renumber
 from pipeline.system.cli import parser
 from pipeline.system.files import write_atomically
 
@@ -41,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is not None and not args.out.resolve().parent.is_dir():
         raise UserError(args.out, "--out", "is in no folder", "Give a file in a folder that exists")
 
+    from pipeline.datasets.categories import mapping, read_categories, renumber
     from pipeline.settings.loading import load_params
+    from pipeline.system.models import read_json_file
 
     params = load_params(args.params, args.set)
     source, target = (read_categories(params, given) for given in (args.source, args.target))
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     only = [category.name for category in target if category.id not in numbers.values()]
     print(f"{len(numbers)} of {len(source)} are in both; only TO has {', '.join(only) or 'none'}", file=sys.stderr)
     if args.results is not None:
-        results = read_results(args.results)
+        results = read_json_file(args.results, "Give results in the YouTube-VIS format")
         if not isinstance(results, list):
             raise UserError(args.results, "(top)", "is no list of results", "Give results in the YouTube-VIS format")
         renumbered = renumber(results, numbers, source, args.results)

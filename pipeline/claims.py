@@ -5,12 +5,13 @@ experiments/claims.yaml holds the claims, the rows that each one compares, and i
 
 from __future__ import annotations
 
+from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.claims")
-    arguments.add_argument("--seeds", type=int, metavar="N", help="compare N seeds (default: as in the parameters)")
+    arguments.add_argument("--seeds", type=positive_int, metavar="N", help="compare N seeds instead of the parameters' number")
     options = arguments.parse_args(argv)
 
     from pipeline.settings.loading import load_params

@@ -5,11 +5,10 @@ Without --row it evaluates the headline run of the parameters and writes results
 
 from __future__ import annotations
 
-import json
 import sys
 
 from pipeline.system.cli import add_row_arguments, parser, progress_bar
-from pipeline.system.files import write_atomically
+from pipeline.system.files import json_bytes, write_atomically
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.row is None and args.seed == 0:
         params.results_dir.mkdir(parents=True, exist_ok=True)
         summary = {"run": spec.train.key, "evaluation": spec.key, "percent": percent}
-        write_atomically(params.results_dir / "headline.json", (json.dumps(summary, indent=2) + "\n").encode())
+        write_atomically(params.results_dir / "headline.json", json_bytes(summary))
     return 0
 
 

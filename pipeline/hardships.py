@@ -8,16 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from effvis.errors import UserError
+from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser, progress_bar
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.hardships")
-    arguments.add_argument("--split", choices=("train", "val"), default="val", help="which split (default: val)")
-    arguments.add_argument("--videos", type=int, help="how many of its videos to measure (default: all)")
+    arguments.add_argument("--split", choices=("train", "val"), default="val", help="(default: val)")
+    arguments.add_argument("--videos", type=positive_int, help="measure so many of its videos (default: all)")
     arguments.add_argument("--out", type=Path, help="folder for pictures of the first videos (default: none are drawn)")
-    arguments.add_argument("--pictures", type=int, default=3, help="how many pictures to draw (default: 3)")
-    arguments.add_argument("--scale", type=int, default=1, help="enlargement of the frames (default: 1)")
+    arguments.add_argument("--pictures", type=positive_int, default=3, help="how many pictures (default: 3)")
+    arguments.add_argument("--scale", type=positive_int, default=1, help="enlargement of the frames (default: 1)")
     args = arguments.parse_args(argv)
 
     from effvis.data.synthetic.hardships import measure
@@ -27,9 +28,6 @@ def main(argv: list[str] | None = None) -> int:
 
     config = load_params(args.params, args.set).drawn
     available = config.train_videos if args.split == "train" else config.val_videos
-    for name, value in (("videos", args.videos or available), ("pictures", args.pictures), ("scale", args.scale)):
-        if value < 1:
-            raise UserError("command line", f"--{name}", f"{value} is not at least 1", "Give a larger number")
     count = min(args.videos or available, available)
     videos = []
     with progress_bar("drawing videos") as progress:

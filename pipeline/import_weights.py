@@ -27,6 +27,7 @@ from rich.table import Table
 
 from effvis.errors import UserError
 from pipeline import methods
+from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
 from pipeline.system.files import write_atomically
 
@@ -40,9 +41,7 @@ CLASSES = 40
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    if args.classes < 1:
-        raise UserError("--classes", str(args.classes), "is no number of classes", "Give 1 or more")
-    if args.clip_length < 1 or (args.clip_length > 1 and not methods.get(args.method).starts_have_frames):
+    if args.clip_length > 1 and not methods.get(args.method).starts_have_frames:
         having = " or ".join(method.name for method in methods.everyone() if method.starts_have_frames)
         raise UserError("--clip-length", str(args.clip_length), "is no number of frames that this method's start can have",
                         f"Give 1; for --method {having}, 1 or more")
@@ -76,11 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True,
                            help="where to write the converted weights")
     arguments.add_argument("--method", choices=methods.names(), default=methods.DEFAULT,
-                           help=f"the method whose network they are for (default: {methods.DEFAULT})")
-    arguments.add_argument("--profile", default="paper", help="the profile whose model they are for (default: paper)")
-    arguments.add_argument("--classes", type=int, default=CLASSES, metavar="K",
+                           help=f"the network that they are for (default: {methods.DEFAULT})")
+    arguments.add_argument("--profile", default="paper", help="whose model they are for (default: paper)")
+    arguments.add_argument("--classes", type=positive_int, default=CLASSES, metavar="K",
                            help=f"classes of the data set to be trained on (default: {CLASSES})")
-    arguments.add_argument("--clip-length", type=int, default=1, metavar="T",
+    arguments.add_argument("--clip-length", type=positive_int, default=1, metavar="T",
                            help="frames per clip; above 1 only for a method whose queries belong to frames (default: 1)")
     return arguments
 

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.datasets import holdout
 from pipeline.system import cli
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--json goes with --check")
     if args.check and (args.anew or args.statistics):
         parser.error("--check reads everything and writes nothing: leave out --anew and --statistics")
+    from pipeline.datasets import holdout
     from pipeline.indexing.build import build, check
     from pipeline.indexing.read import read_facts
     from pipeline.settings.loading import load_params

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from effvis.errors import UserError
 from pipeline.runs.store import RunStore
+from pipeline.system.arguments import positive_int, probability
 from pipeline.system.cli import add_row_arguments, parser
 
 
@@ -17,20 +17,17 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.overlays")
     arguments.add_argument("--out", type=Path, help="folder for the pictures (default: pictures, beside the evaluation)")
     add_row_arguments(arguments)
-    arguments.add_argument("--videos", type=int, default=4, help="how many videos (default: 4)")
-    arguments.add_argument("--frames", type=int, default=6, help="how many frames of each video (default: 6)")
-    arguments.add_argument("--scale", type=int, default=2, help="enlargement of the frames (default: 2)")
-    arguments.add_argument("--score", type=float, default=0.3, help="leave out predictions below this score (default: 0.3)")
-    arguments.add_argument("--sketch", action="store_true", help="draw over the edges of frames, not over photographs")
+    arguments.add_argument("--videos", type=positive_int, default=4, help="how many videos (default: 4)")
+    arguments.add_argument("--frames", type=positive_int, default=6, help="how many frames of each (default: 6)")
+    arguments.add_argument("--scale", type=positive_int, default=2, help="enlargement of the frames (default: 2)")
+    arguments.add_argument("--score", type=probability, default=0.3, help="leave out predictions below (default: 0.3)")
+    arguments.add_argument("--sketch", action="store_true", help="draw over the frames' edges, not over the photographs")
     args = arguments.parse_args(argv)
 
     from pipeline.grid.rows import find_evaluation
     from pipeline.reporting.overlays import overlay_pictures
     from pipeline.settings.loading import load_params
 
-    for name in ("videos", "frames", "scale"):
-        if getattr(args, name) < 1:
-            raise UserError("command line", f"--{name}", f"{getattr(args, name)} is not at least 1", "Give a larger number")
     params = load_params(args.params, args.set)
     spec = find_evaluation(params, args.row, args.seed)
     out = args.out or RunStore(params.runs_dir).evaluation_folder(spec.train.key, spec.key) / "pictures"

@@ -7,16 +7,14 @@ no key, and so reruns nothing.
 
 from __future__ import annotations
 
-import json
-
-from pipeline.planning.plan import keys_of_table
 from pipeline.system.cli import parser
-from pipeline.system.files import write_atomically
+from pipeline.system.files import json_bytes, write_atomically
 
 
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "pipeline.plan").parse_args(argv)
     from pipeline.grid.rows import headline_spec, load_table
+    from pipeline.planning.plan import keys_of_table
     from pipeline.planning.prepare import prepare
     from pipeline.settings.loading import load_params
 
@@ -28,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = params.results_dir / "plan"
     folder.mkdir(parents=True, exist_ok=True)
     for name, keys in plans.items():
-        write_atomically(folder / f"{name}.json", (json.dumps(keys, indent=2) + "\n").encode())
+        write_atomically(folder / f"{name}.json", json_bytes(keys))
     for file in folder.glob("*.json"):
         if file.stem not in plans:  # the plan of a table that the parameters no longer ask for
             file.unlink()

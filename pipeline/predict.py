@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from effvis.data.atomic import replacing_file
 from effvis.data.masks import areas, boxes_xyxy
 from effvis.errors import UserError
+from effvis.files import replacing_file
 from effvis.video import open_video, pyav, writing_video
 from effvis.visualize import Overlay, draw
+from pipeline.system.arguments import positive_int, positive_number, probability
 from pipeline.system.cli import parser, progress_bar
 from pipeline.weights.arguments import add_model_arguments
 
@@ -77,16 +78,6 @@ def _counted(footage: Footage, told: Callable[..., None]) -> Iterator[np.ndarray
         told(done, max(done, footage.length))
 
 
-def _check(args: argparse.Namespace) -> None:
-    if args.out.exists() and not args.out.is_dir():
-        raise UserError(args.out, "--out", "is a file", "Give a folder")
-    for name, value in (("--fps", args.fps), ("--folder-fps", args.folder_fps), ("--scale", args.scale)):
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UserError("command line", name, f"{value} is not above 0", "Give a larger number")
-    if not 0 <= args.score <= 1:
-        raise UserError("command line", "--score", f"{args.score} is no probability", "Give a number from 0 to 1")
-
-
 def _say(tracked: TrackedVideo, footage: Footage) -> None:
     if tracked.length < footage.length:
         print(f"warning: {footage.path} should have {footage.length} frames, of which {tracked.length} came: it is damaged or "
@@ -102,18 +93,20 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder with a video's frames")
     arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
     add_model_arguments(arguments)
-    arguments.add_argument("--score", type=float, default=0.3, help="leave out tracklets below this score (default: 0.3)")
-    arguments.add_argument("--fps", type=float, help="use only this many frames per second, e.g. as many as the training "
-                           "videos have (default: all)")
-    arguments.add_argument("--folder-fps", type=float, default=6.0, metavar="FPS", help="frames per second of a folder "
-                           "of frames (default: 6)")
-    arguments.add_argument("--scale", type=int, help="enlargement of the overlay (default: enough for legible text)")
+    arguments.add_argument("--score", type=probability, default=0.3, help="leave out tracklets below (default: 0.3)")
+    arguments.add_argument("--fps", type=positive_number, help="look at so many frames a second only, e.g. as many as "
+                           "the training videos have (default: all)")
+    arguments.add_argument("--folder-fps", type=positive_number, default=6.0, metavar="FPS",
+                           help="how many frames a second a folder of frames has (default: 6)")
+    arguments.add_argument("--scale", type=positive_int,
+                           help="enlargement of the overlay (default: what makes small videos legible)")
     arguments.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: cpu)")
     arguments.add_argument("--fast", action="store_true", help="run the same network with fewer operations; its results equal "
                            "those of evaluation except for rounding")
     arguments.add_argument("--no-overlay", action="store_true", help="write no video")
     args = arguments.parse_args(argv)
-    _check(args)
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(args.out, "--out", "is a file", "Give a folder")
 
     from effvis.model_file import predictor
     from pipeline.weights.models import find_model

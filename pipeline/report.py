@@ -6,18 +6,17 @@ The page is one file that works offline. Its figures need the weights in the run
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from effvis.errors import UserError
-from pipeline.runs import cells
+from pipeline.system.arguments import probability
 from pipeline.system.cli import parser
 from pipeline.system.files import write_atomically
 
 if TYPE_CHECKING:
     from pipeline.settings.params import Params
+    from pipeline.tables.form import TableSummary
 
 HOW_TO_READ = (
     "*Published* is what the paper reports on YouTube-VIS 2019 with a ResNet-50, in percent. *Measured* is what this "
@@ -27,8 +26,8 @@ HOW_TO_READ = (
 )
 
 
-def report(params: Params, tables: list[dict[str, Any]]) -> str:
-    """Returns the report's markdown: how to read it, the command, then every table."""
+def report(params: Params, tables: list[TableSummary]) -> str:
+    """The report's markdown: how to read it, the command, then every table."""
     from pipeline.tables.markdown import markdown
 
     parts = [
@@ -41,8 +40,8 @@ def report(params: Params, tables: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def report_page(params: Params, tables: list[dict[str, Any]], *, minimum_score: float, as_sketch: bool) -> str:
-    """Returns the report's HTML: claims, these tables and any other that was measured, learning curves and figures.
+def report_page(params: Params, tables: list[TableSummary], *, minimum_score: float, as_sketch: bool) -> str:
+    """The report's HTML: claims, these tables and any other that was measured, learning curves and figures.
 
     Args:
         minimum_score: figures leave out tracklets below this score.
@@ -53,47 +52,44 @@ def report_page(params: Params, tables: list[dict[str, Any]], *, minimum_score: 
     """
     from pipeline.reporting.figures import all_figures
     from pipeline.reporting.page import Contents, page
+    from pipeline.runs import cells
+    from pipeline.system.models import read_json_file
 
-    ledger = params.results_dir / "claims.json"
+    ledger, remedy = params.results_dir / "claims.json", "Make it with python -m pipeline.claims"
     figures = all_figures(params, minimum_score=minimum_score, as_sketch=as_sketch)
     for figure in figures:
         if figure.note:
             print(f"{figure.title}: not drawn. {figure.note}", file=sys.stderr)
     every = [*tables, *_other_tables(params)]
     return page(params, Contents(
-        tables=every, ledger=_read(ledger, "python -m pipeline.claims") if ledger.is_file() else None,
-        cells={cell["evaluation"]: cell for cell in cells.read_all(params)}, figures=figures, minimum_score=minimum_score,
+        tables=every, ledger=read_json_file(ledger, remedy) if ledger.is_file() else None,
+        cells={cell.evaluation: cell for cell in cells.read_all(params)}, figures=figures, minimum_score=minimum_score,
         how_to_read=HOW_TO_READ.format(dataset=params.dataset_name, profile=params.profile), command=_command(params, every)))
 
 
-def _command(params: Params, tables: list[dict[str, Any]]) -> str:
-    return f"python -m pipeline.ablate --grid {','.join(table['table'] for table in tables)} --seeds {params.seeds}"
+def _command(params: Params, tables: list[TableSummary]) -> str:
+    return f"python -m pipeline.ablate --grid {','.join(table.table for table in tables)} --seeds {params.seeds}"
 
 
-def _other_tables(params: Params) -> list[dict[str, Any]]:
-    """Tables that were measured though the parameters do not ask for them, ordered by name."""
+def _other_tables(params: Params) -> list[TableSummary]:
+    """Those that are measured though the parameters do not ask for them, by name."""
     from pipeline.grid.rows import known_tables
 
     files = (params.results_dir / f"{name}.json" for name in known_tables(params) if name not in params.tables)
     return [_read_table(file) for file in files if file.is_file()]
 
 
-def _read_table(file: Path) -> dict[str, Any]:
-    return _read(file, f"python -m pipeline.ablate --grid {file.stem}")
+def _read_table(file: Path) -> TableSummary:
+    from pipeline.system.models import read_model
+    from pipeline.tables.form import TableSummary
 
-
-def _read(file: Path, command: str) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(file, "(file)", f"cannot be read: {error}", f"Make it with {command}") from None
+    return read_model(TableSummary, file, f"Make it with python -m pipeline.ablate --grid {file.stem}")
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.report")
-    arguments.add_argument("--score", type=float, default=0.3,
-                           help="leave tracklets below this score out of figures (default: 0.3)")
-    arguments.add_argument("--sketch", action="store_true", help="draw figures over the edges of frames, not over photographs")
+    arguments.add_argument("--score", type=probability, default=0.3, help="figures leave out tracklets below (default: 0.3)")
+    arguments.add_argument("--sketch", action="store_true", help="draw figures over the frames' edges, not over photographs")
     options = arguments.parse_args(argv)
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.settings.loading import load_params

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from effvis.data.atomic import replacing_file
 from effvis.errors import UserError
 from effvis.evaluation.submission import check_submission
-from pipeline.runs import cells
+from effvis.files import replacing_file
 from pipeline.runs.store import RunStore
 from pipeline.system.cli import add_row_arguments, parser
-from pipeline.tables import server_scores
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
@@ -76,6 +74,8 @@ def take_back(params: Params, spec: EvalSpec, scores: Path) -> list[str]:
         UserError: the scores cannot be read, or there is no such evaluation.
     """
     from pipeline.grid.rows import load_table
+    from pipeline.runs import cells
+    from pipeline.tables import server_scores
     from pipeline.tables.shown_in import table_cells
     from pipeline.tables.summary import summary
     from pipeline.tables.write import write_table

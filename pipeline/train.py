@@ -5,11 +5,9 @@ Without --row it trains the headline run of the parameters.
 
 from __future__ import annotations
 
-import json
-
 from pipeline.runs.store import RunStore
 from pipeline.system.cli import add_row_arguments, parser
-from pipeline.system.files import write_atomically
+from pipeline.system.files import json_bytes, write_atomically
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         # Later stages depend on this file; the run store itself is too large for that and changes too often.
         params.results_dir.mkdir(parents=True, exist_ok=True)
         summary = {"run": spec.key, "init": spec.init, "steps": done["steps"], "final_loss": round(final_loss(folder), 4)}
-        write_atomically(params.results_dir / "train.json", (json.dumps(summary, indent=2) + "\n").encode())
+        write_atomically(params.results_dir / "train.json", json_bytes(summary))
     return 0
 
 

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from effvis.errors import UserError
-from pipeline.planning.estimate import durations
-from pipeline.planning.plan import plan_rows
 from pipeline.scheduling.board import Board
-from pipeline.search.search import ENDED, Trial, best_row, folder_of, log_of, new_search, open_search, trials_csv, work_folder
+from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
 from pipeline.system.files import write_atomically
 
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> list[Row]:
     """The existing trials, and those that will be proposed as far as they are known, as rows of a table."""
     from pipeline.grid.table_file import Row
+    from pipeline.search.search import new_trial
     from pipeline.search.space import draw
 
     parameters = [trial.parameters for trial in search.trials]
@@ -40,14 +39,16 @@ def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials
         parameters += [draw(space, number, 0) for number in range(len(parameters), trials)]
     rows = []
     for number, values in enumerate(parameters):
-        label = Trial(number, values, [], []).label()
+        label = new_trial(number, values, []).label()
         rows.append(Row(f"search.{search.name}", label, {}, {}, {}, None, base.trial(params, values, search.seeds)))
     return rows
 
 
 def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> None:
-    """Prints the output of --dry-run."""
+    """What --dry-run prints."""
+    from pipeline.planning.estimate import durations
     from pipeline.planning.grids import estimate_text
+    from pipeline.planning.plan import plan_rows
 
     states = {trial.number: trial.state for trial in search.trials}
     stopping = f"stopped at {space.rungs} rungs, one of {space.reduction} goes on" if space.stops else "none is stopped early"
@@ -68,6 +69,7 @@ def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, tria
 def write_results(params: Params, search: Search, base: Base) -> list[Path]:
     """Writes the results of a search; returns the files."""
     from pipeline.reporting.search_page import page
+    from pipeline.search.search import best_row, folder_of, trials_csv
 
     folder = folder_of(params, search.name)
     contents = {"trials.csv": trials_csv(search), "index.html": page(search, base)}
@@ -85,6 +87,8 @@ def alone(params: Params, name: str) -> Iterator[None]:
     Raises:
         UserError: another process works on it.
     """
+    from pipeline.search.search import work_folder
+
     folder = work_folder(params, name)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
@@ -103,6 +107,8 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
 
     If nothing is missing, it starts no Ray and does not wait.
     """
+    from pipeline.search.search import ENDED
+
     if len(search.trials) >= trials and all(trial.state in ENDED for trial in search.trials):
         return write_results(params, search, base)
     from pipeline.mlflow_view.sync import Tracker
@@ -116,7 +122,9 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
 
 
 def tell_end(params: Params, search: Search, files: list[Path], wanted: int) -> int:
-    """Prints the best row and, on stderr, what failed; returns the exit code."""
+    """Prints the best row and says on stderr what failed; returns the exit code."""
+    from pipeline.search.search import folder_of, log_of
+
     for trial in search.trials:
         if trial.state in ("failed", "diverged"):
             log = log_of(params, search.name, trial)
@@ -136,8 +144,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.tune")
     arguments.add_argument("--space", type=Path, required=True, metavar="FILE", help="the space to search, e.g. "
                            "experiments/search/lr.yaml")
-    arguments.add_argument("--trials", type=int, default=12, metavar="N", help="trials in all, old ones too (default: 12)")
-    arguments.add_argument("--seeds", type=int, default=1, metavar="N", help="judge a trial by its mean over N seeds "
+    arguments.add_argument("--trials", type=positive_int, default=12, metavar="N",
+                           help="in all, with those there are (default: 12)")
+    arguments.add_argument("--seeds", type=positive_int, default=1, metavar="N", help="a trial counts as its mean over N seeds "
                            "(default: 1)")
     arguments.add_argument("--row", metavar="TABLE:NAME", help="the row that trials differ from, instead of the file's")
     arguments.add_argument("--name", metavar="NAME", help="name of the search and its folder (default: the file's)")
@@ -146,11 +155,9 @@ def main(argv: list[str] | None = None) -> int:
     name = options.name or options.space.stem
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
         raise UserError("command line", f"--name {name}", "is no name of a folder", "Use letters, digits, - and _ alone")
-    for option in ("trials", "seeds"):
-        if getattr(options, option) < 1:
-            raise UserError("command line", f"--{option}", "must be 1 or more", "Give another number")
 
     from pipeline.planning.prepare import prepare
+    from pipeline.search.search import new_search, open_search
     from pipeline.search.space import check_space, find_base, load_space
     from pipeline.settings.loading import load_params
 

@@ -17,10 +17,25 @@ from support.servers import serve_mlflow
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-# Modules that make test does not run side by side: they start Ray with workers for both cores, and two at once would mostly
-# wait for each other. (A few tests of other modules also do so; they are left to the second process for balance.)
-ONE_AFTER_THE_OTHER = {"test_ablate", "test_clock", "test_cluster", "test_dag", "test_distributed", "test_dvc_changes",
-                       "test_dvc_sharing", "test_tune"}
+# Dealt out as one, so that what is expensive to make is made once: a DVC repository in which all was run, an MLflow server.
+TOGETHER = {"dag/test_dag.py": "dvc", "dag/test_dvc_changes.py": "dvc", "dag/test_dvc_sharing.py": "dvc",
+            "mlflow_view/test_mirror.py": "mlflow", "mlflow_view/test_track.py": "mlflow", "mlflow_view/test_ui.py": "mlflow"}
+# What takes longest begins first, or one process would still be at it when the others are done.
+LONGEST_FIRST = ("dvc", "mlflow", "search/test_tune.py", "engine/test_train_cli.py", "scheduling/test_cluster.py",
+                 "training/test_distributed.py", "planning/test_ablate.py", "scheduling/test_schedule.py",
+                 "mlflow_view/test_postgres.py", "vistr/test_vistr.py", "system/test_clock.py", "system/test_security.py",
+                 "benchmarks/test_speed.py", "system/test_disk.py", "benchmarks/test_training_benchmark.py")
+
+
+def dealt_out_as(nodeid: str) -> str:
+    """A module, as room/test_name.py, or what it belongs to."""
+    module = "/".join(Path(nodeid.partition("::")[0]).parts[1:])
+    return TOGETHER.get(module, module)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(dealt_out_as(item.nodeid), len(places)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -30,8 +45,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Modules(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            module = Path(nodeid.partition("::")[0]).stem
-            return "one after the other" if module in ONE_AFTER_THE_OTHER else module
+            return dealt_out_as(nodeid)
 
     return Modules(config, log)
 
@@ -84,17 +98,29 @@ def reproduced(tmp_path_factory) -> tuple[Path, str]:
 
     folder = tmp_path_factory.mktemp("reproduced") / "project"
     clone_without_results(folder)
-    write_params(folder, **TINY, seeds=1, tables=list(REPRODUCED_ROWS))
+    # One run at a time: a second worker of Ray would spend as long on its imports as both trainings take.
+    write_params(folder, **TINY, seeds=1, tables=list(REPRODUCED_ROWS), resources={"slots": 1})
     output = dvc(folder, "repro")
     commit(folder)
     return folder, output
 
 
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory) -> Path:
+    """A database of MLflow's without runs, to be copied: making its tables takes longer than many a training here."""
+    from mlflow.tracking import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
-def dvc_project(reproduced, tmp_path) -> Path:
-    """A copy of ``reproduced`` to change, without its MLflow store, which knows the paths of the original."""
+def dvc_project(reproduced, empty_mlflow, tmp_path) -> Path:
+    """A copy of ``reproduced`` to change, with an empty MLflow store: the original's knows the paths of the original."""
     folder = tmp_path / "project"
     shutil.copytree(reproduced[0], folder, symlinks=True, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns", ".mlflow"))
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
     return folder
 
 

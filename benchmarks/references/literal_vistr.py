@@ -1,9 +1,9 @@
 """VisTR in the order of its authors' code (github.com/Epiphqny/VisTR), for benchmarks.speed.
 
-The same numbers as ``effvis.vistr.model.VisTR``, whose attention is fused and whose mask heads take several frames at once:
-here attention weights are written out and averaged over the heads, as ``nn.MultiheadAttention`` does unless told otherwise,
-and masks are computed frame by frame, then tracklet by tracklet. What their code has beside this (masks of padding, a
-deformable convolution at the end of the mask head) is left out, so theirs takes no less.
+It computes the same numbers as ``effvis.vistr.model.VisTR``, whose attention is fused and whose mask heads take several frames
+at once: here attention weights are written out and averaged over the heads, as ``nn.MultiheadAttention`` does by default, and
+masks are computed frame by frame, then tracklet by tracklet. What their code has besides (masks of padding, a deformable
+convolution at the end of the mask head) is left out, so theirs takes no less time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from effvis.vistr.model import VisTR, VisTROutput
 
 
 class LiteralVisTR(VisTR):
-    """As ``VisTR``; the module's docstring says what is computed otherwise."""
+    """Like ``VisTR``; the module's docstring says what is computed differently."""
 
     def __init__(self, config: VisTRConfig):
         body = build_body(config.backbone)
@@ -30,7 +30,7 @@ class LiteralVisTR(VisTR):
                 module.register_forward_pre_hook(_with_weights, with_kwargs=True)
 
     def mask_logits(self, output: VisTROutput, select_BK: Tensor | None = None) -> Tensor:
-        """As ``VisTR.mask_logits``, of one clip: (1, K, T, H/s, W/s)."""
+        """Like ``VisTR.mask_logits``, for one clip: (1, K, T, H/s, W/s)."""
         query = output.query_BNTC if select_BK is None else gather_tracklets(output.query_BNTC, select_BK)
         by_frame = []
         for frame in range(query.shape[2]):

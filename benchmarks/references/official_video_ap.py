@@ -1,7 +1,7 @@
 """The official evaluator (github.com/youtubevos/cocoapi), from a checkout of it, made to run under Python 3 and NumPy 2.
 
-What is changed in its text before it is run: masks come from the installed pycocotools, Matplotlib is not imported (it draws
-nothing here), and two words that NumPy no longer has are replaced.
+Its text is changed in this way before it runs: masks come from the installed pycocotools, Matplotlib is not imported (it draws
+nothing here), and two uses of NumPy that no longer work are replaced.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CHANGES = (
     (r"from \. import mask", "from pycocotools import mask"),
     (r"(?m)^(import|from) matplotlib.*$", ""),
     (r"np\.float\b", "float"),
-    (r"np\.round\(", "round("),  # NumPy's gives a float, of which linspace takes no number
+    (r"np\.round\(", "round("),  # NumPy's gives a float, which linspace does not accept as a number of points
 )
 
 
@@ -26,7 +26,7 @@ def evaluate_files(ground_truth: str, results: str, checkout: str) -> dict[str, 
     """The 12 numbers, by our names.
 
     Args:
-        checkout: of the repository, with PythonAPI/pycocotools in it.
+        checkout: the folder of the repository, with PythonAPI/pycocotools in it.
     """
     package = Path(checkout, "PythonAPI", "pycocotools")
     api, evaluator = _run(package / "ytvos.py").YTVOS, _run(package / "ytvoseval.py").YTVOSeval

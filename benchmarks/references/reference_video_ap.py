@@ -1,7 +1,7 @@
-"""The YouTube-VIS protocol written out literally: one loop per word of its definition, and no thought of speed.
+"""The YouTube-VIS protocol written out literally: one loop per word of its definition, without regard to speed.
 
 It is the second opinion in the tests (randomised problems over every quirk) and the baseline of ``benchmarks/evaluator.py``.
-Input must be well formed; what the official evaluator does with malformed input is not copied here.
+Input must be well formed; what the official evaluator does with malformed input is not reproduced here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def evaluate(ground_truth: dict, results: list[dict]) -> dict:
 
 
 def track_iou(first: list, second: list) -> float:
-    """Sum of the intersections over sum of the unions, frame by frame, up to the end of the shorter list."""
+    """The sum of the intersections over the sum of the unions, frame by frame, up to the end of the shorter list."""
     intersection = union = 0.0
     for a, b in zip(first, second, strict=False):
         if a and b:

@@ -1,16 +1,16 @@
-"""Pulls the plug on grids, again and again, and looks whether anything was lost, done twice or came out differently.
+"""Pulls the plug on grids, again and again, and checks whether anything was lost, done twice or came out differently.
 
-    python -m benchmarks.faults
-    python -m benchmarks.faults --kills 3 --only both --seed 7
+    python -m benchmarks.torture.faults
+    python -m benchmarks.torture.faults --kills 3 --only both --seed 7
 
 In temporary projects with trainings of seconds, ``python -m pipeline.ablate`` is killed (SIGKILL) at random moments and
 started again until it has succeeded: its workers, the driver, and either of them where two grids share a store. Then
 
 - every training's history has each step once, in order, and its ``done.json`` was written once;
-- its final weights are, bit by bit, those of a grid that nobody disturbed;
+- its final weights are, bit by bit, those of an undisturbed grid;
 - so are all tables.
 
-Prints a line for each kind of disturbance; the exit code is 1 where something differs.
+Prints a line for each kind of disturbance; the exit code is 1 if something differs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmarks.overhead import ROOT, project
 from pipeline.scheduling.pool import execute
 
 GRID = "table1d,table1e"
-# A network that learns nothing in trainings of seconds; a checkpoint every second.
+# A network too small to learn anything, in trainings of seconds; a checkpoint every second.
 SMALL = """
     seeds=1 methods=efficientvis input_size=[32,48] resources.slots=2 resources.checkpoint_seconds=1
     shapes.train_videos=6 shapes.val_videos=3 shapes.frames=8 shapes.height=32 shapes.width=48
@@ -46,10 +46,10 @@ SMALL = """
     train.epochs=40 train.lr_drop_epoch=30 train.batch_size=2
 """.split()
 OVERRIDES = [word for override in SMALL for word in ("-S", override)]
-# Who is killed, and how many grids work on the same store.
+# What is killed, and how many grids work on the same store.
 KINDS: dict[str, tuple[tuple[str, ...], int]] = {
     "workers": (("worker",), 1), "drivers": (("driver",), 1), "both": (("worker", "driver"), 2)}
-LONGEST_QUIET_SECONDS = 10.0  # a third of what the grid takes undisturbed
+LONGEST_QUIET_SECONDS = 10.0  # a third of the time that the grid takes undisturbed
 
 
 @dataclass
@@ -74,7 +74,7 @@ def done_files(folder: Path) -> dict[str, bytes]:
 
 
 def weights(folder: Path) -> dict[str, str]:
-    """Checksums by key."""
+    """Checksums of the weights by key."""
     return {key: json.loads(content)["sha256"] for key, content in done_files(folder).items()}
 
 
@@ -83,7 +83,7 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 
 def victims(driver: subprocess.Popen, kinds: tuple[str, ...]) -> Iterator[psutil.Process]:
-    """The driver and the processes that run its jobs, as far as they are of these kinds."""
+    """Those of the driver and the processes that run its jobs that are of these kinds."""
     try:
         process = psutil.Process(driver.pid)
         if "driver" in kinds:
@@ -137,7 +137,7 @@ def differences(folder: Path, expected: Mapping[str, str], expected_tables: Mapp
 
 
 def measure(made: Path, kind: str, kills: int, rng: random.Random, expected: tuple[dict[str, str], dict[str, bytes]]) -> Tally:
-    """As many rounds as it takes to kill so often."""
+    """Takes as many rounds as are needed for this many kills."""
     tally = Tally()
     while tally.kills < kills:
         folder = made.with_name(f"{kind}-{tally.rounds}")
@@ -150,11 +150,11 @@ def measure(made: Path, kind: str, kills: int, rng: random.Random, expected: tup
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__, allow_abbrev=False,
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.torture.faults", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="of each kind (default: 20)")
-    parser.add_argument("--only", choices=KINDS, help="one kind of disturbance")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--kills", type=int, default=20, help="kills of each kind (default: 20)")
+    parser.add_argument("--only", choices=KINDS, help="measure only this kind of disturbance")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (default: 0)")
     args = parser.parse_args(argv)
     wrong = False
     with tempfile.TemporaryDirectory() as temporary:

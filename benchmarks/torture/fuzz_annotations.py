@@ -1,9 +1,9 @@
-"""Reads mutated annotation files: ``python -m benchmarks.fuzz_annotations``.
+"""Reads mutated annotation files: ``python -m benchmarks.torture.fuzz_annotations``.
 
-A small right file is damaged in one to four places: values exchanged for strange ones, entries removed, doubled or swapped,
-digits and letters changed, bytes flipped, the end cut off. Each is read as a split in the YouTube-VIS format, and checked for
-all problems; and, from another start, as COCO with tracks. Anything but a result or a UserError is a defect and is printed with
-the number that draws it again; so is a file that reading accepts and the check does not, or the reverse.
+A small correct file is damaged in one to four places: values are replaced by strange ones, entries removed, doubled or swapped,
+digits and letters changed, bytes flipped, or the end is cut off. Each is read as a split in the YouTube-VIS format, and checked
+for all problems; another correct file is mutated and read as COCO with tracks. Anything but a result or a UserError is a defect
+and is printed with the number that reproduces it; so is a file that reading accepts and the check does not, or the reverse.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ STRANGE = (None, True, False, 0, 1, -1, 2, 3, 2**31, 2**63, 10**30, 10**400, 0.5
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz_annotations", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.torture.fuzz_annotations", description=__doc__,
+                                     allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000, help="files of each format (default: 10000)")
     parser.add_argument("--first", type=int, default=0, help="number of the first file (default: 0)")
     args = parser.parse_args(argv)
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def outcome(split: Path, name: str, start: dict, read: Callable[[Path], None], number: int) -> str:
-    """What becomes of one mutated file: read, refused, or a defect, which is printed."""
+    """The outcome for one mutated file: read, refused, or a defect, which is printed."""
     (split / "instances.json").write_bytes(mutated(start, random.Random(number)))
     try:
         read(split)
@@ -158,7 +158,7 @@ def containers(value: Any) -> list[dict | list]:
 
 
 def nudged(value: Any, rng: random.Random) -> Any:
-    """A little different, so that it passes the first checks."""
+    """A slightly different value, so that it passes the first checks."""
     if isinstance(value, str) and value:
         at = rng.randrange(len(value))
         return value[:at] + chr(rng.randrange(33, 127)) + value[at + rng.randrange(2):]
@@ -168,7 +168,7 @@ def nudged(value: Any, rng: random.Random) -> Any:
 
 
 def damaged(text: bytes, rng: random.Random) -> bytes:
-    """With bytes changed, or without its end."""
+    """The text with some bytes changed, or without its end."""
     if rng.random() < 0.2:
         return text[:rng.randrange(len(text))]
     changed = bytearray(text)

@@ -1,6 +1,6 @@
 """Training augmentation: pure functions of a random generator, frames and targets.
 
-What is drawn is drawn once for both clips of a pair, so that an object of both looks alike in them.
+Random choices are made once for both clips of a pair, so that an object in both looks alike in them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from effvis.data.targets import ClipTargets
 
-# As the code that the paper builds on does: every second sample is cropped.
+# Every second sample is cropped, as in the code that the paper builds on.
 CROP_PROBABILITY = 0.5
 
 
@@ -24,11 +24,11 @@ def scaled_sizes(input_size: tuple[int, int], scales: Sequence[float]) -> list[t
 
 
 def draw_window(rng: np.random.Generator, size: tuple[int, int], share: tuple[float, float]) -> tuple[int, int, int, int]:
-    """The window (top, left, height, width) in pixels of a random crop; with one half's probability the whole frame.
+    """The window (top, left, height, width) in pixels of a random crop; with probability one half it is the whole frame.
 
     Args:
         size: (height, width) of the frames.
-        share: least and largest share of each side, drawn for each side apart.
+        share: least and largest share of each side, drawn for each side separately.
     """
     if rng.random() >= CROP_PROBABILITY:
         return 0, 0, *size
@@ -38,7 +38,7 @@ def draw_window(rng: np.random.Generator, size: tuple[int, int], share: tuple[fl
 
 
 def mirror(frames_TCHW: Tensor, targets: ClipTargets) -> tuple[Tensor, ClipTargets]:
-    """Left becomes right."""
+    """Mirrors a clip and its targets: left becomes right."""
     width = targets.masks_KTHW.shape[-1]
     x0, y0, x1, y1 = targets.boxes_KT4.unbind(-1)
     boxes = torch.stack((width - x1, y0, width - x0, y1), dim=-1) * targets.present_KT.unsqueeze(-1)
@@ -49,13 +49,13 @@ def mirror(frames_TCHW: Tensor, targets: ClipTargets) -> tuple[Tensor, ClipTarge
 def crop(
     frames_TCHW: Tensor, targets: ClipTargets, window: tuple[int, int, int, int]
 ) -> tuple[Tensor, ClipTargets]:
-    """Cuts a window (top, left, height, width) out and resizes it back to the size of the frames, bilinear.
+    """Cuts out a window (top, left, height, width) and resizes it bilinearly to the size of the frames.
 
-    A box becomes the bounds of what is left of its mask. An instance of which no pixel is left is absent in the frame,
-    and no longer among the targets where it is absent in all. The whole frame as a window changes nothing.
+    A box becomes the bounds of what is left of its mask. An instance with no pixel left in a frame is absent there; an
+    instance that is absent in all frames leaves the targets. The whole frame as a window changes nothing.
 
     Args:
-        frames_TCHW: uint8.
+        frames_TCHW: uint8 frames.
     """
     size = tuple(frames_TCHW.shape[-2:])
     top, left, height, width = window

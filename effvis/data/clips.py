@@ -27,8 +27,8 @@ FRAME_CACHE_BYTES = 2**30
 def read_frame(path: Path | str, size: tuple[int, int]) -> np.ndarray:
     """A frame as RGB uint8 (H, W, 3) of the given (height, width).
 
-    A larger or smaller one is resized, bilinear. A JPEG of at least twice the size is decoded at a half, a quarter or an
-    eighth of its own, the smallest that is not below the size asked for, and resized from there.
+    A larger or smaller frame is resized bilinearly. A JPEG of at least twice the size is decoded at a half, a quarter or
+    an eighth of its own size (the smallest that is not below the requested size) and resized from there.
 
     Raises:
         UserError: the file is missing or not a whole image.
@@ -49,7 +49,7 @@ def read_frame(path: Path | str, size: tuple[int, int]) -> np.ndarray:
 
 
 class FrameReader:
-    """Frames of a split at one input size, the first of them kept decoded, up to ``cache_bytes``."""
+    """Frames of a split at one input size; the first ones read stay decoded in memory, up to ``cache_bytes``."""
 
     def __init__(self, index: DatasetIndex, input_size: tuple[int, int], cache_bytes: int = FRAME_CACHE_BYTES):
         self.index, self.input_size = index, input_size
@@ -58,7 +58,7 @@ class FrameReader:
         self._images = f"{index.images}{os.sep}"
 
     def clip(self, video_index: int, frames: list[int]) -> Tensor:
-        """(T, 3, H, W) uint8."""
+        """The frames of a clip, (T, 3, H, W) uint8."""
         stacked = np.stack([self._frame(video_index, frame) for frame in frames])
         return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
@@ -73,26 +73,26 @@ class FrameReader:
 
 
 def clip_frames(start: int, clip_length: int, video_length: int) -> list[int]:
-    """Frame numbers of a clip; a video that ends inside it goes on with its last frame."""
+    """Frame numbers of a clip; where the video ends inside the clip, its last frame is repeated."""
     return [min(start + t, video_length - 1) for t in range(clip_length)]
 
 
 class ClipPairs:
     """Batches of clip pairs (Sec. 3.3), each a pure function of the seed and the step's number.
 
-    An epoch is one pass over the videos in a random order, one random pair of clips of each; the last videos that do
-    not fill a batch are left for another epoch's order.
+    An epoch is one pass over the videos in a random order, with one random pair of clips from each; the last videos,
+    where they do not fill a batch, are left out of that epoch.
 
     Args:
         input_size: (height, width) of the network's input.
         batch_size: pairs per step, over all workers.
-        clips_per_video: 2 for pairs; 1 for the first of each pair alone, where the second teaches nothing.
+        clips_per_video: 2 for pairs; 1 for only the first clip of each pair, where the second teaches nothing.
         flip: mirror both clips of a pair with probability one half.
-        augmentation: of ``TrainConfig``. ``multi-scale`` draws one size for all pairs of a step, so that they need no
-            padding; ``random-crop`` one window for both clips of a pair.
-        scales: of the input size, for ``multi-scale``.
+        augmentation: as in ``TrainConfig``. ``multi-scale`` draws one size for all pairs of a step, so that they need no
+            padding; ``random-crop`` draws one window for both clips of a pair.
+        scales: factors on the input size, for ``multi-scale``.
         crop_share: least and largest share of each side, for ``random-crop``.
-        frame_cache_bytes: of memory for decoded frames; ``mask_cache_bytes`` likewise.
+        frame_cache_bytes: bytes of memory for decoded frames; ``mask_cache_bytes`` likewise for masks.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ClipPairs:
         self.augmentation, self.crop_share = augmentation, crop_share
         self.clips_per_video = clips_per_video
         self.input_size = tuple(input_size)
-        # Frames of another size are read anew, not resized twice; all sizes share the memory.
+        # For another size frames are read again, not resized twice; all sizes share the memory.
         self._sizes = scaled_sizes(self.input_size, scales) if augmentation == "multi-scale" else [self.input_size]
         self._readers = {size: FrameReader(index, size, frame_cache_bytes // len(self._sizes)) for size in self._sizes}
         self._masks = {size: MaskReader(size, mask_cache_bytes // len(self._sizes)) for size in self._sizes}
@@ -118,18 +118,18 @@ class ClipPairs:
         self._instances = [_Instances.of(index, v) for v in range(len(index.videos))]
 
     def __len__(self) -> int:
-        """Steps per epoch."""
+        """Number of steps per epoch."""
         return max(1, len(self.index.videos) // self.batch_size)
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> ClipPairBatch:
-        """The pairs of a step, counted from 0 over all epochs, or one of the parts that they are dealt out to.
+        """The pairs of a step, or one of the parts that they are divided into; steps count from 0 over all epochs.
 
-        Every pair is in one part; the parts differ by one pair at most.
+        Every pair is in exactly one part; the sizes of the parts differ by one pair at most.
         """
         epoch, position = divmod(step, len(self))
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.index.videos))
         chosen = np.resize(order[position * self.batch_size: (position + 1) * self.batch_size], self.batch_size)
-        # The slot after the last is the step's own.
+        # The slot after the last pair's belongs to the step itself.
         size = self._sizes[0]
         if len(self._sizes) > 1:
             step_rng = np.random.default_rng((self.seed, epoch, position, self.batch_size))
@@ -146,7 +146,7 @@ class ClipPairs:
     def _pair(self, video: int, size: tuple[int, int], rng: np.random.Generator) -> list[tuple[Tensor, ClipTargets]]:
         pair = self._pairs_by_video[rng.integers(self._first_of_video[video], self._first_of_video[video + 1])]
         starts = self.clips.clip_start_K[[self.clips.pair_first_P[pair], self.clips.pair_second_P[pair]]]
-        # Sec. 3.3: in random order, so that correspondence does not hang on the direction of time.
+        # Sec. 3.3: in random order, so that correspondence does not depend on the direction of time.
         starts = (starts[::-1] if rng.random() < 0.5 else starts)[: self.clips_per_video]
         mirrored = self.flip and rng.random() < 0.5
         clips = [self._clip(video, int(start), size) for start in starts]
@@ -177,14 +177,14 @@ class ClipPairs:
 
 
 def _stacked(clips_TCHW: list[Tensor]) -> Tensor:
-    """(B, T, 3, H, W), in memory as decoded: parting the three values of a pixel takes three times as long."""
+    """Clips as (B, T, 3, H, W), in memory as decoded: separating the three values of a pixel takes three times as long."""
     if len(clips_TCHW) == 1:
         return clips_TCHW[0][None]
     return torch.stack([frames.permute(0, 2, 3, 1) for frames in clips_TCHW]).permute(0, 1, 4, 2, 3)
 
 
 class _Instances(NamedTuple):
-    """The K instances of a video of L frames that are learned: all but crowds. See ``Track``."""
+    """The K instances to be learned in a video of L frames: all but crowds. See ``Track``."""
 
     tracks: list[Track]
     ids_K: np.ndarray

@@ -1,6 +1,6 @@
-"""What a split holds, once it was read: categories, videos, and the tracks of their instances.
+"""The content of a split after reading: categories, videos, and the tracks of their instances.
 
-Apart from the reading, because what is trained follows from these types and not from how a file is checked.
+It is separate from the reading, because trained weights depend on these types and not on how a file is checked.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Track:
         label: position in ``DatasetIndex.categories``.
         boxes_L4: float32 x0, y0, x1, y1 in pixels, from the masks; NaN where absent.
         areas_L: float32 pixels, from the masks; 0 where absent.
-        rles: compressed; None where absent.
+        rles: compressed RLEs; None where absent.
     """
 
     id: int
@@ -64,7 +64,7 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class DatasetIndex:
-    """A split that was read and found right.
+    """A split that has been read and has passed all checks.
 
     Attributes:
         images: the folder of the frames; frame f of a video is ``images / video.file_names[f]``.
@@ -79,7 +79,7 @@ class DatasetIndex:
 
     @property
     def longest_video(self) -> int:
-        """Frames of the longest video."""
+        """Number of frames of the longest video."""
         return max(video.length for video in self.videos)
 
     def tracks_of(self, video_index: int) -> tuple[Track, ...]:

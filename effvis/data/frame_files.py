@@ -11,10 +11,10 @@ FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """The files with one of the suffixes, by name without it, frame 9 before frame 10; hidden ones are left out.
+    """The files with one of the suffixes, by name without it, with frame 9 before frame 10; hidden files are left out.
 
     Raises:
-        UserError: two files differ in the suffix alone.
+        UserError: two files differ only in the suffix.
     """
     files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
@@ -26,5 +26,5 @@ def by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """Sorts frame 9 before frame 10."""
+    """A sort key that puts frame 9 before frame 10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

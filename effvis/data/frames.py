@@ -1,4 +1,4 @@
-"""The frame files of a split, each read once: is it there, inside the data set, whole, of the right size; its digest."""
+"""Reading each frame file of a split once: is it there, inside the data set, whole, of the right size? And its digest."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ READERS = 4
 
 @dataclass(frozen=True)
 class CheckedFrame:
-    """A frame file that was found right.
+    """A frame file that has passed all checks.
 
     Attributes:
-        size: of the image, (width, height) in pixels.
-        stamp: of the file when it was read, as ``file_stamp``.
+        size: the image's (width, height) in pixels.
+        stamp: the file's ``file_stamp`` when it was read.
         digest: SHA-256 of its bytes.
     """
 
@@ -36,9 +36,9 @@ class CheckedFrame:
 
 
 def file_stamp(path: Path | str) -> tuple[int, int, int]:
-    """Size in bytes, and when content and metadata were last changed, in nanoseconds.
+    """Size in bytes, and the times of the last change of content and of metadata, in nanoseconds.
 
-    The third is set by the system alone: a file that is exchanged for one of the same size and date has another.
+    Only the system sets the third: it differs where a file is replaced by one of the same size and date.
 
     Raises:
         OSError: there is no such file.
@@ -51,12 +51,12 @@ def check_frames(
     folder: Path, file: Path, images: Path, videos: Sequence[Video | None], *, problems: Problems,
     known: Mapping[str, CheckedFrame], progress: Callable[[int, int], None] | None,
 ) -> list[CheckedFrame]:
-    """Every frame file, video by video; what is wrong and only noted is left out.
+    """Checks every frame file, video by video; wrong files whose errors are only collected are left out.
 
     Args:
-        folder: the split; no frame may lie outside it, also not through a link.
-        file: its annotations, for messages.
-        known: frames that were checked before, by file name: those whose stamp is still the same are not read again.
+        folder: the split's folder; no frame may lie outside it, not even through a link.
+        file: the split's annotation file, for messages.
+        known: frames that were checked before, by file name; those whose stamp is still the same are not read again.
 
     Raises:
         UserError: at the first frame that is missing, outside the folder, cut off, or of another size than its video.
@@ -94,16 +94,16 @@ def check_frames(
 def check_frame(
     path: Path, file: Path, key: str, size: tuple[int | None, int | None], known: CheckedFrame | None = None,
 ) -> CheckedFrame:
-    """Reads one frame file of the given (width, height; None is any), listed in ``file`` at ``key``.
+    """Reads and checks one frame file of the given (width, height; None is any), listed in ``file`` at ``key``.
 
     Args:
-        known: the same file as it was found before; it is not read again if its stamp has not changed.
+        known: the result of an earlier check of this file, which is not read again if its stamp has not changed.
 
     Raises:
-        UserError: it is missing, cut off or of another size.
+        UserError: the file is missing, cut off or of another size.
     """
     try:
-        stamp = file_stamp(path)  # before reading: what is changed meanwhile is noticed the next time
+        stamp = file_stamp(path)  # before reading, so that a change made meanwhile is noticed the next time
         if known is not None and (known.stamp, known.size) == (stamp, size):
             return known
         content = path.read_bytes()
@@ -115,7 +115,7 @@ def check_frame(
         with Image.open(io.BytesIO(content)) as image:  # Reads the header alone.
             found, kind = image.size, image.format
             if kind != "JPEG" or not content.endswith(END_OF_JPEG):
-                image.load()  # Maybe bytes follow the end mark; decoding tells for certain.
+                image.load()  # Bytes may follow the end mark; only decoding is certain.
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise UserError(path, key, "truncated or damaged image", "Copy or extract the file anew") from None
     if any(asked not in (side, None) for side, asked in zip(found, size, strict=True)):

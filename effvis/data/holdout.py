@@ -1,4 +1,4 @@
-"""Holding out videos of an annotated split, to validate on: chosen by category, always the same ones for a seed."""
+"""Holding out videos of an annotated split for validation: chosen by category, and always the same ones for a seed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from effvis.data.dataset import DatasetIndex
 
 
 def choose(index: DatasetIndex, fraction: float, seed: int) -> frozenset[int]:
-    """Ids of the videos to hold out: about this fraction of all, and about the same of each category's.
+    """Ids of the videos to hold out: about this fraction of all videos, and about the same fraction for each category.
 
-    Iterative stratification (Sechidis et al., ECML PKDD 2011): the videos of the rarest category are dealt first, each to the
-    part that still lacks most of that category. The order of the videos in the file does not matter.
+    Iterative stratification (Sechidis et al., ECML PKDD 2011): the videos of the rarest category are assigned first, each to
+    the part that still needs most of that category. The order of the videos in the file does not matter.
 
     Args:
         fraction: above 0 and below 1.
@@ -22,7 +22,7 @@ def choose(index: DatasetIndex, fraction: float, seed: int) -> frozenset[int]:
     shown = _categories_shown(index)
     waiting = sorted(shown, key=lambda video: _draw(seed, video))
     counts = {category: sum(category in labels for labels in shown.values()) for category in set().union(*shown.values())}
-    # Of each category, and (None) of all videos, what is still to be held out and still to be kept.
+    # For each category, and for all videos (None): how many videos are still to be held out and still to be kept.
     lacking = {category: [fraction * count, (1 - fraction) * count] for category, count in counts.items()}
     lacking[None] = [fraction * len(shown), (1 - fraction) * len(shown)]
     held_out = set()
@@ -43,19 +43,19 @@ def choose(index: DatasetIndex, fraction: float, seed: int) -> frozenset[int]:
 
 
 def divide(index: DatasetIndex, held_out: Collection[int]) -> tuple[DatasetIndex, DatasetIndex]:
-    """What is left to train on, and what is held out, each in the order of the file.
+    """Divides a split into the videos left to train on and those held out, each in the order of the file.
 
-    Their digests follow from the split's and from the ids: a changed frame changes both.
+    Their digests follow from the split's digest and from the ids: a changed frame changes both.
 
     Args:
-        held_out: ids of videos.
+        held_out: ids of the videos to hold out.
     """
     return select(index, [v for v, video in enumerate(index.videos) if video.id not in held_out]), \
         select(index, [v for v, video in enumerate(index.videos) if video.id in held_out])
 
 
 def select(index: DatasetIndex, places: list[int]) -> DatasetIndex:
-    """The videos at these places, as a split of their own; its digest follows from the split's and from their ids."""
+    """The videos at these places, as a split of their own; its digest follows from the split's digest and their ids."""
     new_place = {old: new for new, old in enumerate(places)}
     videos = tuple(index.videos[v] for v in places)
     digest = hashlib.sha256(f"{index.digest} {[video.id for video in videos]}".encode()).hexdigest()
@@ -71,16 +71,16 @@ def videos_by_category(index: DatasetIndex) -> dict[str, int]:
 
 
 def keep_videos(annotations: Mapping[str, Any], ids: Collection[int]) -> dict[str, Any]:
-    """The JSON content of a split with these videos alone."""
+    """The JSON content of a split with only these videos."""
     return {**annotations, "videos": [video for video in annotations["videos"] if video["id"] in ids],
             "annotations": [entry for entry in annotations["annotations"] if entry["video_id"] in ids]}
 
 
 def _categories_shown(index: DatasetIndex) -> dict[int, set[int]]:
-    """Labels by video id."""
+    """The labels that each video shows, by video id."""
     return {video.id: {track.label for track in index.tracks_of(v)} for v, video in enumerate(index.videos)}
 
 
 def _draw(seed: int, video: int) -> bytes:
-    """A random order that is the same on every machine and under every version of every library."""
+    """A sort key for a random order that is the same on every machine and with every version of every library."""
     return hashlib.sha256(f"{seed}:{video}".encode()).digest()

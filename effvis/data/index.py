@@ -14,11 +14,11 @@ class ClipIndex:
     """Every clip of T consecutive frames, K of them, video by video in order of time, and P pairs of clips.
 
     Attributes:
-        clip_length: T. A video shorter than T has the one clip that starts at 0; its last frame fills the rest.
+        clip_length: T. A video shorter than T has one clip, which starts at 0; its last frame fills the rest.
         clip_video_K: position of the clip's video in ``DatasetIndex.videos``.
         clip_start_K: the clip's first frame.
         pair_first_P, pair_second_P: positions among the clips, the first one earlier. The two do not overlap; a video
-            in which no two clips are apart has the one pair of its earliest and its latest clip (which may be the same).
+            in which all clips overlap has one pair: its earliest and its latest clip (which may be the same).
         track_offsets_K1, track_ids: ids of the tracks that are present in some frame of clip k are
             ``track_ids[track_offsets_K1[k]:track_offsets_K1[k + 1]]``.
     """

@@ -1,4 +1,4 @@
-"""Typed values out of a JSON file that nobody vouches for."""
+"""Reading typed values from an untrusted JSON file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from effvis.errors import UserError
 
 
 class JsonReader:
-    """Reads typed values out of a JSON file, an object, and knows how to name their place in it.
+    """Reads typed values from a JSON file that holds an object, and names their place in it where they are wrong.
 
     Args:
-        format: its name, for messages.
+        format: name of the file's format, for messages.
     """
 
     def __init__(self, file: Path, problems: Problems, *, format: str):
@@ -83,7 +83,7 @@ class JsonReader:
                              "Write a path below the folder of the frames, without '..'")
 
     def mask(self, given: Any, key: str, height: int, width: int) -> masks.RLE:
-        """A COCO segmentation of a frame of the given size, as ``masks.to_compressed`` takes it."""
+        """The RLE of a COCO segmentation (see ``masks.to_compressed``) of a frame of the given size."""
         if isinstance(given, list):
             self.check_numbers(given, key)
         try:
@@ -92,7 +92,7 @@ class JsonReader:
             raise self.error(key, str(error), "Write the mask of the whole frame at its size") from None
 
     def check_numbers(self, value: Any, key: str) -> None:
-        """No infinite, undefined or endless number in a nested list."""
+        """Refuses infinite, undefined and overlong numbers in a nested list."""
         if isinstance(value, list):
             for i, item in enumerate(value):
                 self.check_numbers(item, f"{key}[{i}]")
@@ -103,6 +103,6 @@ class JsonReader:
 
 
 def short(value: Any) -> str:
-    """A value in a message, cut off where it is long."""
+    """The text of a value for a message, cut off where it is long."""
     text = repr(value)
     return text if len(text) < 60 else text[:57] + "..."

@@ -14,7 +14,7 @@ from effvis.data.masks import RLE, run_lengths
 
 # Decoded masks are kept in memory up to this many bytes.
 MASK_CACHE_BYTES = 2**29
-# What Python needs for a mask that is kept, beside its bits.
+# Memory that Python needs for each kept mask besides its bits.
 ENTRY_BYTES = 400
 # A resized pixel belongs to the mask from 127.5 of 255 on, which Pillow rounds up: eight and seven times that.
 HALF_OF_EIGHT, HALF_OF_SEVEN = 1020, 893
@@ -22,7 +22,7 @@ OF_SEVENTHS = np.array([round(255 * sevenths / 7) for sevenths in range(8)], np.
 
 
 class MaskPart(NamedTuple):
-    """The rows and columns of a mask that hold its instance: ``inside`` is bool (rows, columns), from (top, left) on."""
+    """The rows and columns of a mask that hold its instance: ``inside`` is bool (rows, columns) and starts at (top, left)."""
 
     top: int
     left: int
@@ -30,7 +30,7 @@ class MaskPart(NamedTuple):
 
 
 class MaskReader:
-    """Masks of a split at one input size, the first of them kept decoded, as bits, up to ``cache_bytes``."""
+    """Masks of a split at one input size; the first ones drawn stay in memory as bits, up to ``cache_bytes``."""
 
     def __init__(self, input_size: tuple[int, int], cache_bytes: int = MASK_CACHE_BYTES):
         self.input_size = input_size
@@ -38,7 +38,7 @@ class MaskReader:
         self._room = cache_bytes
 
     def draw(self, track: Track, frame: int, mask_HW: np.ndarray) -> None:
-        """Fills an empty bool (H, W) with a frame's mask, in which the instance is present."""
+        """Fills an empty bool array (H, W) with the mask of a frame in which the instance is present."""
         key = (track.video_index, track.id, frame)
         if key in self._cache:
             top, left, shape, bits = self._cache[key]
@@ -56,10 +56,10 @@ class MaskReader:
 
 
 def mask_part(rle: RLE, box_4: np.ndarray, size: tuple[int, int]) -> MaskPart:
-    """A mask at another (height, width), as if it had been resized as a whole, bilinear, and cut at one half.
+    """A mask at another (height, width), as if it had been resized bilinearly as a whole and thresholded at one half.
 
     Args:
-        box_4: of the mask, x0, y0, x1, y1 in its own pixels.
+        box_4: the mask's box x0, y0, x1, y1 in its own pixels.
     """
     left, top, right, bottom = (int(side) for side in box_4)
     height, width = rle["size"]
@@ -68,7 +68,7 @@ def mask_part(rle: RLE, box_4: np.ndarray, size: tuple[int, int]) -> MaskPart:
     if (height, width) == (2 * size[0], 2 * size[1]) and min(size) > 1:
         return _halved(rle, box_4, size)
     x, y = _Span.around(left, right, width, size[1]), _Span.around(top, bottom, height, size[0])
-    # Columns first, as in an RLE. Pillow resizes along x before it resizes along y, and rounds between: so do these two.
+    # Columns first, as in an RLE. Pillow resizes along x, then along y, and rounds in between: so do these two calls.
     columns = Image.fromarray(_decode_columns(rle, x, y, inside=255))
     columns = columns.resize((y.read, x.made), Image.Resampling.BILINEAR, (0, x.offset, y.read, x.offset + x.source))
     columns = columns.resize((y.made, x.made), Image.Resampling.BILINEAR, (y.offset, 0, y.offset + y.source, x.made))
@@ -76,7 +76,7 @@ def mask_part(rle: RLE, box_4: np.ndarray, size: tuple[int, int]) -> MaskPart:
 
 
 def _halved(rle: RLE, box_4: np.ndarray, size: tuple[int, int]) -> MaskPart:
-    """``mask_part`` for half the size, which most data sets have: three times as fast as Pillow, to the same pixels.
+    """``mask_part`` at half the size, the case of most data sets: three times as fast as Pillow, with the same pixels.
 
     Bilinear weights are then 1, 3, 3, 1 of four pixels, and 3, 3, 1 of three at the image's edges.
     """
@@ -84,13 +84,13 @@ def _halved(rle: RLE, box_4: np.ndarray, size: tuple[int, int]) -> MaskPart:
     x, y = _Span.half(left, right, size[1]), _Span.half(top, bottom, size[0])
     columns = _decode_columns(rle, x, y, inside=1)
     for edge in y.edges(size[0]):
-        columns[:, edge] = 0  # beyond the image, where a run passes that goes on in the next column
+        columns[:, edge] = 0  # beyond the image, where a run passes that continues in the next column
     a, b, c, d = (columns[tap : tap + 2 * x.made : 2] for tap in range(4))
     weighted = a + 3 * (b + c) + d
     values = (255 * weighted.astype(np.uint16) + 4) >> 3  # Pillow rounds between the axes, halves up
     for edge in x.edges(size[1]):
         values[edge] = OF_SEVENTHS[weighted[edge]]
-    # Copied apart first: NumPy adds neighbours in memory several times faster than every other number.
+    # First copied to separate arrays: NumPy adds neighbours in memory several times faster than every other number.
     even, odd = values[:, ::2].copy(), values[:, 1::2].copy()
     a, b, c, d = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]
     weighted = a + 3 * (b + c) + d
@@ -101,8 +101,8 @@ def _halved(rle: RLE, box_4: np.ndarray, size: tuple[int, int]) -> MaskPart:
 
 
 class _Span(NamedTuple):
-    """What is resized along one axis: pixels ``first`` to ``first + made`` of the result, made from ``source`` pixels, for
-    which ``read`` pixels from ``start`` on are looked at; ``offset`` of those come before the source."""
+    """The part that is resized along one axis: pixels ``first`` to ``first + made`` of the result, made from ``source``
+    pixels, for which ``read`` pixels are read from ``start`` on; ``offset`` of those come before the source."""
 
     first: int
     made: int
@@ -113,10 +113,10 @@ class _Span(NamedTuple):
 
     @classmethod
     def around(cls, low: int, high: int, length: int, resized: int) -> _Span:
-        """All pixels that may differ from zero where only ``low`` to ``high`` of ``length`` do.
+        """The span of all pixels that may differ from zero where only ``low`` to ``high`` of ``length`` do.
 
-        It begins and ends where a pixel of the result begins at a pixel of the source, so that the same filter weights
-        come out as for the whole axis.
+        It begins and ends where a pixel of the result begins at a pixel of the source, so that the filter weights are
+        the same as for the whole axis.
         """
         common = math.gcd(length, resized)
         step, step_made = length // common, resized // common
@@ -129,24 +129,24 @@ class _Span(NamedTuple):
 
     @classmethod
     def half(cls, low: int, high: int, resized: int) -> _Span:
-        """Of twice the length: each pixel of the result is made from two, their neighbours, and what lies beyond an edge."""
+        """The span at half the length: a result's pixel is made from two pixels and their neighbours, even beyond edges."""
         first, last = max(low - 2, 0) // 2, min(high // 2 + 2, resized)
         made = last - first
         return cls(first=first, made=made, start=2 * first - 1, read=2 * made + 2, source=2 * made, offset=1)
 
     def edges(self, resized: int) -> list[int]:
-        """Where in what is made the first and the last pixel of the whole axis are, if they are."""
+        """Indices in the result of the first and the last pixel of the whole axis, where it contains them."""
         return [0] * (self.first == 0) + [-1] * (self.first + self.made == resized)
 
 
 def _decode_columns(rle: RLE, x: _Span, y: _Span, inside: int) -> np.ndarray:
-    """The pixels that the spans look at, as uint8 (columns, rows) of 0 and ``inside``; outside them the mask is empty."""
+    """The pixels that the spans read, as uint8 (columns, rows) of 0 and ``inside``; outside them the mask is empty."""
     height = rle["size"][0]
     ends = np.cumsum(run_lengths(rle["counts"]))
     runs_R2 = ends[: len(ends) // 2 * 2].reshape(-1, 2)  # where the mask's runs begin and end
     runs_R2 = runs_R2[runs_R2[:, 0] < runs_R2[:, 1]]
     runs_R2[:, 1] -= 1  # the last pixel: what follows it may be in another column
-    # With c the column, (c - x.start) * y.read + row - y.start, where row is the place less c * height.
+    # (c - x.start) * y.read + row - y.start, where c is the column and row is the place minus c * height.
     place_R2 = runs_R2 + runs_R2 // height * (y.read - height) - (x.start * y.read + y.start)
     place_R2[:, 1] += 1
     bounds = np.concatenate(([0], place_R2.ravel(), [x.read * y.read]))

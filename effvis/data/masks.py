@@ -1,8 +1,8 @@
-"""Masks as COCO run-length encodings (RLE), thin over pycocotools.
+"""Masks as COCO run-length encodings (RLE), a thin layer over pycocotools.
 
 An RLE is ``{"size": [H, W], "counts": str}``: column-major run lengths, compressed into a string as in COCO and
-YouTube-VIS. pycocotools trusts what it is given; ``to_compressed`` is the one door through which foreign
-segmentations come in, and it checks them.
+YouTube-VIS. pycocotools trusts its input; foreign segmentations come in only through ``to_compressed``, which
+checks them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 
 RLE = dict
 
-# pycocotools 2.0.11 passes their number through a byte on the way to the areas, which NumPy 2 refuses from 256 on.
+# For areas, pycocotools 2.0.11 passes the number of masks through a byte, which NumPy 2 refuses from 256 on.
 AREAS_AT_ONCE = 255
 
 
@@ -44,23 +44,23 @@ def area(rle: RLE) -> int:
 
 
 def bbox_xyxy(rle: RLE) -> np.ndarray:
-    """(4,) float32 box x0, y0, x1, y1 in pixels; x1 and y1 are the far edges of the last pixels (0 box if empty)."""
+    """(4,) float32 box x0, y0, x1, y1 in pixels; x1 and y1 are the far edges of the last pixels (zeros if empty)."""
     return boxes_xyxy([rle])[0]
 
 
 def areas(rles: Sequence[RLE]) -> np.ndarray:
-    """(N,) float32 numbers of pixels."""
+    """Numbers of pixels of N masks: (N,) float32."""
     return pixel_counts(rles).astype(np.float32)
 
 
 def pixel_counts(rles: Sequence[RLE]) -> np.ndarray:
-    """(N,) int64 numbers of pixels."""
+    """Numbers of pixels of N masks: (N,) int64."""
     parts = [coco.area(list(rles[first : first + AREAS_AT_ONCE])) for first in range(0, len(rles), AREAS_AT_ONCE)]
     return np.concatenate([np.zeros(0, np.int64), *parts], dtype=np.int64)
 
 
 def boxes_xyxy(rles: Sequence[RLE]) -> np.ndarray:
-    """(N, 4) float32 boxes, as ``bbox_xyxy``."""
+    """(N, 4) float32 boxes, as in ``bbox_xyxy``."""
     if not rles:
         return np.zeros((0, 4), np.float32)
     boxes_N4 = np.asarray(coco.toBbox(list(rles)), np.float32).reshape(-1, 4)
@@ -72,7 +72,7 @@ def run_lengths(counts: str) -> np.ndarray:
     """The run lengths (background first) that a compressed ``counts`` string stands for, as int64.
 
     Each number is written in digits of five bits, lowest first, one character each (code - 48), of which bit 5 says
-    that more follow and bit 4 of the last digit is the sign. From the fourth number on, a number is the difference to
+    that more follow and bit 4 of the last digit is the sign. From the fourth number on, a number is the difference from
     the one two places before it.
 
     Raises:

@@ -13,7 +13,7 @@ from effvis.errors import UserError
 
 IMAGES = "JPEGImages"
 ANNOTATIONS = "instances.json"
-# Boxes are not read, but one that is further from its mask than rounding explains betrays another file or another format.
+# Boxes are not used, but one that is further from its mask than rounding explains shows another file or another format.
 BOX_TOLERANCE = 2.0
 FURTHEST = 1e9  # pixels
 MOST_FPS = 1e6
@@ -33,14 +33,15 @@ def annotation_file(folder: Path) -> Path | None:
 def parse_annotations(
     folder: Path, *, default_fps: float, require_annotations: bool, problems: Problems,
 ) -> tuple[Path, Path, tuple[Category, ...], tuple[Video | None, ...], tuple[Track, ...]]:
-    """Reads the annotations of a split; the frame files are not looked at.
+    """Reads the annotations of a split; the frame files are not read.
 
     Returns:
         The JSON file, the folder of the frames, categories, videos, tracks. Where problems are collected, wrong
         categories and tracks are left out, a video that is no JSON object is None, and so is each wrong value of a video.
 
     Raises:
-        UserError: the first thing that is wrong; where problems are collected, there is no such folder, or no JSON in it.
+        UserError: names the first thing that is wrong; where problems are collected, only a missing folder or unreadable
+            JSON is raised.
     """
     if not folder.is_dir():
         raise UserError(folder, "(folder)", "no such folder", "A data set holds the folders train and val")
@@ -168,9 +169,9 @@ class _Reader(JsonReader):
         return tuple(tracks)
 
     def segmentations(self, entry: dict, place: str, video: Video) -> list[masks.RLE | None] | None:
-        """One per frame of the video; None where its size or number of frames is not known."""
+        """One mask per frame of the video; None where its size or number of frames is not known."""
         given = self.get(entry, "segmentations", list, place)
-        for key in ("bboxes", "areas"):  # Recomputed from the masks, but a wrong one betrays a damaged file.
+        for key in ("bboxes", "areas"):  # Recomputed from the masks, but a wrong one is a sign of a damaged file.
             with self.problems:
                 self.check_numbers(entry.get(key), f"{place}.{key}")
         if video.height is None or video.width is None:
@@ -189,7 +190,7 @@ class _Reader(JsonReader):
         return rles
 
     def compare_boxes(self, boxes: Any, track: Track, place: str) -> None:
-        """Warns of boxes (x, y, width, height) that are not those of their masks."""
+        """Warns of boxes (x, y, width, height) that do not fit their masks."""
         if boxes is None:
             return
         if not isinstance(boxes, list) or len(boxes) != len(track.rles):
@@ -204,7 +205,7 @@ class _Reader(JsonReader):
 
 
 def _box_problem(box: Any, corners: list[float] | None) -> str | None:
-    """What is wrong with a box (x, y, width, height) beside the corners of its mask (x0, y0, x1, y1; None if absent)."""
+    """What is wrong with a box (x, y, width, height), given the corners of its mask (x0, y0, x1, y1; None if absent)."""
     if box is None or box == []:
         return None if corners is None else "no box, but there is a mask"
     if not isinstance(box, list) or len(box) != 4 or not all(

@@ -1,4 +1,4 @@
-"""Batches prepared while the network computes. The numbers stay: a batch follows from the seed and the step's number alone."""
+"""Batches prepared while the network computes. No number changes: the seed and the step's number alone decide a batch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from effvis.data.targets import ClipPairBatch
 
 
 class Prefetched:
-    """Clip pairs whose next batch is prepared in a thread: decoding leaves the interpreter to others. For ``with``.
+    """Clip pairs whose next batch is prepared in a thread, since decoding releases the interpreter lock. Use in ``with``.
 
-    What goes wrong in the thread is raised by the ``batch`` that it belongs to.
+    An error in the thread is raised by the call of ``batch`` that it belongs to.
     """
 
     def __init__(self, pairs: ClipPairs):
@@ -22,11 +22,11 @@ class Prefetched:
         self._ahead: dict[tuple[int, int, int], Future[ClipPairBatch]] = {}
 
     def __len__(self) -> int:
-        """Steps per epoch."""
+        """Number of steps per epoch."""
         return len(self._pairs)
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> ClipPairBatch:
-        """As ``ClipPairs.batch``; the same part of the next step is begun."""
+        """Like ``ClipPairs.batch``; it also starts to prepare the same part of the next step."""
         wanted = self._ahead.pop((step, part, parts), None) or self._thread.submit(self._pairs.batch, step, part, parts)
         batch = wanted.result()
         following = step + 1, part, parts

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: raised at the first, or all of it collected."""
+"""The problems of a data set: the first one is raised, or all of them are collected."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from effvis.errors import UserError
 
 
 class Problems:
-    """``with problems:`` around each thing that is checked: a mistake found inside ends the reading, as a ``UserError``;
-    or, with ``collect``, is noted, and what follows the block is checked too.
+    """Use ``with problems:`` around each check: a mistake found inside ends the reading, as a ``UserError``; with
+    ``collect`` it is noted instead, and what follows the block is checked too.
 
     Attributes:
         errors: what makes the data set unusable, in the order in which it was found.
-        warnings: what reading does not rely on, but betrays a mistake; only looked for with ``collect``.
+        warnings: signs of a mistake in what reading does not rely on; only looked for with ``collect``.
     """
 
     def __init__(self, *, collect: bool = False):

@@ -1,4 +1,4 @@
-"""What a clip's ground truth is made of."""
+"""The ground truth of clips."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ClipTargets:
 
 @dataclass(frozen=True)
 class StackedTargets:
-    """The targets of B clips as one, each clip's instances padded to K by instances that are absent in every frame.
+    """The targets of B clips in one, each clip's instances padded to K with instances that are absent in every frame.
 
     Attributes:
-        labels_BK, present_BKT, boxes_BKT4, masks_BKTHW: as those of ``ClipTargets``. K is at least one.
+        labels_BK, present_BKT, boxes_BKT4, masks_BKTHW: as in ``ClipTargets``. K is at least one.
     """
 
     labels_BK: Tensor
@@ -50,7 +50,7 @@ class StackedTargets:
 
 
 def stack_targets(targets: Sequence[ClipTargets]) -> StackedTargets:
-    """The targets of clips of one size and length."""
+    """Stacks the targets of clips that have the same size and length."""
     def stack(values: list[Tensor]) -> Tensor:
         padded = pad_sequence(values, batch_first=True)
         return padded if padded.shape[1] else padded.new_zeros(len(values), 1, *padded.shape[2:])
@@ -64,7 +64,7 @@ def stack_targets(targets: Sequence[ClipTargets]) -> StackedTargets:
 class ClipPairBatch:
     """B pairs of clips, the two of a pair from one video, in the (random) order in which the network sees them.
 
-    Where nothing is to be learned from a second clip, it is left out, and there is one of each below instead of two.
+    Where a second clip teaches nothing, it is left out, and there is one of each below instead of two.
 
     Attributes:
         frames: two tensors (B, T, 3, H, W) uint8.

@@ -4,8 +4,8 @@ A split is a folder with ``JPEGImages/<video>/<frame>.jpg`` and one JSON file: `
 file_names; ours also fps), ``categories`` (id, name) and ``annotations`` (one per instance: id, video_id, category_id,
 iscrowd, and ``segmentations``, an RLE or null for every frame).
 
-``read_split`` believes nothing. The first thing that is wrong is raised as a ``UserError`` that names the file, the
-place in it and the remedy; ``check_split`` goes on, and returns all that is wrong.
+``read_split`` trusts nothing. It raises the first thing that is wrong as a ``UserError`` that names the file, the place
+in it and the remedy; ``check_split`` goes on, and returns everything that is wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from effvis.data.masks import RLE
 from effvis.data.parsing import parse_annotations
 from effvis.data.problems import Problems
 
-DEFAULT_FPS = 6.0  # of YouTube-VIS's annotations
+DEFAULT_FPS = 6.0  # the rate of YouTube-VIS's annotations
 
 
 def read_split(
@@ -33,7 +33,7 @@ def read_split(
 
     Args:
         default_fps: frame rate of videos that state none.
-        require_annotations: False allows a split without instances, as the official validation split.
+        require_annotations: False allows a split without instances, such as the official validation split.
         known: frames that were checked before, by file name; those that have not changed since are not read again.
         remember: called with each frame's file name and what was found.
         progress: called with (frame files checked, frame files in all).
@@ -55,10 +55,10 @@ def read_split(
 def check_split(
     folder: Path, *, require_annotations: bool = True, progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Problems, tuple[Category, ...] | None]:
-    """All that is wrong with a split, and what ``read_split`` does not mind: boxes that are not those of their masks.
+    """Everything that is wrong with a split, and what ``read_split`` ignores: boxes that do not fit their masks.
 
-    What follows from another mistake is not listed: the masks of a video that has no size, the frames where their folder
-    is missing.
+    What follows from another mistake is not listed: the masks of a video without a size, or the frames where their
+    folder is missing.
 
     Args:
         require_annotations, progress: as in ``read_split``.

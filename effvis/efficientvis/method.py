@@ -15,10 +15,10 @@ from effvis.model.efficientvis import EfficientVIS
 def make_fast(
     model: EfficientVIS, input_size: tuple[int, int], pixels_at_once: int, pool_first: bool | None
 ) -> EfficientVIS:
-    """Without the masks of all iterations but the last, which nobody looks at; pooled before the last convolution.
+    """The network without its unused mask heads, all but the last; it may pool before the last convolution.
 
     Args:
-        pool_first: None: on processors, where it pays.
+        pool_first: whether it does; None: on processors, where it pays.
     """
     model.mask_heads = nn.ModuleList([*(nn.Identity() for _ in model.mask_heads[1:]), model.mask_heads[-1]])
     if pool_first is None:

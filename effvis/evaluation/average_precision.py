@@ -15,7 +15,7 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
 IOU_50, IOU_75 = 0, 5
-# Both ends belong to a range: an object of exactly 128^2 pixels is small and medium.
+# Both ends belong to a range: an object of exactly 128^2 pixels is both small and medium.
 AREA_LIMITS = np.array([[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]])
 ALL, SMALL, MEDIUM, LARGE = range(4)
 # Detections counted per (video, category): the best 1, 10 and 100. The last one also limits what is matched at all.
@@ -28,7 +28,7 @@ class GroupTruths:
 
     Attributes:
         areas: mean pixels per frame.
-        crowd: stands for any number of objects: never counted as found or missed.
+        crowd: whether it stands for any number of objects; then it is never counted as found or missed.
         counts_as_match: False for the id 0, with which the official evaluator marks "no match".
     """
 
@@ -45,9 +45,9 @@ class GroupDetections:
     """Matched detections of one (video, category), best score first, at most 100.
 
     Attributes:
-        scores: [D].
-        matched_ATD: whether it found a ground truth.
-        ignored_ATD: whether it counts neither for nor against.
+        scores: the detections' scores, [D].
+        matched_ATD: whether each detection found a ground truth.
+        ignored_ATD: whether it counts neither as a hit nor as a miss.
     """
 
     scores: np.ndarray
@@ -94,10 +94,10 @@ def outside(areas: np.ndarray) -> np.ndarray:
 def match(scores: np.ndarray, areas: np.ndarray, truths: GroupTruths, ious_DG: np.ndarray) -> GroupDetections:
     """Gives each detection, best first, the free ground truth that it overlaps most, at every threshold and area range.
 
-    A ground truth that counts goes before one that is ignored; of equal overlaps the later ground truth wins.
+    A ground truth that counts goes before one that is ignored; among equal overlaps the later ground truth wins.
 
     Args:
-        scores, areas: of the detections, best first, [D].
+        scores, areas: the detections' scores and areas, best first, [D].
     """
     ignored_AG = truths.ignored_AG()
     best_ATD = _choose(ious_DG, ignored_AG, truths.crowd)
@@ -119,7 +119,7 @@ def _choose(ious_DG: np.ndarray, ignored_AG: np.ndarray, crowd_G: np.ndarray) ->
     best_ATD = np.full((A, T, D), -1)
     free_ATG = np.ones((A, T, G), bool)
     a, t = np.ogrid[:A, :T]
-    # Overlaps as integers from 0 to G-1, the later of two equal ones higher; those that count above all ignored ones.
+    # Overlaps as integers from 0 to G-1, the later of two equal ones higher; ground truths that count rank above ignored ones.
     rank_DG = np.argsort(np.argsort(ious_DG, axis=1, kind="stable"), axis=1)
     preference_DAG = rank_DG[:, None] + G * ~ignored_AG
     enough_DTG = ious_DG[:, None] >= IOU_THRESHOLDS[:, None]

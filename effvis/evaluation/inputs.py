@@ -67,8 +67,8 @@ class Results:
 def read_ground_truth(source: Path | str | dict) -> GroundTruth:
     """Reads ``{videos, categories, annotations}``; masks are RLE, uncompressed RLE or polygons.
 
-    As in the official evaluator, annotations of a video or category that is not listed are left out, and of several
-    with one id the last stands for all of them.
+    As in the official evaluator, annotations of a video or category that is not listed are left out, and the last of
+    several annotations with one id replaces the others.
 
     Raises:
         UserError: names the file, the key and the remedy.
@@ -158,7 +158,7 @@ def _load(source: Path | str | dict | list, kind: str, loads: Callable[[bytes], 
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """For what makes many objects and throws none away: looking for garbage all the time takes a third of reading a file."""
+    """Pauses garbage collection where many objects are made and none discarded: it takes a third of the time of reading."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -169,11 +169,11 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _loads(text: bytes) -> Any:
-    """As ``json.loads``, in less than half of its time."""
+    """Like ``json.loads``, in less than half the time."""
     try:
         return from_json(text)
     except ValueError:
-        return json.loads(text)  # which takes a little more, and says in which line what it does not take
+        return json.loads(text)  # this accepts a little more, and names the line of what it rejects
 
 
 def _truth(annotation: dict, frame_size: tuple[int, int], known: set, where: str, key: str) -> Truth:
@@ -189,10 +189,10 @@ def _truth(annotation: dict, frame_size: tuple[int, int], known: set, where: str
 
 
 def _checked(segmentations: Sequence, check: Callable, known: set, where: str, key: str) -> Sequence[Mapping | None]:
-    """What ``check(mask, where, key)`` makes of each mask that is there.
+    """The result of ``check(mask, where, key)`` for each mask that is present.
 
-    Nearly all masks are alike, and looking at each closely takes longer than decoding it: those whose type of counts
-    and size, as it is written, are among the ``known`` good ones pass at once.
+    Nearly all masks are alike, and checking each one closely takes longer than decoding it. So masks pass at once where
+    the type of their counts and their size, as written, are among the ``known`` good ones.
     """
     try:
         present = [mask for mask in segmentations if mask]
@@ -208,7 +208,7 @@ def _checked(segmentations: Sequence, check: Callable, known: set, where: str, k
 
 
 def _any_mask(mask: Any, where: str, key: str, frame_size: tuple[int, int]) -> Mapping:
-    """An RLE of either kind as it is; polygons are drawn at the video's size."""
+    """Returns an RLE of either kind as it is; draws polygons at the video's size."""
     if isinstance(mask, list):
         try:
             return coco_mask.merge(coco_mask.frPyObjects(mask, *frame_size))
@@ -237,7 +237,7 @@ def _with_size(mask: Mapping, where: str, key: str) -> Mapping:
     return mask
 
 
-# The types that JSON gives are looked at first: asking for an abstract class takes ten times as long.
+# The types that JSON yields are checked first: a check against an abstract class takes ten times as long.
 def _is_integer(value: Any) -> bool:
     return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 

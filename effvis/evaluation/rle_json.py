@@ -1,7 +1,7 @@
 """Reading JSON that consists mostly of uncompressed run-length counts.
 
 The official ground truth holds millions of run lengths, each of which ``json`` would turn into a Python object. Here
-the lists of counts are lifted out of the text first and parsed as arrays, all numbers of many masks at once.
+the lists of counts are first taken out of the text and parsed as arrays, all numbers of many masks at once.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ WHITE_SPACE = b" \t\r\n"
 
 
 def loads(text: bytes) -> Any:
-    """As ``json.loads``, except that ``counts`` that are lists of non-negative integers come back as int32 arrays.
+    """Like ``json.loads``, except that ``counts`` that are lists of non-negative integers come back as int32 arrays.
 
-    (Leading zeros in them, which JSON forbids, are let pass.)
+    (Leading zeros in them, which JSON forbids, are accepted.)
 
     Raises:
         ValueError: the text is not JSON (json.JSONDecodeError) or not UTF-8.
@@ -35,13 +35,13 @@ def loads(text: bytes) -> Any:
     arrays = None if PLACEHOLDER.encode() in text else _integer_lists(pieces[2::3])
     if arrays is None:
         return json.loads(text)
-    # Of three pieces, the third is the counts: the first two stay in the text, followed by the placeholder.
+    # Of every three pieces, the third is the counts; the first two stay in the text, followed by the placeholder.
     pieces[2::3] = [PLACEHOLDER.encode()] * len(arrays)
     remaining = iter(arrays)
     try:
         return json.loads(b"".join(pieces), parse_constant=lambda name: _constant(name, remaining))
     except json.JSONDecodeError:
-        # Again as it was written, for an error that names the right line and column.
+        # Parsed again as it was written, for an error that names the right line and column.
         return json.loads(text)
 
 
@@ -50,7 +50,7 @@ def _constant(name: str, arrays: Iterator[np.ndarray]) -> Any:
 
 
 def _integer_lists(texts: Sequence[bytes]) -> list[np.ndarray] | None:
-    """The integers of each comma-separated text; None where the plain reader should have a look: odd or huge numbers."""
+    """The integers of each comma-separated text; None where the plain reader is needed, for odd or huge numbers."""
     arrays, scratch = [], _Scratch()
     for start in range(0, len(texts), MASKS_AT_ONCE):
         batch = texts[start : start + MASKS_AT_ONCE]
@@ -67,13 +67,13 @@ def _integer_lists(texts: Sequence[bytes]) -> list[np.ndarray] | None:
 
 
 class _Scratch:
-    """Memory for intermediate arrays, used again for each batch: new memory costs more than what is computed in it."""
+    """Memory for intermediate arrays, reused for each batch: new memory costs more than the computation in it."""
 
     def __init__(self):
         self._arrays: dict[str, np.ndarray] = {}
 
     def __call__(self, name: str, size: int, dtype: type) -> np.ndarray:
-        """An uninitialised array, which is good until the next call for this name."""
+        """An uninitialised array, which is valid until the next call for this name."""
         if name not in self._arrays or self._arrays[name].size < size:
             self._arrays[name] = np.empty(size * 5 // 4, dtype)
         return self._arrays[name][:size]
@@ -81,7 +81,7 @@ class _Scratch:
 
 def _integers(texts: Sequence[bytes], scratch: _Scratch) -> list[np.ndarray] | None:
     """The comma-separated numbers, as int32; None if something else is there, or one is empty or has too many digits."""
-    # A number of our own in front, left out below, has as many digits as are looked at before each comma.
+    # A number of our own in front, left out below, so that the characters read before each comma exist.
     characters = np.frombuffer(b",".join([b"00", *texts, b""]), np.uint8)
     is_comma = np.equal(characters, COMMA, out=scratch("is", characters.size, np.bool_))
     commas = np.flatnonzero(is_comma)
@@ -101,7 +101,7 @@ def _integers(texts: Sequence[bytes], scratch: _Scratch) -> list[np.ndarray] | N
 
 
 def _last_three_digits(values: np.ndarray, commas: np.ndarray, digits: np.ndarray, scratch: _Scratch) -> np.ndarray:
-    """The number, int16, that at most three digits before each comma make; nearly all counts have no more."""
+    """The number (int16) that at most three digits before each comma make; nearly all counts have no more."""
     numbers, few = scratch("numbers", commas.size, np.int16), scratch("few", commas.size, np.int8)
     few[:] = digits
     place, one = np.subtract(commas, 1, out=scratch("place", commas.size, np.int64)), scratch("one", commas.size, np.uint8)

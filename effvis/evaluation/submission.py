@@ -20,16 +20,17 @@ def check_submission(
     results: Path | str | list, videos: Sequence[Video], categories: Sequence[Category], *, where: str,
     allow_missing: bool = False,
 ) -> int:
-    """Whether the results are complete and fit the videos that they are of; returns how many there are.
+    """Checks that the results are complete and fit their videos; returns the number of results.
 
     Args:
         results: a file or its content: a list of ``{video_id, category_id, score, segmentations}`` with compressed RLE.
-        where: what lists the videos, for messages.
-        allow_missing: take results that have nothing for some videos.
+        where: name of what lists the videos, for messages.
+        allow_missing: accept results that have nothing for some videos.
 
     Raises:
-        UserError: no result for a video; an id that is not listed; a score that is not finite; a list that has not one entry
-            per frame of its video; a mask that cannot be read, or is not of its video's size. Names the file and the key.
+        UserError: names the file and the key of what is wrong: no result for a video; an id that is not listed; a score that
+            is not finite; a list without one entry per frame of its video; a mask that cannot be read, or is not of its
+            video's size.
     """
     listed = GroundTruth(where, tuple(sorted(video.id for video in videos)),
                          {category.id: category.name for category in categories}, {}, [])
@@ -53,7 +54,7 @@ def _check_presence(found: set[int], videos: Sequence[int], where: str, allow_mi
 
 
 def _check_video(detections: Sequence[Detection], video: Video, where: str) -> None:
-    """Results of one video and category."""
+    """Checks the results of one video and category."""
     for detection in detections:
         if not math.isfinite(detection.score):
             raise UserError(where, f"{detection.key}.score", f"is {detection.score}", "Write a finite number")

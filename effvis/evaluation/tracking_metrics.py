@@ -1,6 +1,6 @@
-"""HOTA, and track mAP by IoU threshold, as TrackEval computes them: an optional package, for ``pipeline.score --hota``.
+"""HOTA, and track mAP by IoU threshold, computed by the optional package TrackEval for ``pipeline.score --hota``.
 
-What TrackEval is given is what its own reader of the YouTube-VIS format would give it, but for two things: results are checked
+TrackEval gets the input that its own reader of the YouTube-VIS format would give it, with two exceptions: results are checked
 first, as for AP, and categories that have neither ground truth nor results do not enter the means.
 """
 
@@ -19,7 +19,7 @@ from effvis.evaluation.average_precision import IOU_THRESHOLDS, MAX_DETECTIONS, 
 from effvis.evaluation.inputs import read_ground_truth, read_results
 
 FIELDS = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA")
-FIRST_ID = 1  # TrackEval takes a ground truth that was matched by the track 0 for a free one
+FIRST_ID = 1  # TrackEval mistakes a ground truth that is matched by track 0 for a free one
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def tracking_metrics(
     """Scores results by TrackEval.
 
     Args:
-        minimum_score: HOTA counts results of this score or more: it knows no ranking, and each further result that is
-            wrong costs as much as the first. Track mAP ranks, and counts the best 100 of each (video, category).
+        minimum_score: HOTA counts results with this score or more: it has no ranking, and each further wrong result costs
+            as much as the first. Track mAP ranks results, and counts the best 100 of each (video, category).
 
     Raises:
         UserError: TrackEval is not installed, or the input cannot be read.
@@ -103,7 +103,7 @@ class _Sequence:
         }
 
     def frames(self, minimum_score: float) -> dict[str, Any]:
-        """Which tracks are there in each frame, and how much they overlap, for HOTA."""
+        """Which tracks are present in each frame, and how much they overlap, for HOTA."""
         counted = [track for track, one in zip(self._found, self._detections, strict=True) if one.score >= minimum_score]
         true, found = [[track for track in tracks if any(track)] for tracks in (self._true, counted)]
         frames = [(_present(true, frame), _present(found, frame)) for frame in range(max(map(len, (*true, *found)), default=0))]
@@ -128,13 +128,13 @@ def _overlaps(true: list[Mapping], found: list[Mapping]) -> np.ndarray:
 
 
 def _compressed(segmentations: Sequence[Mapping | None]) -> list[Mapping | None]:
-    """As pycocotools takes them: the ground truth may have run lengths as a list or an array."""
+    """The masks as pycocotools takes them: the ground truth may have run lengths as a list or an array."""
     return [coco_mask.frPyObjects({"size": mask["size"], "counts": list(map(int, mask["counts"]))}, *mask["size"])
             if mask and not isinstance(mask["counts"], (str, bytes)) else mask or None for mask in segmentations]
 
 
 def _means(categories: Any, fields: Sequence[str]) -> dict[str, float]:
-    """Over TrackEval's thresholds, then over categories."""
+    """Means over TrackEval's thresholds, then over categories."""
     categories = list(categories)
     return {name: _mean([float(np.mean(one[name])) for one in categories]) for name in fields}
 

@@ -5,8 +5,8 @@ frames of a track one after another on one long line makes the whole track a sin
 pixels that two tracks share are then found by asking, at each boundary of one, how much of the other lies before it:
 a piecewise linear function that ``numpy.interp`` evaluates exactly, all values being integers below 2^53.
 
-Background and foreground runs are kept in two arrays, of which NumPy takes sums three times as fast as of every other
-number of one array.
+Background and foreground runs are kept in two arrays, because NumPy sums these three times as fast as every other number
+of one array.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Segmentations = Sequence[Mapping | None]  # an RLE, or None where absent, for ea
 
 
 class MalformedMask(ValueError):
-    """An RLE that cannot be read: that of a track in a frame, both counted from 0."""
+    """An RLE that cannot be read, of a track in a frame (both counted from 0)."""
 
     def __init__(self, track: int, frame: int, problem: str):
         super().__init__(problem)
@@ -45,7 +45,7 @@ class Tracks:
     """The masks of N tracks of at most F frames each.
 
     Attributes:
-        lengths_N: frames of each track's list.
+        lengths_N: number of frames in each track's list.
         areas_NF: foreground pixels (int64); 0 where absent.
         totals_NF: all pixels that the runs cover (int64); -1 where absent.
         sizes_NF: number of each mask's frame size (int64, see ``build_tracks``); -1 where absent.
@@ -68,9 +68,9 @@ def build_tracks(tracks: Sequence[Segmentations], sizes: dict[tuple, int], line_
     Args:
         tracks: for each frame an RLE with ``size`` and ``counts`` (compressed: str or bytes; plain: a list or array of
             integers); None or empty where absent.
-        sizes: numbers of the frame sizes (height, width), shared by all tracks that are to be compared; sizes met for
-            the first time are added. Each has a line of its own, so that masks of different sizes share nothing.
-        line_frames: F, frames on each line; no list of the compared tracks is longer.
+        sizes: numbers of the frame sizes (height, width), shared by all tracks that are to be compared; new sizes are
+            added. Each has a line of its own, so that masks of different sizes share nothing.
+        line_frames: F, the number of frames on each line; no list of the compared tracks is longer.
 
     Raises:
         MalformedMask: an RLE that cannot be decoded.
@@ -185,7 +185,7 @@ def _covered(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lengths of background and of foreground runs (int64) of all masks one after another, and each mask's first of both.
 
-    Every mask gets equally many of both: one that ends in background gets a foreground run of length 0 more.
+    Every mask gets equally many of both: one that ends in background gets an extra foreground run of length 0.
     """
     if set(map(type, counts)) <= {str, bytes}:
         background, foreground, first = _compressed_runs(_texts(counts))
@@ -201,7 +201,7 @@ def _runs(counts: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _by_turns(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Copies of those at even and at odd places."""
+    """Copies of the runs at even and at odd places."""
     return runs[::2].copy(), runs[1::2].copy()
 
 
@@ -298,7 +298,8 @@ def _last_two_digits(characters: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def _undo_differences(background: np.ndarray, foreground: np.ndarray, first: np.ndarray) -> None:
-    """From its fourth run on, a compressed mask stores each run as the difference to the run before the last; in place."""
+    """Restores runs in place: from its fourth on, a compressed mask stores each as the difference from the one before the
+    last."""
     # The first background run is no part of the chain of differences: the second is stored as it is.
     leading = background[first]
     background[first] = 0

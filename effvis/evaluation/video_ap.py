@@ -1,6 +1,6 @@
-"""Video average precision: the YouTube-VIS protocol, equal to the official evaluator in all of its peculiarities.
+"""Video average precision: the YouTube-VIS protocol, equal to the official evaluator in all its peculiarities.
 
-COCO's average precision with tracks in the place of masks: the overlap of two tracks is the sum of their intersections
+It is COCO's average precision with tracks in the place of masks: the overlap of two tracks is the sum of their intersections
 over the sum of their unions, over all frames of the video, so that a result must find, segment and follow an instance.
 """
 
@@ -34,7 +34,7 @@ class Evaluation:
 
     Attributes:
         metrics: the 12 numbers of ``METRICS`` as fractions; -1 where the ground truth leaves them undefined.
-        per_category: AP, AP50, AP75, AR1, AR10 and AR100 by category name (two of one name also bear their ids).
+        per_category: AP, AP50, AP75, AR1, AR10 and AR100 by category name (followed by the id where two have one name).
         warnings: what was left out or replaced, and tracks that could not be compared.
     """
 
@@ -50,13 +50,13 @@ def evaluate(
     allow_empty: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Scores results against the ground truth; both are files or what ``json.load`` makes of them, and stay as they are.
+    """Scores results against the ground truth; both are files or what ``json.load`` makes of them, and are not changed.
 
     Args:
         ground_truth: ``{videos, categories, annotations}`` of the YouTube-VIS format.
         results: a list of ``{video_id, category_id, score, segmentations}`` with compressed RLE.
         allow_empty: score an empty list of results (0 wherever there is ground truth) instead of refusing it.
-        progress: called with (done, total), counting the pairs of a video and a category that there are results for.
+        progress: called with (done, total), counting the pairs of a video and a category that have results.
 
     Raises:
         UserError: the input cannot be read, or is of a kind that the official evaluator cannot score.
@@ -80,10 +80,10 @@ def evaluate(
 
 
 def keep_frames(ground_truth: dict, kept: Mapping[int, Sequence[int]]) -> dict:
-    """The ground truth of some frames of each video, to score inference that saw only those; the input stays as it is.
+    """The ground truth of some frames of each video, to score inference that saw only those; the input is not changed.
 
-    A track that is absent from all kept frames is dropped: left in, it would still count as an instance to be found,
-    which nobody could find in these frames. (One that is absent from the whole video stays, because the protocol counts
+    A track that is absent from all kept frames is dropped: otherwise it would still count as an instance to be found,
+    although these frames do not show it. (One that is absent from the whole video stays, because the protocol counts
     it: keeping all frames changes no score.)
 
     Args:
@@ -126,7 +126,7 @@ def _groups(items: Mapping[Group, Any], truth: GroundTruth, category: int) -> li
 
 
 def _match_category(category: int, truth: GroundTruth, found: Results, warnings: list[str]) -> list[GroupDetections]:
-    """Matches the results of a category in each video that has some."""
+    """Matches the results of a category in each video that has any."""
     matched: dict[Group, GroupDetections] = {}
     groups = {group: _best(found.detections[group]) for group in _groups(found.detections, truth, category)}
     for group, detections in groups.items():
@@ -195,7 +195,7 @@ def _decode(decoder: Callable[..., Any], tracks: Sequence[Detection | Truth], wh
 
 
 def _mean_area(areas: np.ndarray) -> float:
-    """Mean over the frames in which there is something."""
+    """Mean area over the frames with any foreground."""
     frames = np.count_nonzero(areas)
     return areas.sum() / frames if frames else 0.0
 
@@ -203,7 +203,7 @@ def _mean_area(areas: np.ndarray) -> float:
 def _check_totals(
     detections: Sequence[Detection], tracks: Tracks, where: str, truths: Sequence[Truth], others: Tracks, truth_where: str
 ) -> None:
-    """Refuses masks that claim one size but cover different numbers of pixels: the official evaluator never returns."""
+    """Refuses masks that claim one size but cover different numbers of pixels: with them the official evaluator hangs."""
     if (pair := disagreement(tracks, others)) is None:
         return
     d, g, frame = pair
@@ -216,6 +216,6 @@ def _check_totals(
 
 
 def _labels(categories: Mapping[int, str]) -> list[str]:
-    """The categories' names; those that several share with their ids."""
+    """The categories' names; names that several categories share come with the ids."""
     names = list(categories.values())
     return [name if names.count(name) == 1 else f"{name} ({category})" for category, name in categories.items()]

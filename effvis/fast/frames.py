@@ -1,4 +1,4 @@
-"""Frames in parts: what a backbone holds inside stays in bounds."""
+"""Frames in parts, so that the maps inside a backbone take bounded memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class FramesInParts(nn.Module):
-    """A body that a few frames go through at a time, in channels_last."""
+    """A body that takes a few frames at a time, in channels_last."""
 
     def __init__(self, body: nn.Module, pixels_at_once: int):
         super().__init__()

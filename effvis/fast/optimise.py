@@ -1,6 +1,6 @@
 """A trained network made ready for fast inference: ``optimised(model, input_size)``.
 
-What it computes is the same but for rounding (tests/fast/test_optimise.py); what each step brings is in docs/speed.md.
+It computes the same up to rounding (tests/fast/test_optimise.py); docs/speed.md says what each step gains.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from effvis.model.dynamic_conv import DynamicConv
 from effvis.model.resnet import FrozenBatchNorm2d
 
 Precision = Literal["fp32", "bf16"]
-# Frames that go through the backbone together. A processor's caches hold what comes of three of 300x540; a GPU would wait.
+# Pixels that go through the backbone together. A processor's caches hold the maps of three frames of 300x540; a GPU would idle.
 PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
 
 
@@ -28,13 +28,13 @@ def optimised(
 ) -> nn.Module:
     """A network for inference that computes what ``model`` does, and shares its parameters where they stay as they are.
 
-    The model is left as it is. Once it is dropped, what inference does not need of it takes no memory.
+    The model is not changed. Once it is dropped, the parts of it that inference does not need take no memory.
 
     Args:
-        model: of any method, on the device where it is to run.
-        input_size: (height, width) of the frames to come. Others are computed as well, if not as fast.
-        precision: bf16 lets autocast compute in half precision what it holds safe. Results are then near, not the same.
-        pool_first: whether a method that can pools before the last convolution (pooling_first.py); None: where it pays.
+        model: a network of any method, on the device where it is to run.
+        input_size: (height, width) of the frames to come. Other sizes work too, though not as fast.
+        precision: bf16 lets autocast compute in half precision what it considers safe. Results are then close, not the same.
+        pool_first: whether to pool before the last convolution (pooling_first.py), in methods that can; None: where it pays.
     """
     on_processor = next(model.parameters()).device.type == "cpu"
     pixels_at_once = PIXELS_AT_ONCE["cpu" if on_processor else "cuda"]
@@ -53,7 +53,7 @@ def optimised(
 
 
 def in_half_precision(model: nn.Module) -> None:
-    """From now on autocast computes in bf16 what it holds safe in the network. What comes after it is left in fp32."""
+    """Lets autocast compute in bf16 what it considers safe in the network. What comes after the network stays in fp32."""
     for name in ("features", "forward", "mask_logits"):
         if hasattr(model, name):
             setattr(model, name, _half(getattr(model, name), next(model.parameters()).device.type))
@@ -70,12 +70,12 @@ def _half(method: Callable[..., Any], device: str) -> Callable[..., Any]:
 
 
 def _sharing_copy(model: nn.Module) -> nn.Module:
-    """Modules of its own, with the same parameters and buffers."""
+    """A copy with modules of its own, but the same parameters and buffers."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 def _fold_normalisation(module: nn.Module) -> None:
-    """Puts each frozen BatchNorm into the convolution before it, and nothing into its place."""
+    """Folds each frozen BatchNorm into the convolution before it, and puts an identity in its place."""
     children = list(module.named_children())
     for (_, before), (name, norm) in zip(children, children[1:], strict=False):
         if isinstance(before, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d):
@@ -88,7 +88,7 @@ def _fold_normalisation(module: nn.Module) -> None:
 
 
 def _put_filters_in_scratch(model: nn.Module) -> None:
-    """The filters of a clip's tracklets are 47 MB at the paper's size, and are used at once."""
+    """Puts the filters of a clip's tracklets into scratch memory: they take 47 MB at the paper's size, and are used at once."""
     for module in model.modules():
         if isinstance(module, DynamicConv):
             module.filters = MomentaryLinear(module.filters)

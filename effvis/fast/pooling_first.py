@@ -1,9 +1,9 @@
-"""EfficientVIS for inference, and such that the last convolution of its pyramid is computed only where a proposal looks.
+"""EfficientVIS for inference; in one form it computes its pyramid's last convolution only where a proposal looks.
 
 Each level of the pyramid ends in a 3x3 convolution, and RoIAlign then averages a few of its values per bin. Both are linear,
-so that they can change places: the values under the nine taps of the kernel are averaged first, and the kernel is applied
-once per bin. At ResNet-50's size the finest levels have many more cells than a clip has bins. A level where that does not
-pay, for its cells are few or nearly all proposals belong to it, is convolved as a whole when they come: docs/speed.md.
+so they can change places: the values under the nine taps of the kernel are averaged first, and the kernel is applied
+once per bin. At ResNet-50's size the finest levels have many more cells than a clip has bins. A level where this does not
+pay, because it has few cells or nearly all proposals belong to it, is convolved as a whole once they are known: docs/speed.md.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from effvis.fast.unfinished import UnfinishedFeatures, UnmergedFrames, detach_la
 from effvis.model.efficientvis import BaseFeatures, EfficientVIS, _joined
 from effvis.model.roi_align import pooling_weights
 
-SAMPLING_RATIO, CANONICAL_SIZE, CANONICAL_LEVEL = 2, 224.0, 4  # of effvis.model.roi_align.multilevel_roi_align
-# What nine taps make of so many bins is held at once: 14 MB at 256 channels, which the caches still hold.
+SAMPLING_RATIO, CANONICAL_SIZE, CANONICAL_LEVEL = 2, 224.0, 4  # as in effvis.model.roi_align.multilevel_roi_align
+# The averages under nine taps are held for this many bins at once: 14 MB at 256 channels, which still fits into the caches.
 BINS_AT_ONCE = 1568
 # Averaging under nine taps takes as long as the convolution of a bin, so that a bin costs as much as two cells of a map.
 CELLS_PER_BIN = 2
 
 
 class ForInference(EfficientVIS):
-    """Made of the parts of another network.
+    """A network made of the parts of another one.
 
     Args:
-        pixels_at_once: of so many frames together the backbone takes those that fit, and one at least.
+        pixels_at_once: the backbone takes as many frames together as have this many pixels, and one at least.
     """
 
     def __init__(self, model: EfficientVIS, pixels_at_once: int):
@@ -52,7 +52,7 @@ class ForInference(EfficientVIS):
 
 
 class PoolingFirst(ForInference):
-    """Its base features are those before the last convolution of each level, until it pays to convolve a level."""
+    """A network whose base features lack the last convolution of each level, until it pays to convolve the level."""
 
     def __init__(self, model: EfficientVIS, pixels_at_once: int):
         super().__init__(model, pixels_at_once)
@@ -77,7 +77,7 @@ class PoolingFirst(ForInference):
         features.merge((level_FN == 0).any(dim=1))
         boxes_of_levels = torch.bincount(level_FN.flatten(), minlength=len(features.waiting)).tolist()
         for level, (here, lacking) in enumerate(zip(boxes_of_levels, features.waiting, strict=True)):
-            # As if the boxes of all interactions and of the masks belonged to the levels of these.
+            # Assumes that the boxes of all interactions and of the masks belong to the same levels as these.
             bins = here * bins_of_a_tracklet(self.config)
             if lacking is not None and bins * CELLS_PER_BIN > features.pyramid[level][:, 0].numel():
                 features.finish(level)
@@ -86,7 +86,7 @@ class PoolingFirst(ForInference):
 
 
 def bins_of_a_tracklet(config: ModelConfig) -> int:
-    """In each frame, over all interactions and its mask."""
+    """The number of a tracklet's bins in each frame, over all interactions and its mask."""
     return config.iterations * config.roi_size**2 + config.mask_roi_size**2
 
 
@@ -100,16 +100,16 @@ def pooling_first_pays(model: EfficientVIS, input_size: tuple[int, int]) -> bool
 def convolved_regions(
     maps: Sequence[Tensor], strides: Sequence[int], convolutions: Sequence[nn.Conv2d | None], boxes_FN4: Tensor, size: int
 ) -> Tensor:
-    """``multilevel_roi_align`` of what 3x3 convolutions make of maps, each convolved at the bins of its own boxes alone.
+    """``multilevel_roi_align`` of maps after 3x3 convolutions, each computed only at the bins of its own boxes.
 
     Args:
         maps: per level (F, C, H_l, W_l), finest first, in channels_last.
         strides: input pixels per feature pixel of each level, powers of two.
-        convolutions: of each level, with padding 1; None where the map is convolved already.
+        convolutions: each level's convolution, with padding 1; None where its map is convolved already.
         boxes_FN4: N boxes per frame, xyxy in input pixels.
 
     Returns:
-        (F, N, P, P, C).
+        The regions (F, N, P, P, C).
     """
     frames, boxes = boxes_FN4.shape[:2]
     level_R = _levels(boxes_FN4, strides).flatten()
@@ -134,13 +134,13 @@ def _pool(
     by_tap = taps.view(-1, bins, 3, bins, 3, channels).transpose(2, 3).reshape(-1, bins, bins, 9 * channels)
     # The kernel as a matrix: a row per output channel, columns by tap and input channel. A view: it is in channels_last.
     kernel = convolution.weight.permute(0, 2, 3, 1).flatten(1)
-    # Samples beyond the frame count as zero, and have no part of the bias either.
+    # Samples beyond the frame count as zero, and get no share of the bias either.
     share = rows_RPH.sum(dim=-1)[:, :, None] * columns_RQW.sum(dim=-1)[:, None, :]
     return F.linear(by_tap, kernel) + convolution.bias * share[..., None]
 
 
 def _levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
-    """The number of the level that each box belongs to, as multilevel_roi_align has it."""
+    """The number of the level that each box belongs to, as in multilevel_roi_align."""
     side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1).sqrt()
     wanted = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIZE + 1e-6))
     finest = strides[0].bit_length() - 1
@@ -148,7 +148,7 @@ def _levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
 
 
 def _pool_windows(feature_FCHW: Tensor, frames: Sequence[int], rows_RPH: Tensor, columns_RQW: Tensor) -> Tensor:
-    """What the weights of R regions, each in its frame, make of the map: (R, P, Q, C).
+    """Pools the map with the weights of R regions, each in its frame: (R, P, Q, C).
 
     A region's products are small enough for the caches, but too small to share among threads.
     """
@@ -166,14 +166,14 @@ def _pool_windows(feature_FCHW: Tensor, frames: Sequence[int], rows_RPH: Tensor,
 
 
 def _shifted(weights_RPL: Tensor) -> Tensor:
-    """Weights of an axis for a map shifted by -1, 0 and 1, beyond whose border is nothing: (R, P * 3, L)."""
+    """Weights of an axis for a map shifted by -1, 0 and 1, with nothing beyond its border: (R, P * 3, L)."""
     length = weights_RPL.shape[-1]
     padded = F.pad(weights_RPL, (1, 1))
     return torch.stack([padded[..., 2 - tap: 2 - tap + length] for tap in range(3)], dim=2).flatten(1, 2)
 
 
 def _extents(weights_RPL: Tensor) -> list[tuple[int, int]]:
-    """From where to where on the axis a region has weights; one pixel at least."""
+    """The start and end on the axis of each region's weights, one pixel apart at least."""
     used_RL = (weights_RPL != 0).any(dim=1)
     # argmax finds the first; it does not take booleans.
     first_R, past_R = used_RL.byte().argmax(dim=1), used_RL.shape[1] - used_RL.flip(1).byte().argmax(dim=1)

@@ -1,7 +1,7 @@
-"""Memory that is used again, call after call: memory that is new to a process is cleared by the system page by page.
+"""Memory that is reused, call after call, because the system clears memory that is new to a process page by page.
 
-Each thread has its own, so that a network can be run by several. What is computed into it is for the moment: the next call
-that asks for the same name overwrites it.
+Each thread has its own, so that several can run one network. Results in it are short-lived: the next call for the same name
+overwrites them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ _of_thread = threading.local()
 
 
 def scratch(name: str, like: Tensor, *shape: int) -> Tensor:
-    """A tensor on the processor, with anything in it, of another's dtype; it grows to the largest that was asked for."""
+    """An uninitialised tensor on the processor, of another's dtype; its memory grows to the largest size requested."""
     numel = torch.Size(shape).numel()
     held = getattr(_of_thread, name, None)
     if held is None or held.numel() < numel or held.dtype != like.dtype:
-        with torch.inference_mode(False):  # what inference mode makes cannot be written to outside of it
+        with torch.inference_mode(False):  # tensors made in inference mode cannot be written to outside of it
             held = torch.empty(numel, dtype=like.dtype)
         setattr(_of_thread, name, held)
     return held[:numel].view(shape)
 
 
 class MomentaryLinear(nn.Module):
-    """A linear layer, without gradients, whose output lasts until its thread calls the next of its kind."""
+    """A linear layer, without gradients, whose output lasts until its thread calls the next layer of this kind."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()

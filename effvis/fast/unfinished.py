@@ -1,7 +1,7 @@
-"""Base features of which some work is left until it is known whether a proposal looks there.
+"""Base features with some work postponed until it is known whether a proposal looks there.
 
-What is left: each level's last convolution (pooling_first.py), and on the finest level, which has three quarters of all
-cells, the 1x1 lateral and the sum with the coarser level.
+The postponed work is each level's last convolution (pooling_first.py), and on the finest level, which has three quarters of
+all cells, the 1x1 lateral and the sum with the coarser level.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from effvis.model.fpn import FPN
 
 @dataclass(frozen=True)
 class UnmergedFrames:
-    """The frames whose finest level is still what the backbone's body says of them.
+    """The frames whose finest level is still the output of the backbone's body.
 
     Attributes:
-        left_F: which they are; it changes, as the finest level does, in place.
+        left_F: which frames these are; like the finest level, it changes in place.
         coarser: the next level (F, C, H, W), before its last convolution.
-        lateral: what brings the finest level into the pyramid.
+        lateral: the convolution that brings the finest level into the pyramid.
     """
 
     left_F: Tensor
@@ -33,7 +33,7 @@ class UnmergedFrames:
     lateral: nn.Conv2d
 
     def select(self, frames: slice) -> UnmergedFrames:
-        """Of some of the frames: views, so that what is merged there is merged here."""
+        """The same for some of the frames, as views: what is merged there is merged here."""
         return UnmergedFrames(self.left_F[frames], self.coarser[frames], self.lateral)
 
     @torch.inference_mode()
@@ -47,12 +47,12 @@ class UnmergedFrames:
 
 @dataclass(frozen=True)
 class UnfinishedFeatures(BaseFeatures):
-    """Base features of which levels may lack their last convolution, and frames of the finest one more than that.
+    """Base features whose levels may lack their last convolution, and the finest level even more in some frames.
 
     Attributes:
-        waiting: of each level the convolution that it lacks, or None. It and ``pyramid`` change when a level is convolved.
-        whole: of each level what convolves it as a whole.
-        unmerged: None where the whole pyramid is there.
+        waiting: each level's missing convolution, or None. It and ``pyramid`` change when a level is convolved.
+        whole: the module that convolves each level as a whole.
+        unmerged: frames whose finest level is postponed; None where the whole pyramid is there.
     """
 
     waiting: list[nn.Conv2d | None]
@@ -66,7 +66,7 @@ class UnfinishedFeatures(BaseFeatures):
         return UnfinishedFeatures(**vars(chosen), waiting=list(self.waiting), whole=self.whole, unmerged=unmerged)
 
     def merge(self, frames_F: Tensor) -> None:
-        """Makes the finest level of some frames, where that was left."""
+        """Computes the finest level of some frames, where that was postponed."""
         if self.unmerged is not None:
             self.unmerged.merge(self.pyramid[0], frames_F)
 
@@ -79,7 +79,7 @@ class UnfinishedFeatures(BaseFeatures):
 
 
 class CoarserLevels(nn.Module):
-    """A pyramid of which the finest level is what the body says: its lateral is left for later."""
+    """A pyramid whose finest level is the body's output: its lateral is postponed."""
 
     def __init__(self, fpn: FPN):
         super().__init__()
@@ -91,10 +91,10 @@ class CoarserLevels(nn.Module):
 
 
 def leave_finest_lateral(backbone: nn.Module) -> nn.Conv2d | None:
-    """Lets a backbone leave its finest level as the body has it, where that has as many channels, and can be replaced.
+    """Makes a backbone return its finest level as its body does, where that has as many channels and so can be overwritten.
 
     Returns:
-        The convolution that is left, if one is.
+        The postponed convolution; None where nothing is postponed.
     """
     if isinstance(backbone, TinyBackbone):
         return None

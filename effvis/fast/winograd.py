@@ -1,8 +1,8 @@
 """3x3 convolutions with a fifth of the products, for processors: Winograd's F(5x5, 3x3) (Lavin and Gray, CVPR 2016).
 
-A tile of 5x5 results is what 7x7 pixels and the kernel make when both are seen as polynomials: evaluated at seven points, they
-are multiplied point by point, and the 49 products over the channels are plain matrix products. Directly it would be 225.
-Where it pays, and where not, is measured in docs/speed.md.
+A tile of 5x5 results comes from 7x7 pixels and the kernel, both seen as polynomials: evaluated at seven points, they are
+multiplied point by point, and the 49 products over the channels are plain matrix products. Directly there would be 225.
+docs/speed.md shows by measurement where it pays.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from effvis.fast.scratch import scratch
 
 # The seventh point is infinity. Small and symmetric about zero, these round less than the integers of the literature: the
-# outcome is three to four times as far from float64's as that of a direct convolution, some 2e-6 of its size.
+# result is three to four times as far from float64's as that of a direct convolution, about 2e-6 of its size.
 POINTS = (0.25, -0.25, 0.875, -0.875, 1.75, -1.75)
 # 5x5 wastes less than 4x4 at the borders of masks of 14x14 and of maps of 19x34; 6x6 and more round worse.
 TILE = 5
 PATCH = TILE + 2
-# So many tiles are held at once, or one map's: 13 MB for each of two buffers at 256 channels.
+# This many tiles are held at once, or those of one map: 13 MB for each of two buffers at 256 channels.
 TILES_AT_ONCE = 256
-# With fewer channels, changing to points and back takes what the products save; with ResNet-50's 512, two kernels would
+# With fewer channels, changing to points and back costs what the products save; with ResNet-50's 512, two kernels would
 # hold 100 MB for one percent of a clip's time.
 FEWEST_CHANNELS, MOST_CHANNELS = 256, 511
 
@@ -32,7 +32,7 @@ def evaluations(coefficients: int) -> Tensor:
 
 
 def put_winograd(module: nn.Module) -> None:
-    """Replaces the convolutions inside a module where fewer products pay."""
+    """Replaces the convolutions inside a module for which fewer products pay."""
     for name, child in module.named_children():
         if pays(child):
             setattr(module, name, WinogradConv2d(child))
@@ -41,7 +41,7 @@ def put_winograd(module: nn.Module) -> None:
 
 
 def pays(module: nn.Module) -> bool:
-    """Whether it is a convolution that ``WinogradConv2d`` can take over, with as many channels as it should have."""
+    """Whether the module is a convolution that ``WinogradConv2d`` can replace, with a suitable number of channels."""
     return (
         isinstance(module, nn.Conv2d)
         and (module.kernel_size, module.stride, module.padding, module.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
@@ -52,7 +52,7 @@ def pays(module: nn.Module) -> bool:
 
 
 class WinogradConv2d(nn.Module):
-    """Computes what a 3x3 convolution of stride 1 and padding 1 does, but for rounding; without gradients.
+    """Computes the same as a 3x3 convolution of stride 1 and padding 1, up to rounding, without gradients.
 
     By Tellegen's principle the evaluations of 5 and 3 coefficients and the interpolation of 7, which multiply polynomials,
     also correlate a signal with a kernel, when the first and the last are transposed.
@@ -70,10 +70,10 @@ class WinogradConv2d(nn.Module):
         self.register_buffer("from_points", torch.kron(evaluation, evaluation).to(dtype), persistent=False)
         self.register_buffer("bias", bias, persistent=False)
 
-    @torch.compiler.disable  # it knows no results that are written to memory of another shape
+    @torch.compiler.disable  # it does not support results that are written to memory of another shape
     @torch.no_grad()
     def forward(self, x_FIHW: Tensor) -> Tensor:
-        """(F, I, H, W) to (F, O, H, W) in channels_last."""
+        """From (F, I, H, W) to (F, O, H, W) in channels_last."""
         x_FHWI = x_FIHW.permute(0, 2, 3, 1)
         frames, height, width = x_FHWI.shape[:3]
         convolved = x_FHWI.new_empty(frames, height, width, len(self.bias))

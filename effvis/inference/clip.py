@@ -1,4 +1,4 @@
-"""The network on one clip, its output as numbers and run-length masks at the video's own size."""
+"""Running the network on one clip, with its output as numbers and run-length masks at the video's own size."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from effvis.config import InferenceConfig
 from effvis.data.masks import encode_many
 from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
 
-# The mask head widens each mask to maps of many channels: so many masks at a time bound them, and stay in the caches.
+# The mask head widens each mask to maps of many channels: this many masks at a time bound memory, and stay in the caches.
 MASKS_AT_ONCE = 128
-# Full-size masks are floats before they are run lengths: so many pixels at a time are all that is ever held.
+# Full-size masks are floats before they are run lengths: no more than this many pixels, or one mask, are held at a time.
 MASK_PIXELS_AT_ONCE = 2**21
 
 
@@ -27,7 +27,7 @@ class TrackletPredictions:
         probabilities_NTK: class probabilities.
         present_NT: whether the tracklet is above the presence threshold in the frame.
         boxes_NT4: xyxy in pixels of the video.
-        rles: per tracklet and frame the mask, compressed COCO RLE, or None where absent.
+        rles: the mask of each tracklet and frame as compressed COCO RLE; None where absent.
     """
 
     probabilities_NTK: np.ndarray
@@ -47,9 +47,9 @@ def predict_clip(
     """Runs one clip.
 
     Args:
-        frames_TCHW: uint8 at input size.
+        frames_TCHW: uint8 frames at input size.
         query_NTC: initial tracklet queries; None for the learned ones.
-        video_size: (height, width) of the video, which masks and boxes are given in.
+        video_size: (height, width) of the video, in whose pixels masks and boxes are returned.
 
     Returns:
         The prediction, and the output tracklet queries (N, T, C).
@@ -76,7 +76,7 @@ def predict_clip(
 def predict_alone(
     model: EfficientVIS, frames_TCHW: Tensor, video_size: tuple[int, int], config: InferenceConfig
 ) -> TrackletPredictions:
-    """Runs one clip that knows nothing of the clips before it; see ``predict_clip``."""
+    """Runs one clip that takes nothing from the clips before it; see ``predict_clip``."""
     return predict_clip(model, frames_TCHW, None, video_size, config)[0]
 
 
@@ -86,7 +86,7 @@ def mask_logits_in_groups(
     """Masks inside the boxes of K tracklets of one clip, ``MASKS_AT_ONCE`` at a time and at least one tracklet's.
 
     Yields:
-        X of the tracklets, and their mask logits (X, T, S, S).
+        The indices of X tracklets, and their mask logits (X, T, S, S).
     """
     at_once = max(1, MASKS_AT_ONCE // features.frames)
     for first in range(0, len(tracklets_K), at_once):

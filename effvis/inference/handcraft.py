@@ -24,8 +24,9 @@ def link(
     """Links the tracklets of successive clips that score at least ``threshold``.
 
     A tracklet of the new clip is compared with every tracklet of the video by the last frame of the one and the first of
-    the other: box IoU, box L1 as a share of the frame, mask IoU, and the product of their class probabilities. Pairs of
-    more similarity than ``config.new_tracklet_below`` are linked, the best sum of all; the others begin anew.
+    the other: box IoU, box L1 as a share of the frame, mask IoU, and the product of their class probabilities. The
+    matching has the largest total similarity; its pairs of at least ``config.new_tracklet_below`` are linked, and the new
+    clip's other tracklets begin anew.
     """
     video: list[VideoTracklet] = []
     for frames, clip in clips:

@@ -22,8 +22,8 @@ class Predictions:
     """Results of a split.
 
     Attributes:
-        results: as the YouTube-VIS evaluator takes them; ``segmentations`` has one entry per frame of ``kept``.
-        kept: video id to the frames that are to be scored.
+        results: entries as the YouTube-VIS evaluator takes them; ``segmentations`` has one entry per frame of ``kept``.
+        kept: the frames to be scored, by video id.
     """
 
     results: list[dict]
@@ -31,7 +31,7 @@ class Predictions:
 
 
 def kept_frames(video: Video, test_fps: float | None) -> list[int]:
-    """The frames that are left of a video at a lower frame rate: the first, then one every ``fps / test_fps``."""
+    """The frames of a video that are kept at a lower frame rate: the first, then one every ``fps / test_fps``."""
     stride = 1.0 if test_fps is None else max(1.0, video.fps / test_fps)
     return [math.floor(i * stride) for i in range(math.ceil(video.length / stride))]
 
@@ -63,8 +63,8 @@ def predict_sweep(
     """Results by hand-crafted linking for each score threshold; the network runs once.
 
     Args:
-        predict: the method's prediction of one clip: of the network, frames (T, 3, H, W), the video's (height, width) and
-            the config.
+        predict: the method's function that predicts one clip; it takes the network, frames (T, 3, H, W), the video's
+            (height, width) and the config.
         progress: called with (videos done, videos).
     """
     model.eval()
@@ -86,12 +86,12 @@ def predict_sweep(
 
 
 def _reader(index: DatasetIndex, input_size: tuple[int, int]) -> FrameReader:
-    """One that keeps no frame: each is looked at once."""
+    """A frame reader that keeps no frame, because each is read once."""
     return FrameReader(index, input_size, cache_bytes=0)
 
 
 def _clips(reader: FrameReader, v: int, frames: list[int], clip_length: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Successive clips of the kept frames, numbered within them; the last is padded by its last frame."""
+    """Successive clips of the kept frames, numbered within them; the last is padded with its last frame."""
     for start in range(0, len(frames), clip_length):
         numbers = list(range(start, min(start + clip_length, len(frames))))
         pixels = reader.clip(v, [frames[i] for i in numbers])

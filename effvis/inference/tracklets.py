@@ -15,8 +15,8 @@ class VideoTracklet:
 
     Attributes:
         probabilities: class probabilities (K,) of each frame in which it is present.
-        rles: frame number to mask.
-        boxes: frame number to box (4,), xyxy in pixels of the video.
+        rles: masks by frame number.
+        boxes: boxes (4,) by frame number, xyxy in pixels of the video.
     """
 
     probabilities: list[np.ndarray] = field(default_factory=list)
@@ -24,7 +24,7 @@ class VideoTracklet:
     boxes: dict[int, np.ndarray] = field(default_factory=dict)
 
     def add(self, clip: TrackletPredictions, n: int, frames: list[int]) -> None:
-        """Takes tracklet ``n`` of a clip whose first frames are the given ones (the rest is padding)."""
+        """Adds tracklet ``n`` of a clip whose first frames are the given ones (the rest is padding)."""
         for t, frame in enumerate(frames):
             if clip.present_NT[n, t]:
                 self.probabilities.append(clip.probabilities_NTK[n, t])
@@ -32,7 +32,7 @@ class VideoTracklet:
                 self.boxes[frame] = clip.boxes_NT4[n, t]
 
     def score_K(self) -> np.ndarray:
-        """Mean over the frames where it is present; how scores are aggregated is left open by the paper."""
+        """Mean probabilities over the frames where it is present; the paper leaves open how scores are aggregated."""
         return np.mean(self.probabilities, axis=0)
 
 

@@ -1,4 +1,4 @@
-"""Self-attention among tracklet queries: factorised temporo-spatial (FTSA, Sec. 3.1, Eq. 1-2) and what table 1a compares."""
+"""Self-attention among tracklet queries: factorised temporo-spatial (FTSA, Sec. 3.1, Eq. 1-2), and table 1a's alternatives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over the second axis, with residual and LayerNorm after it (post-norm)."""
+    """Multi-head self-attention over the second axis, followed by the residual sum and LayerNorm (post-norm)."""
 
     def __init__(self, hidden_dim: int, heads: int):
         super().__init__()
@@ -47,7 +47,7 @@ class FactorisedTemporoSpatialAttention(nn.Module):
     each other apart. The cost is N·T² + T·N² instead of (N·T)² for joint attention.
 
     Args:
-        spatial_first: the other order, which the paper finds no different (Sec. 3.1). The parameters are the same.
+        spatial_first: use the other order, which the paper finds no different (Sec. 3.1). The parameters are the same.
     """
 
     def __init__(self, hidden_dim: int, heads: int, *, spatial_first: bool = False):

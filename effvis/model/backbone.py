@@ -1,4 +1,4 @@
-"""Frames to base features. A backbone returns a pyramid (finest first) and names its strides."""
+"""From frames to base features. A backbone returns a pyramid (finest first) and states its strides."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class TinyBody(nn.Module):
     """A small residual network; it stands in for a ResNet where a model must learn in minutes on a laptop.
 
     Args:
-        blocks: residual blocks of each stage.
+        blocks: number of residual blocks in each stage.
 
     Attributes:
-        strides, channels: of its four levels. Frames there are a few times smaller than the paper's, and so are strides.
+        strides, channels: those of its four levels. Its frames are a few times smaller than the paper's; so are the strides.
     """
 
     strides: Sequence[int] = (2, 4, 8, 16)
@@ -56,7 +56,7 @@ class TinyBody(nn.Module):
             _stage(inner, outer, blocks) for inner, outer in zip(self.channels, self.channels[1:], strict=False))
 
     def levels(self, frames_FCHW: Tensor) -> list[Tensor]:
-        """(F, 3, H, W) normalised frames to (F, C_l, ⌈H/s⌉, ⌈W/s⌉) for s in ``TinyBody.strides``."""
+        """From normalised frames (F, 3, H, W) to (F, C_l, ⌈H/s⌉, ⌈W/s⌉) for s in ``TinyBody.strides``."""
         levels = [F.relu_(self.stem_norm(self.stem(frames_FCHW)))]
         for stage in self.stages:
             levels.append(stage(levels[-1]))
@@ -69,7 +69,7 @@ class TinyBody(nn.Module):
 class TinyBackbone(TinyBody):
     """The tiny body with its strides 4, 8 and 16 fused into one base feature of stride 4.
 
-    Objects on a laptop's frames are 10 to 60 pixels wide, so that one level serves them all.
+    Objects in the laptop profile's frames are 10 to 60 pixels wide, so one level serves them all.
     """
 
     strides: Sequence[int] = (4,)
@@ -80,7 +80,7 @@ class TinyBackbone(TinyBody):
         self.output = nn.Conv2d(hidden_dim, hidden_dim, 3, 1, 1)
 
     def forward(self, frames_FCHW: Tensor) -> list[Tensor]:
-        """(F, 3, H, W) normalised frames to one level (F, C, H/4, W/4)."""
+        """From normalised frames (F, 3, H, W) to one level (F, C, H/4, W/4)."""
         fused = None
         for lateral, level in zip(reversed(self.lateral), reversed(self.levels(frames_FCHW)[1:]), strict=True):
             here = lateral(level)
@@ -91,7 +91,7 @@ class TinyBackbone(TinyBody):
 
 
 class _Builders(NamedTuple):
-    """How a backbone is built: the body by itself, and with a pyramid whose levels have as many channels as are given."""
+    """How a backbone is built: the body by itself, and with a pyramid whose levels have the given number of channels."""
 
     body: Callable[[], nn.Module]
     pyramid: Callable[[int], nn.Module]
@@ -116,12 +116,12 @@ BUILDERS: dict[Backbone, _Builders] = {
 
 
 def build_backbone(name: Backbone, hidden_dim: int) -> nn.Module:
-    """The backbone of a name; its levels have ``hidden_dim`` channels."""
+    """The backbone with this name; its levels have ``hidden_dim`` channels."""
     return BUILDERS[name].pyramid(hidden_dim)
 
 
 def build_body(name: Backbone) -> nn.Module:
-    """The same without its pyramid: frames to four levels of ``channels`` at ``strides``, finest first."""
+    """The backbone without its pyramid: frames to four levels of ``channels`` at ``strides``, finest first."""
     return BUILDERS[name].body()
 
 

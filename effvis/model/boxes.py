@@ -13,12 +13,12 @@ LARGEST_LOG_SCALE = math.log(1e5 / 16)
 
 
 def at_least_fp32(values: Tensor) -> Tensor:
-    """What autocast left in half precision as fp32: boxes would be off by pixels, and losses by parts of a hundred."""
+    """Values that autocast left in half precision as fp32: boxes would be off by pixels, and losses by percents."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """(..., 4) centre and size to corners."""
+    """Boxes (..., 4) from centre and size to corners."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat((centre - half, centre + half), dim=-1)
 

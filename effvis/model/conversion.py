@@ -1,4 +1,4 @@
-"""What every conversion of published weights shares: names to places, and the fate of every tensor on both sides."""
+"""What every conversion of published weights shares: the places of names, and the fate of every tensor on both sides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Fate:
 
     Attributes:
         name: its name here; the published one where it was dropped.
-        outcome: ``cut`` is loaded in part, with the reason saying which.
+        outcome: ``cut`` means loaded in part; the reason says which part.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Conversion:
 
 
 class Fitted(NamedTuple):
-    """A published tensor in the shape of its place here, or None and why not."""
+    """A published tensor in the shape of its place here, or None and the reason why not."""
 
     value: Tensor | None
     outcome: Outcome
@@ -50,9 +50,9 @@ class Source:
     """A project that publishes weights.
 
     Attributes:
-        name: for people.
-        signature: a pattern of a name that no source after this one has.
-        rules: patterns of its names, and what takes their place here. The first that fits the whole name counts.
+        name: the source's name in messages.
+        signature: a pattern of a tensor's name that no source after this one has.
+        rules: patterns of its tensors' names, with the names here. The first that matches the whole name counts.
     """
 
     name: str
@@ -70,13 +70,13 @@ class Source:
 def recognise(
     published: Mapping[str, Tensor], sources: Sequence[Source], *, where: object, hint: str = ""
 ) -> tuple[Source, Mapping[str, Tensor]]:
-    """Whose names these are, and the weights without the wrapper of distributed training.
+    """The source whose names these are, and the weights without the wrapper of distributed training.
 
     Args:
-        hint: what else the user may have meant, a sentence.
+        hint: a sentence on what else the user may have meant.
 
     Raises:
-        UserError: the names are of none of the sources.
+        UserError: the names come from none of the sources.
     """
     if published and all(name.startswith("module.") for name in published):
         published = {name.removeprefix("module."): value for name, value in published.items()}
@@ -101,10 +101,10 @@ def assemble(
 
     Args:
         own: the network's weights, which stay where nothing was published.
-        place: of a published name.
-        fit: of the published name, its place and the tensor.
-        why_dropped: of a published name and of its place, which the network does not have.
-        why_left: of a name here that nothing came for.
+        place: gives the place of a published name.
+        fit: fits a tensor into its place; takes the published name, the place and the tensor.
+        why_dropped: gives the reason; takes a published name and its place, which the network does not have.
+        why_left: gives the reason; takes a name here for which nothing was published.
     """
     weights, fates = dict(own), []
     for name, value in published.items():
@@ -127,14 +127,14 @@ def check_body(
     published: Mapping[str, Tensor], place: Callable[[str], str | None], own: Mapping[str, Tensor], *, prefix: str,
     setting: str, where: object
 ) -> None:
-    """Half a backbone is no start: its names and shapes have to be the published one's.
+    """Checks that the backbone has the names and shapes of the published one: half a backbone is no start.
 
     Args:
-        prefix: of the body's names here.
-        setting: that names the body in the configuration.
+        prefix: the prefix of the body's names here.
+        setting: the setting that names the body in the configuration.
 
     Raises:
-        UserError: it is another one.
+        UserError: the published backbone is another one.
     """
     here = {name: value.shape for name, value in own.items() if name.startswith(prefix)}
     there = {at: value.shape for name, value in published.items()
@@ -146,10 +146,10 @@ def check_body(
 
 
 def fit_same_shape(place: str, value: Tensor, own: Tensor, where: object) -> Fitted:
-    """A tensor that is loaded as it is.
+    """A tensor, loaded as it is.
 
     Raises:
-        UserError: it has another shape: the network differs in a size that is the user's to set.
+        UserError: it has another shape: the network differs in a size that the user has to set.
     """
     if value.shape != own.shape:
         raise UserError(where, place, f"has shape {tuple(value.shape)}, this network's is {tuple(own.shape)}",
@@ -167,5 +167,5 @@ def why_useless(name: str) -> str | None:
 
 
 def count_parts(part: str, own: Mapping[str, Tensor]) -> int:
-    """How many of a numbered part a network has, such as ``interactions``."""
+    """How many copies of a numbered part a network has, such as ``interactions``."""
     return len({name.split(".")[1] for name in own if name.startswith(f"{part}.")})

@@ -1,13 +1,13 @@
-"""Published weights to this network's: ImageNet ResNets, and detectors trained on COCO.
+"""Converting published weights to this network's: ImageNet ResNets, and detectors trained on COCO.
 
-The paper starts from COCO weights (Sec. 4.1). Its head is Sparse R-CNN's with QueryInst's masks, so that nearly every weight
-of theirs has one place here; attention over time has none there. ``convert`` reads
+The paper starts from COCO weights (Sec. 4.1). Its head is Sparse R-CNN's with QueryInst's masks, so nearly every weight of
+theirs has one place here; attention over time has no counterpart there. ``convert`` reads
 
 - torchvision's ResNets (``layer1.0.conv1.weight``),
 - Sparse R-CNN and QueryInst as mmdetection names them (``roi_head.bbox_head.0.…``, ``roi_head.mask_head.0.…``),
 - Sparse R-CNN as its authors' detectron2 project names it (``head.head_series.0.…``).
 
-docs/weights.md says in which sources the names were looked up.
+docs/weights.md says where the names were looked up.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from effvis.model.conversion import (
 )
 from effvis.model.efficientvis import EfficientVIS
 
-# Of the BatchNorm layers in QueryInst's mask head: PyTorch's default, which mmdetection keeps.
+# The epsilon of the BatchNorm layers in QueryInst's mask head: PyTorch's default, which mmdetection keeps.
 BATCH_NORM_EPS = 1e-5
 
 SOURCES = (
@@ -92,12 +92,12 @@ def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: obje
 
     Args:
         published: a state dict in the names of one of the sources.
-        model: whose names, shapes and, where nothing was published, values count. It is not changed.
+        model: the network that gives names, shapes and, where nothing was published, values. It is not changed.
         where: the file, for error messages.
-        hint: what to say besides where the names are unknown.
+        hint: what else to say where the names are unknown.
 
     Raises:
-        UserError: the names are of no known source, or the network differs in more than classes and the numbers of
+        UserError: the names come from no known source, or the network differs in more than classes and the numbers of
             queries and iterations.
     """
     source, published = recognise(published, SOURCES, where=where, hint=hint)
@@ -106,7 +106,7 @@ def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: obje
 
     def place(name: str) -> str | None:
         here = source.place(name)
-        # With joint attention, that over the instances of one frame is its start (at T=1 they are the same).
+        # Joint attention starts from the attention over the instances of one frame (at T=1 they are the same).
         joint = None if here is None else here.replace(".attention.spatial.", ".attention.joint.")
         return joint if joint in own else here
 
@@ -142,7 +142,7 @@ def _fit(place: str, value: Tensor, own: Tensor, where: object) -> Fitted:
 
 
 def _fold_batch_norms(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The convolutions of QueryInst's mask heads with the BatchNorm after each folded in: it does not learn here.
+    """Folds each BatchNorm in QueryInst's mask heads into the convolution before it, because it does not learn here.
 
     γ (w * x - μ) / √(σ² + ε) + β is the convolution with weight γ w / √(σ² + ε) and bias β - γ μ / √(σ² + ε).
     """

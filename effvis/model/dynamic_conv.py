@@ -7,22 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Of a region without any feature, whose cosine is 0 then; as F.normalize has it.
+# The norm of a region without any feature, whose cosine is then 0, as in F.normalize.
 SMALLEST_NORM = 1e-12
 
 
 def aggregate_neighbours(regions_BNTPC: Tensor, temperature: float) -> Tensor:
     """Eq. 3's weighted sum over t' in {t-1, t, t+1} of a tracklet's regions of interest.
 
-    Each location of frame t takes from the same location of the regions of its neighbours, with a softmax over t' of the
+    Each location of frame t takes from the same location of its neighbours' regions, weighted by a softmax over t' of the
     cosine similarity between the two features. Beyond the clip there is no neighbour.
 
     Args:
         regions_BNTPC: P locations of the regions cropped by the proposals, C channels.
-        temperature: of the softmax.
+        temperature: the softmax's temperature.
 
     Returns:
-        (B, N, T, P, C).
+        The sums (B, N, T, P, C).
     """
     return regions_BNTPC if regions_BNTPC.shape[2] == 1 else _Aggregation.apply(regions_BNTPC, temperature)
 
@@ -30,8 +30,8 @@ def aggregate_neighbours(regions_BNTPC: Tensor, temperature: float) -> Tensor:
 class _Aggregation(torch.autograd.Function):
     """Eq. 3 with its gradient written out.
 
-    The regions are the largest tensors of a step, and time goes by how often they are gone through. Here no copy of them is
-    made or kept: neither normalised nor shifted in time.
+    The regions are the largest tensors of a step, and its time depends on how often they are traversed. Here no copy of them
+    is made or kept, neither normalised nor shifted in time.
     """
 
     @staticmethod
@@ -43,7 +43,7 @@ class _Aggregation(torch.autograd.Function):
         similarity = norm.new_full((3, *norm.shape), float("-inf"))
         similarity[0, :, :, later] = similarity[2, :, :, now] = cosine / temperature
         similarity[1] = 1.0 / temperature
-        weight = similarity.softmax(dim=0).to(x_BNTPC.dtype)  # autocast would have it in fp32
+        weight = similarity.softmax(dim=0).to(x_BNTPC.dtype)  # autocast would leave it in fp32
         before, here, after = weight.unsqueeze(-1)
 
         mixed = torch.mul(here, x_BNTPC, out=x_BNTPC.new_empty(x_BNTPC.shape))
@@ -81,7 +81,7 @@ class _Aggregation(torch.autograd.Function):
 
 
 def boxes_of_neighbours(boxes_BNT4: Tensor) -> Tensor:
-    """Boxes by which each frame is cropped for itself and as a neighbour, where b^t crops the neighbours of frame t too.
+    """Boxes that crop each frame for itself and as a neighbour, where b^t crops the neighbours of frame t too.
 
     Frame u is t-1 for frame u+1, and t+1 for frame u-1. Beyond the clip a box is repeated; its region goes unused.
 
@@ -97,11 +97,11 @@ def aggregate_cropped_here(regions_3BNTPC: Tensor, temperature: float) -> Tensor
     """Eq. 3's weighted sum over t' in {t-1, t, t+1}, all three cropped by the proposal of frame t.
 
     Args:
-        regions_3BNTPC: the regions that ``boxes_of_neighbours`` crop.
-        temperature: of the softmax.
+        regions_3BNTPC: the regions that the boxes of ``boxes_of_neighbours`` crop.
+        temperature: the softmax's temperature.
 
     Returns:
-        (B, N, T, P, C).
+        The sums (B, N, T, P, C).
     """
     as_before, here, as_after = regions_3BNTPC
     frames = here.shape[2]
@@ -115,7 +115,7 @@ def aggregate_cropped_here(regions_3BNTPC: Tensor, temperature: float) -> Tensor
 
 
 class DynamicConv(nn.Module):
-    """Two 1x1 convolutions C -> D -> C whose weights are one linear layer of the query (Sparse R-CNN's dynamic head)."""
+    """Two 1x1 convolutions C -> D -> C whose weights one linear layer makes from the query (Sparse R-CNN's dynamic head)."""
 
     def __init__(self, hidden_dim: int, dynamic_dim: int):
         super().__init__()

@@ -22,14 +22,14 @@ from effvis.model.dynamic_conv import aggregate_cropped_here, aggregate_neighbou
 from effvis.model.heads import Interaction, MaskHead, gather_tracklets
 from effvis.model.roi_align import multilevel_roi_align
 
-# What the backbone holds inside is several times what comes out of it. Where no gradient needs it, so many pixels go
+# The maps inside the backbone are several times as large as its output. Where no gradient needs them, this many pixels go
 # through at once: four frames of 360x640, which is also faster than a whole clip.
 PIXELS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
 class BaseFeatures:
-    """What the backbone says of B clips of T frames: per level (B*T, C, H_l, W_l)."""
+    """The backbone's features of B clips of T frames: per level (B*T, C, H_l, W_l)."""
 
     pyramid: list[Tensor]
     clips: int
@@ -62,9 +62,9 @@ class ClipOutput:
 
 
 def _joined(parts: Iterable[list[Tensor]], frames: int) -> list[Tensor]:
-    """The levels of all frames from those of some frames after the others.
+    """The levels of all frames, joined from parts that hold some frames each.
 
-    They are filled one part at a time: parts that wait for the last one would be held twice.
+    Each part is copied as it comes: parts that waited for the last one would be held twice.
     """
     whole: list[Tensor] = []
     done = 0
@@ -124,8 +124,8 @@ class EfficientVIS(nn.Module):
         """M query-video interactions.
 
         Args:
-            features: of the clips.
-            query_BNTC: what the tracklets are known by so far; by default the learned initial queries.
+            features: base features of the clips.
+            query_BNTC: the tracklets' queries so far; by default the learned initial queries.
 
         Returns:
             The predictions of every interaction, the last one best.
@@ -146,15 +146,15 @@ class EfficientVIS(nn.Module):
     def _shared(self, query_BNTC: Tensor) -> Tensor:
         """Where queries are time-shared, the mean over the T embeddings of a tracklet in place of each of them.
 
-        What an interaction predicts of a frame it reads from the embedding that this frame has refined, for one embedding
-        cannot say T boxes. What goes on from there is shared: to the next interaction, to the masks, to the next clip.
+        An interaction predicts a frame from the embedding that this frame has refined, because one embedding cannot encode
+        T boxes. What it passes on is shared: to the next interaction, to the masks, to the next clip.
         """
         if self.config.query != "time-shared":
             return query_BNTC
         return query_BNTC.mean(dim=2, keepdim=True).expand_as(query_BNTC)
 
     def mask_logits(self, features: BaseFeatures, output: ClipOutput, select_BK: Tensor | None = None) -> Tensor:
-        """Masks inside the boxes of an output: (B, N, T, S, S), or of K selected tracklets per clip (B, K, T, S, S)."""
+        """Mask logits inside the boxes of an output: (B, N, T, S, S), or of K selected tracklets per clip (B, K, T, S, S)."""
         boxes, query = output.boxes_BNT4.detach(), output.query_BNTC
         if select_BK is not None:
             boxes, query = gather_tracklets(boxes, select_BK), gather_tracklets(query, select_BK)
@@ -165,11 +165,11 @@ class EfficientVIS(nn.Module):
 
         Queries and proposals learned at T=1 are repeated in time; a time-shared query starts from the mean over T of
         time-disentangled ones. Class layers of another number of classes stay as initialised. A network with spatial or
-        temporal attention alone takes that block of FTSA; joint attention starts from the spatial block, which it is at
-        T=1.
+        temporal attention alone takes that block of FTSA; joint attention starts from the spatial block, to which it is
+        equal at T=1.
 
         Returns:
-            The names of the own parameters that stay as initialised, and of the given weights that found no place
+            The names of its own parameters that stay as initialised, and of the given weights that found no place
             (such as the blocks of FTSA that the network lacks).
 
         Raises:

@@ -22,14 +22,14 @@ class FPN(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Levels (F, C_l, H_l, W_l) to as many of (F, C, H_l, W_l), both finest first."""
+        """From levels (F, C_l, H_l, W_l) to as many levels (F, C, H_l, W_l), both finest first."""
         outputs: list[Tensor] = []
         coarser = None
         for lateral, output, level in zip(
                 reversed(self.lateral), reversed(self.output), reversed(levels), strict=True):
             here = lateral(level)
             if coarser is not None:
-                # To the finer level's own size: where that is odd, it is not twice the coarser one's.
+                # Resized to the finer level's own size: where that is odd, it is not twice the coarser one's.
                 here += F.interpolate(coarser, size=here.shape[-2:], mode="nearest")
             outputs.append(output(here))
             coarser = here
@@ -47,5 +47,5 @@ class ResNetFPN(nn.Module):
         self.fpn = FPN(self.body.channels, hidden_dim)
 
     def forward(self, frames_FCHW: Tensor) -> list[Tensor]:
-        """(F, 3, H, W) normalised frames of any size to (F, C, ⌈H/s⌉, ⌈W/s⌉) for s in ``strides``."""
+        """From normalised frames (F, 3, H, W) of any size to (F, C, ⌈H/s⌉, ⌈W/s⌉) for s in ``strides``."""
         return self.fpn(self.body(frames_FCHW))

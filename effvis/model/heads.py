@@ -39,7 +39,7 @@ class Interaction(nn.Module):
         nn.init.zeros_(self.box_deltas.bias)
 
     def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The regions are those of the proposals, with their neighbours in time (Eq. 3) where the network looks at them.
+        """Runs the interaction on the proposals' regions, mixed with their neighbours in time (Eq. 3) where configured.
 
         Returns:
             The refined query (B, N, T, C), class logits (B, N, T, K) and box deltas (B, N, T, 4).
@@ -56,7 +56,7 @@ class Interaction(nn.Module):
 class MaskHead(nn.Module):
     """Class-agnostic masks inside the refined boxes (QueryInst's dynamic mask head).
 
-    Class-agnostic or specific is left open by the paper; agnostic masks share what they learn over classes.
+    The paper leaves open whether masks are class-agnostic; agnostic ones share what they learn over classes.
     """
 
     def __init__(self, config: ModelConfig):
@@ -80,10 +80,10 @@ class MaskHead(nn.Module):
         """``logits(relu(upsample(x)))`` as two matrix products: no patch of a 2x2 transposed convolution of stride 2 overlaps.
 
         Returns:
-            (X, 2S, 2S).
+            The logits (X, 2S, 2S).
         """
         rows, width, side = x_XCSS.shape[:3]
-        weight = self.upsample.weight.permute(0, 2, 3, 1).reshape(width, -1)  # of the four new pixels, channels last
+        weight = self.upsample.weight.permute(0, 2, 3, 1).reshape(width, -1)  # the four new pixels' weights, channels last
         x = F.relu_(torch.addmm(self.upsample.bias.repeat(4), x_XCSS.permute(0, 2, 3, 1).reshape(-1, width), weight))
         logits = F.linear(x.view(-1, width), self.logits.weight.view(1, width), self.logits.bias)
         return logits.view(rows, side, side, 2, 2).transpose(2, 3).reshape(rows, 2 * side, 2 * side)

@@ -20,7 +20,7 @@ FRESH_BRANCH_SCALE = 0.2
 class FrozenBatchNorm2d(nn.Module):
     """BatchNorm that never learns: its statistics and its affine part are buffers, kept in float32.
 
-    A clip pair is too small and too alike a batch for statistics; the pretrained ones stay as they are. A fresh one is the
+    A clip pair is too small and too uniform a batch for statistics; the pretrained ones stay as they are. A fresh one is the
     identity up to ``eps``.
     """
 
@@ -68,7 +68,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions; the stride is the 3x3's, as in the weights that torchvision publishes."""
+    """1x1, 3x3 and 1x1 convolutions; the 3x3 one has the stride, as in the weights that torchvision publishes."""
 
     expansion = 4
 
@@ -106,7 +106,7 @@ class ResNet(nn.Module):
     """The body of a ResNet, without its classifier.
 
     Attributes:
-        strides, channels: of the four stages' outputs.
+        strides, channels: those of the four stages' outputs.
     """
 
     strides: Sequence[int] = (4, 8, 16, 32)
@@ -129,7 +129,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, frames_FCHW: Tensor) -> list[Tensor]:
-        """(F, 3, H, W) normalised frames of any size to (F, C_l, ⌈H/s⌉, ⌈W/s⌉) for s = 4, 8, 16, 32."""
+        """From normalised frames (F, 3, H, W) of any size to (F, C_l, ⌈H/s⌉, ⌈W/s⌉) for s = 4, 8, 16, 32."""
         x = F.max_pool2d(F.relu_(self.bn1(self.conv1(frames_FCHW))), 3, 2, 1)
         levels = []
         for stage in STAGES:

@@ -1,4 +1,4 @@
-"""Correspondence learning (Sec. 3.3): the second clip of a pair starts from what the first one knew."""
+"""Correspondence learning (Sec. 3.3): the second clip of a pair starts from the output queries of the first one."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def pair_losses(
     """Losses of B clip pairs, summed over the M interactions and averaged over the two clips (Eq. 5).
 
     With correspondence learning, the first clip's output queries are the second clip's initial ones, and an instance
-    seen in both clips stays with its tracklet. Without, the two clips are two independent clips.
+    seen in both clips stays with its tracklet. Without it, the two clips are independent.
 
     Args:
-        whole: where the pairs are a part of a batch; see ``find_matches``.
+        whole: needed where the pairs are a part of a batch; see ``find_matches``.
     """
     pairs = len(batch.videos)
     device = model.query_NTC.device
     clips = [clip for clips in batch.targets for clip in clips]
-    # Joined as they lie in memory, channels last: as decoded, and as the backbone takes them.
+    # Joined in their memory layout, channels last: as decoded, and as the backbone takes them.
     frames = torch.cat([frames.to(device).movedim(2, -1) for frames in batch.frames]).movedim(-1, 2)
     features = model.features(frames)
     predictions = _predict(model, features, correspondence)
@@ -45,7 +45,7 @@ def pair_losses(
 
 
 def _predict(model: EfficientVIS, features: BaseFeatures, correspondence: bool) -> Predictions:
-    """Of all first clips, then of all second ones."""
+    """Predictions of all first clips, then of all second ones."""
     if not correspondence:
         return stack_outputs([model(features)])
     pairs = features.clips // 2
@@ -55,12 +55,12 @@ def _predict(model: EfficientVIS, features: BaseFeatures, correspondence: bool) 
 
 
 def _assign(cost_MBNK: np.ndarray, clips: Sequence[ClipTargets], first: int) -> np.ndarray:
-    """Tracklets of the instances of each clip, made anew for every interaction; -1 for none. (M, B, K)
+    """The tracklet of each instance of each clip (M, B, K), assigned anew for every interaction; -1 for none.
 
     Args:
-        cost_MBNK: of clips padded to K instances.
-        first: so many clips know nothing beforehand. To each of the others belongs the clip so many places before it: what
-            the last interaction found for that one holds.
+        cost_MBNK: matching costs of clips padded to K instances.
+        first: number of clips that start without known tracklets. Each of the others follows the clip ``first`` places
+            before it, and keeps what the last interaction found for that one.
     """
     assignment_MBK = np.full((*cost_MBNK.shape[:2], cost_MBNK.shape[-1]), -1)
     for b, clip in enumerate(clips):
@@ -74,7 +74,7 @@ def _assign(cost_MBNK: np.ndarray, clips: Sequence[ClipTargets], first: int) -> 
 
 
 def _carry(assignment: np.ndarray, before: ClipTargets, after: ClipTargets) -> tuple[list[int], list[int]]:
-    """Which tracklet each instance of the second clip belongs to (-1: new), and which tracklets are not for new ones.
+    """Which tracklet each instance of the second clip belongs to (-1: new), and which tracklets new ones may not take.
 
     A tracklet whose instance has left the view is background in the second clip: it keeps its identity.
     """

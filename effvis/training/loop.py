@@ -1,4 +1,4 @@
-"""The training loop: a generator that yields progress. Whoever drives it decides what to log, save or report."""
+"""The training loop: a generator that yields progress. Its caller decides what to log, save or report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from effvis.config import OptimisationConfig
 from effvis.data.clips import ClipPairs
 from effvis.training.parts import BatchGradients, LossesOf
 
-# What the parameters of a backbone are named with, where it has a pyramid around its body and where it has none.
+# Prefixes of the names of a backbone's parameters, with a pyramid around its body and without.
 BACKBONE_PREFIXES = ("backbone.", "body.")
 
 
@@ -23,10 +23,10 @@ class Progress:
     """Where training stands after a step.
 
     Attributes:
-        step: steps done, from 1.
-        videos_seen: clip pairs seen, one per video and epoch.
+        step: number of steps done, from 1.
+        videos_seen: number of clip pairs seen, one per video and epoch.
         losses: weighted losses of this step, and their sum as ``total``.
-        state: takes a snapshot from which ``train`` goes on bitwise as if it had never stopped.
+        state: takes a snapshot from which ``train`` continues bitwise as if it had never stopped.
     """
 
     step: int
@@ -43,7 +43,7 @@ def total_steps(config: OptimisationConfig, steps_per_epoch: int) -> int:
 
 
 def learning_rate(config: OptimisationConfig, step: int, steps_per_epoch: int) -> float:
-    """Of the step that follows ``step`` finished ones: linear warm-up, then constant, a tenth after the drop."""
+    """The rate of the step that follows ``step`` finished ones: linear warm-up, then constant, a tenth after the drop."""
     return config.lr * _schedule(config, step, steps_per_epoch)
 
 
@@ -54,16 +54,16 @@ def train(
     """Trains in place, yielding after every step.
 
     The same model, pairs and config give bitwise the same weights on one machine, resumed or not: a step's clips, and
-    what dropout leaves out in it, follow from the seed of ``pairs`` and its number alone.
+    what dropout leaves out in it, follow from the seed of ``pairs`` and the step's number alone.
 
     Where torch.distributed is initialised, each worker calls this with the same model, and computes its parts of each batch;
-    all yield the same. Without dropout, the number of parts then changes what rounding changes, no more.
+    all yield the same. Without dropout, the number of parts then changes the results by rounding only.
 
     Args:
         losses_of: the weighted losses of a batch, by name; their sum is minimised.
-        resume: what ``Progress.state()`` gave, on any worker.
-        accumulate: parts into which each worker divides its share of a batch, for less memory. More than one cost a further
-            forward pass.
+        resume: what ``Progress.state()`` returned, on any worker.
+        accumulate: number of parts into which each worker divides its share of a batch, for less memory. More than one part
+            costs a further forward pass.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -105,7 +105,7 @@ def train(
 
 
 def optimizer_of(model: nn.Module, config: OptimisationConfig) -> torch.optim.AdamW:
-    """Whose groups know their learning rate before the schedule, ``full_lr``."""
+    """AdamW whose groups hold their learning rate before the schedule as ``full_lr``."""
     return torch.optim.AdamW(_parameter_groups(model, config), weight_decay=config.weight_decay, fused=True)
 
 
@@ -115,7 +115,7 @@ def _schedule(config: OptimisationConfig, step: int, steps_per_epoch: int) -> fl
 
 
 def _parameter_groups(model: nn.Module, config: OptimisationConfig) -> list[dict[str, Any]]:
-    """Each with its learning rate before the schedule, ``full_lr``."""
+    """The parameter groups, each with its learning rate before the schedule as ``full_lr``."""
     if config.backbone_lr is None:
         return [{"params": list(model.parameters()), "full_lr": config.lr}]
     backbone = [p for name, p in model.named_parameters() if name.startswith(BACKBONE_PREFIXES)]

@@ -26,7 +26,7 @@ class Predictions:
 
 
 def stack_outputs(parts: Sequence[Sequence[ClipOutput]]) -> Predictions:
-    """The outputs of M interactions on each part of the clips, as those of all clips."""
+    """The outputs of M interactions on each part of the clips, joined over all clips."""
     def stack(name: str) -> Tensor:
         return torch.cat([torch.stack([getattr(output, name) for output in outputs]) for outputs in parts], dim=1)
 
@@ -43,8 +43,8 @@ def interaction_losses(
 ) -> dict[str, Tensor]:
     """Weighted losses of B clips, summed over the M interactions, each a scalar.
 
-    A tracklet without an instance, and one whose instance is absent in a frame, is background there: the focal loss alone
-    sees it. With no instance at all the box and mask losses are zeros that still touch every parameter.
+    A tracklet without an instance, and one whose instance is absent in a frame, is background there: only the focal loss
+    counts it. With no instance at all the box and mask losses are zeros that still reach every parameter.
     """
     where_R = matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R
     instance_R = matches.clip_R, matches.instance_R
@@ -74,7 +74,7 @@ def interaction_losses(
 
 
 def _mask_logits(model: EfficientVIS, features: BaseFeatures, predictions: Predictions, matches: Matches) -> Tensor:
-    """Masks (R, S, S) of the matched triples alone, inside the boxes of their own interaction."""
+    """Mask logits (R, S, S) of only the matched triples, inside the boxes of their own interaction."""
     instances = matches.select_MBK.shape[-1]
     row_R = (matches.clip_R * instances + matches.instance_R) * features.frames + matches.frame_R
     query_RC = predictions.query_MBNTC[matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R]
@@ -90,12 +90,12 @@ def _mask_logits(model: EfficientVIS, features: BaseFeatures, predictions: Predi
 
 @torch.no_grad()
 def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int) -> Tensor:
-    """Cuts ground-truth masks to boxes: (R, side, side) of zeros and ones, one bilinear sample per pixel, at least one half.
+    """Crops ground-truth masks to boxes: (R, side, side), one where a pixel's bilinear sample is at least one half, else zero.
 
-    The same as RoIAlign of one sample per bin, but only the four mask pixels around each sample are looked at.
+    The result is that of RoIAlign with one sample per bin, but only the four mask pixels around each sample are read.
 
     Args:
-        masks_IHW: bool.
+        masks_IHW: boolean masks.
         image_R: which of the masks each box crops.
         boxes_R4: xyxy in mask pixels.
     """
@@ -116,7 +116,7 @@ def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int) 
 
 def _samples(low_R: Tensor, high_R: Tensor, side: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The pixels before and after each sample (R, side) of an axis, how far it is between them, and whether it counts."""
-    # Pixel centres are at whole numbers. In double precision up to the place, as RoIAlign has its samples.
+    # Pixel centres are at whole numbers. Positions are computed in double precision, as in RoIAlign.
     low, extent = low_R.double() - 0.5, (high_R - low_R).double()
     step = (torch.arange(side, device=low_R.device, dtype=torch.float64) + 0.5) / side
     position = low[:, None] + step * extent[:, None]
@@ -136,7 +136,7 @@ def _focal(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def _dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """One minus the dice coefficient of each mask (..., S, S), with 1 added above and below so that empty is defined."""
+    """One minus the dice coefficient of each mask (..., S, S); 1 is added above and below, for masks without a pixel."""
     probability = logits.sigmoid()
     overlap = (probability * truth).sum(dim=(-2, -1))
     return 1 - (2 * overlap + 1) / (probability.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1)) + 1)

@@ -15,7 +15,7 @@ from effvis.data.targets import StackedTargets
 from effvis.model.boxes import generalized_iou
 
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
-# Of counts of a part of a batch, those of the whole batch; where losses are normalised, all parts must be counted.
+# Turns counts of a part of a batch into those of the whole batch: to normalise losses, all parts must be counted.
 Whole = Callable[[np.ndarray], np.ndarray]
 
 
@@ -31,10 +31,10 @@ def matching_cost(
     """Cost of giving each tracklet to each instance: (..., B, N, instances), summed over the frames of the clip.
 
     Where the instance is present, a frame adds the focal class cost, the L1 distance of the boxes as shares of the frame
-    and their GIoU; where it is absent, the cost of not being background.
+    and minus their GIoU; where it is absent, the cost of not being background.
 
     Args:
-        logits_BNTK, boxes_BNT4: of B clips; of several interactions with dimensions before B.
+        logits_BNTK, boxes_BNT4: predictions of B clips; several interactions add dimensions before B.
         size_4: (width, height, width, height) of the input.
     """
     own, true = boxes_BNT4.unsqueeze(-2), targets.boxes_BKT4.transpose(1, 2).unsqueeze(1)  # (B, N or 1, T, 1 or K, 4)
@@ -50,12 +50,12 @@ def match(cost: np.ndarray, fixed: Sequence[int] | None = None, blocked: Sequenc
     """The assignment of least total cost.
 
     Args:
-        cost: (N, instances).
+        cost: costs (N, instances).
         fixed: per instance, the tracklet that it belongs to already, or -1 (correspondence learning).
         blocked: tracklets that may not be given to an instance that is not fixed.
 
     Returns:
-        Per instance its tracklet, or -1: of more instances than free tracklets, those that fit worst stay without one.
+        Each instance's tracklet, or -1: where there are more instances than free tracklets, those that fit worst get none.
     """
     tracklets, instances = cost.shape
     assignment = np.full(instances, -1, dtype=np.int64) if fixed is None else np.array(fixed, dtype=np.int64)
@@ -78,8 +78,8 @@ class Matches:
         select_MBK: the tracklet of each instance; tracklet 0 for an instance that has none.
         stage_R, clip_R, tracklet_R, instance_R, frame_R: where each triple is.
         rows_M: how many triples each stage has.
-        share_MB: by which the losses of a stage and clip are multiplied.
-        whole_rows_M, whole_clips: triples of each stage, and clips, of the whole batch that the B clips are a part of.
+        share_MB: factors by which the losses of each stage and clip are multiplied.
+        whole_rows_M, whole_clips: numbers of triples of each stage, and of clips, in the whole batch of the B clips.
     """
 
     select_MBK: Tensor
@@ -101,9 +101,10 @@ def find_matches(
 
     Args:
         assignment_MBK: per stage, clip and instance its tracklet or -1.
-        groups: the clips are so many equal groups, one after the other; the losses of a group are normalised by the number
-            of its triples, at least one, and averaged over the groups.
-        whole: called once. The losses of the parts of a batch, each normalised by the triples of all, sum to the batch's.
+        groups: number of equal groups that the clips form, one after the other; the losses of a group are normalised by the
+            number of its triples, at least one, and averaged over the groups.
+        whole: called once with this part's counts. The losses of a batch's parts, each normalised by the triples of all,
+            sum to the batch's.
     """
     matched_MBKT = (assignment_MBK >= 0)[..., None] & present_BKT
     stage_R, clip_R, instance_R, frame_R = np.nonzero(matched_MBKT)

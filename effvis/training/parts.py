@@ -1,4 +1,4 @@
-"""A batch in parts: one for each worker of torch.distributed, or several of them, one after the other.
+"""A batch in parts: one for each worker of torch.distributed, or several for each, one after the other.
 
 The parts' losses are normalised by the counts of the whole batch, so that they sum to its losses, and their gradients to its
 gradient, however many parts there are.
@@ -49,9 +49,9 @@ class BatchGradients:
     """Losses and gradients of whole batches, of which this worker computes its parts.
 
     Args:
-        model: on its device.
-        accumulate: parts of each worker.
-        precision: of ``OptimisationConfig``.
+        model: the network, on its device.
+        accumulate: number of parts of each worker.
+        precision: as in ``OptimisationConfig``.
 
     Raises:
         UserError: a batch has fewer pairs than parts.
@@ -74,7 +74,7 @@ class BatchGradients:
         """Adds the gradient of a step's batch to the parameters', on every worker, and returns the batch's losses.
 
         Args:
-            scaled: what is differentiated, of the sum of the losses.
+            scaled: turns the sum of the losses into what is differentiated.
         """
         own = [self._rank * self._accumulate + number for number in range(self._accumulate)]
         batches = {part: self._pairs.batch(step, part, self._parts) for part in own}
@@ -100,7 +100,7 @@ class BatchGradients:
             return losses(batch, whole)
 
     def _counted(self, step: int, batches: dict[int, ClipPairBatch]) -> Whole:
-        """Matches the parts beforehand, for the counts of all of them: a part's graph cannot wait for the next part's."""
+        """Matches all parts beforehand, to know their counts together: a part's graph cannot wait for the next part's."""
         counts: list[np.ndarray] = []
 
         def note(of_part: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ class BatchGradients:
 
 def _distributed(losses: nn.Module) -> DistributedDataParallel:
     with warnings.catch_warnings():
-        # What PyTorch 2.13 would rather have it called is not there in 2.11.
+        # The name that PyTorch 2.13 prefers does not exist in 2.11.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
         # Batch normalisation is frozen: buffers never differ.
         return DistributedDataParallel(losses, broadcast_buffers=False, gradient_as_bucket_view=True)

@@ -1,4 +1,4 @@
-"""VisTR on one clip, in the same form as EfficientVIS's clips, so that handcraft.py links them."""
+"""VisTR on one clip, with results in the form of EfficientVIS's, so that handcraft.py can link them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from effvis.data.masks import encode_many
 from effvis.inference.clip import MASK_PIXELS_AT_ONCE, TrackletPredictions
 from effvis.vistr.model import VisTR, VisTROutput, masks_at_input_size
 
-# The mask heads hold (tracklets x frames) maps of stride 4 with many channels: so many tracklets at a time bound them.
+# The mask heads hold (tracklets x frames) maps of stride 4 with many channels: this many tracklets at a time bound memory.
 TRACKLET_CHUNK = 4
 
 
@@ -23,11 +23,11 @@ def predict_clip(
 ) -> TrackletPredictions:
     """Runs one clip.
 
-    Masks are computed for the tracklets that are present in some frame only.
+    Masks are computed only for tracklets that are present in some frame.
 
     Args:
-        frames_TCHW: uint8 at input size.
-        video_size: (height, width) of the video, which masks and boxes are given in.
+        frames_TCHW: uint8 frames at input size.
+        video_size: (height, width) of the video, in whose pixels masks and boxes are returned.
     """
     output = model(frames_TCHW.unsqueeze(0).to(model.query_NTC.device))
     probabilities_NTK = output.logits_DBNTK[-1, 0].float().softmax(dim=-1)[..., :-1]

@@ -1,5 +1,5 @@
-"""The configurations of VisTR (Wang et al., CVPR 2021), apart from those of EfficientVIS: no run of the one follows from
-the code of the other.
+"""The configurations of VisTR (Wang et al., CVPR 2021), separate from those of EfficientVIS: no run of one method depends
+on the code of the other.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class VisTRConfig(Config):
         return self
 
     def at_one_frame(self) -> VisTRConfig:
-        """The network that this one is at T=1."""
+        """The network that this one becomes at T=1."""
         return self.model_copy(update={"clip_length": 1})
 
 
 class VisTRLossWeights(Config):
-    """Weights of the VisTR paper and its code; the matching uses the first three of them too."""
+    """Weights of the VisTR paper and its code; the matching also uses the first three of them."""
 
     category: float = Field(1.0, ge=0)
     l1: float = Field(5.0, ge=0)
@@ -50,8 +50,8 @@ class VisTRLossWeights(Config):
 
 
 class VisTRTrainConfig(OptimisationConfig):
-    """The training of VisTR. Defaults are its code's, but for the epochs: its 18 have one clip per frame of each video,
-    which is about 500 passes over the videos."""
+    """The training of VisTR. The defaults are those of its code, except for the epochs: its 18 have one clip per frame of
+    each video, which is about 500 passes over the videos."""
 
     epochs: float = Field(500, gt=0, description="passes over the videos, one clip pair of each per pass")
     lr: float = Field(1e-4, gt=0)

@@ -1,4 +1,4 @@
-"""Published weights to VisTR's: ImageNet ResNets, DETR trained on COCO, and VisTR as its authors publish it.
+"""Converting published weights to VisTR's: ImageNet ResNets, DETR trained on COCO, and VisTR as its authors publish it.
 
 VisTR is a DETR whose tokens are those of a whole clip, with 3-D convolutions over its masks; its authors start from a DETR
 that they trained with VisTR's hidden width. ``convert_vistr`` reads
@@ -8,7 +8,7 @@ that they trained with VisTR's hidden width. ``convert_vistr`` reads
   under VisTR's names (``vistr.transformer.…``), as VisTR's authors publish the one that they start from,
 - VisTR (``vistr.transformer.…``, ``insmask_head.…``).
 
-docs/weights.md says in which sources the names were looked up.
+docs/weights.md says where the names were looked up.
 """
 
 from __future__ import annotations
@@ -75,17 +75,17 @@ SOURCES = (
 def convert_vistr(published: Mapping[str, Tensor], model: VisTR, *, where: object, hint: str = "") -> Conversion:
     """Puts published weights into the places of a VisTR's own.
 
-    Of a DETR of another hidden width only the backbone is taken: the rest has no size in common.
+    From a DETR with another hidden width only the backbone is taken: the rest has no size in common.
 
     Args:
         published: a state dict in the names of one of the sources.
-        model: whose names, shapes and, where nothing was published, values count. It is not changed.
+        model: the network that gives names, shapes and, where nothing was published, values. It is not changed.
         where: the file, for error messages.
-        hint: what to say besides where the names are unknown.
+        hint: what else to say where the names are unknown.
 
     Raises:
-        UserError: the names are of no known source, or the network differs in more than the hidden width, classes, and the
-            numbers of queries, frames and layers.
+        UserError: the names come from no known source, or the network differs in more than the hidden width, classes, and
+            the numbers of queries, frames and layers.
     """
     source, published = recognise(published, SOURCES, where=where, hint=hint)
     own, width = model.state_dict(), model.config.hidden_dim
@@ -147,7 +147,7 @@ def _fit_queries(value_QC: Tensor, own_NTC: Tensor, source: Source) -> Fitted:
 
 
 def _fit_classes(value: Tensor, own: Tensor, source: Source) -> Fitted:
-    """A class layer of another number of classes, no-object last."""
+    """Fits a class layer for another number of classes, no-object last."""
     if source is VISTR and len(value) == len(own) + 1:
         # Its classes are YouTube-VIS's category numbers, which start at 1.
         return Fitted(value[1:], "cut", "without class 0, which is no category of YouTube-VIS")
@@ -155,7 +155,7 @@ def _fit_classes(value: Tensor, own: Tensor, source: Source) -> Fitted:
 
 
 def _with_reservation(fitted: Fitted, name: str, source: Source) -> Fitted:
-    """What does not do here just what it did there."""
+    """Notes which weights do not do here exactly what they did there."""
     if name == "mask_head.dcn.weight":
         return fitted._replace(outcome="cut", reason="a deformable filter, without its offsets")
     if source is DETR and name.startswith("mask_head.lay1."):

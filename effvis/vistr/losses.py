@@ -23,10 +23,10 @@ def matching_cost(
     """Cost of giving each tracklet to each instance: (..., B, N, instances), summed over the frames of the clip.
 
     A frame adds minus the probability of its true class, which is no-object where the instance is absent; where it is
-    present also the L1 distance of the boxes as shares of the frame and minus their GIoU.
+    present, the frame also adds the L1 distance of the boxes as shares of the frame and minus their GIoU.
 
     Args:
-        logits_BNTK: of B clips, no-object last; of several layers with dimensions before B, as the boxes.
+        logits_BNTK: class logits of B clips, no-object last; several layers add dimensions before B, as for the boxes.
         size_4: (width, height, width, height) of the input.
     """
     own, true = boxes_BNT4.unsqueeze(-2), targets.boxes_BKT4.transpose(1, 2).unsqueeze(1)  # (B, N or 1, T, 1 or K, 4)
@@ -45,12 +45,12 @@ def clip_losses(
     """Weighted losses of B clips, each a scalar: class and box summed over the decoder layers, masks of the last layer.
 
     Every layer is matched anew. The class loss is the mean over tracklets and frames, weighted by class; the others are
-    normalised by the number of matched (instance, frame) pairs where the instance is present, at least one. Of more
-    instances than queries those that fit worst have no tracklet. Without any instance the box and mask losses are zeros
-    that still touch every parameter.
+    normalised by the number of matched (instance, frame) pairs where the instance is present, at least one. Where
+    there are more instances than queries, those that fit worst have no tracklet. Without any instance the box and mask
+    losses are zeros that still reach every parameter.
 
     Args:
-        whole: where the clips are a part of a batch; see ``find_matches``.
+        whole: needed where the clips are a part of a batch; see ``find_matches``.
     """
     device = model.query_NTC.device
     output = model(frames_BTCHW.to(device))
@@ -70,7 +70,7 @@ def clip_losses(
 def pair_losses(
     model: VisTR, batch: ClipPairBatch, weights: VisTRLossWeights, whole: Whole = itself
 ) -> dict[str, Tensor]:
-    """Losses of B clip pairs; VisTR carries nothing from clip to clip, so that they are 2B clips (or B, with one of each)."""
+    """Losses of B clip pairs; VisTR carries nothing from clip to clip, so they are 2B clips (or B, with one of each)."""
     return clip_losses(model, torch.cat(batch.frames), [clip for clips in batch.targets for clip in clips], weights, whole)
 
 
@@ -106,7 +106,7 @@ def _class_and_box_losses(
 def _mask_losses(
     model: VisTR, output: VisTROutput, targets: StackedTargets, matches: Matches, weights: VisTRLossWeights
 ) -> dict[str, Tensor]:
-    """Of the last layer, and of the frames where the instance is present: the others are not upsampled to input size."""
+    """Mask losses of the last layer, in the frames where the instance is present: other masks are not upsampled."""
     last = slice(len(matches.stage_R) - matches.rows_M[-1], None)
     instance_R = matches.clip_R[last], matches.instance_R[last], matches.frame_R[last]
     logits_R1HW = model.mask_logits(output, matches.select_MBK[-1])[instance_R].unsqueeze(1)

@@ -10,7 +10,7 @@ from effvis.vistr.model import VisTR, build_vistr
 
 
 def make_fast(model: VisTR, input_size: tuple[int, int], pixels_at_once: int, pool_first: bool | None) -> VisTR:
-    """A few frames at a time go through the backbone. There is nothing to pool."""
+    """The network with a backbone that takes a few frames at a time. There is nothing to pool."""
     model.body = FramesInParts(model.body, pixels_at_once)
     return model
 

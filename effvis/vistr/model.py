@@ -1,6 +1,6 @@
 """VisTR (Wang et al., CVPR 2021), the method that EfficientVIS is compared with: a transformer over all tokens of a clip.
 
-Reading order: ``VisTR.forward`` and ``VisTR.mask_logits`` here, then vistr_parts.py. docs/vistr.md says what differs from
+Reading order: ``VisTR.forward`` and ``VisTR.mask_logits`` here, then parts.py. docs/vistr.md says what differs from
 the original.
 
 Dimensions in names: B clips, N queries per frame (tracklets), T frames of a clip, C channels, K classes and no-object,
@@ -25,15 +25,15 @@ from effvis.vistr.parts import BoxAttention, DecoderLayer, EncoderLayer, FrameMa
 
 @dataclass(frozen=True)
 class VisTROutput:
-    """What VisTR says of B clips; the last of the D decoder layers is the prediction.
+    """VisTR's output for B clips; the last of the D decoder layers is the prediction.
 
     Attributes:
         logits_DBNTK: class logits, no-object last.
         boxes_DBNT4: xyxy in input pixels.
         query_BNTC: decoded queries of the last layer.
-        memory_FCHW: encoded clip at the coarsest stride (32 in VisTR), F = B*T.
+        memory_FCHW: encoded clips at the coarsest stride (32 in VisTR), F = B*T.
         levels: the three finer backbone features (strides 4, 8 and 16 in VisTR), each (F, C_l, H_l, W_l).
-        height, width: of the input, in pixels.
+        height, width: the input's size in pixels.
     """
 
     logits_DBNTK: Tensor
@@ -51,10 +51,10 @@ class VisTR(nn.Module):
     def __init__(self, config: VisTRConfig, body: nn.Module, channels: Sequence[int], mask_stride: int = 4):
         """
         Args:
-            body: frames (F, 3, H, W) to four feature maps, each of twice the stride of the one before, rounded up at odd
-                sizes. ``build_vistr`` gives it the one that the config names.
-            channels: of these four maps.
-            mask_stride: of the first of them, and so of the masks; 4 in VisTR.
+            body: maps frames (F, 3, H, W) to four feature maps, each of twice the stride of the one before, rounded up at
+                odd sizes. ``build_vistr`` passes the one that the config names.
+            channels: numbers of channels of these four maps.
+            mask_stride: the stride of the first of them, and so of the masks; 4 in VisTR.
         """
         super().__init__()
         self.config = config
@@ -128,7 +128,7 @@ class VisTR(nn.Module):
         Queries learned at T=1 are repeated in time; the class layer of another number of classes stays as initialised.
 
         Returns:
-            The names of the own parameters that stay as initialised.
+            The names of its own parameters that stay as initialised.
 
         Raises:
             ValueError: a weight is missing, unknown or has another shape, so that it is not the same network.

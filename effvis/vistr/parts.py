@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 
 def sine_positions(frames: int, height: int, width: int, channels: int, like: Tensor) -> Tensor:
-    """Where a token is in time, height and width: (frames, height, width, channels).
+    """The encoded position of each token in time, height and width: (frames, height, width, channels).
 
     Each axis has a third of the channels. Its coordinate runs from just above 0 to 2 pi over the extent of the clip, times
     frequencies falling from 1 to nearly 1/10000; even channels hold sines, odd ones cosines.
 
     Args:
         channels: a multiple of six.
-        like: gives device and type.
+        like: a tensor of the wanted device and type.
     """
     share = channels // 3
     channel = torch.arange(share, device=like.device, dtype=torch.float32)
@@ -38,7 +38,7 @@ def sine_positions(frames: int, height: int, width: int, channels: int, like: Te
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with residual and LayerNorm after it."""
+    """Two linear layers, followed by the residual sum and LayerNorm."""
 
     def __init__(self, hidden_dim: int, ffn_dim: int, dropout: float):
         super().__init__()
@@ -52,7 +52,7 @@ class FeedForward(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with residual and LayerNorm after it; positions go to queries and keys, never to values."""
+    """Multi-head attention, then the residual sum and LayerNorm; positions go to queries and keys, never to values."""
 
     def __init__(self, hidden_dim: int, heads: int, dropout: float):
         super().__init__()
@@ -101,7 +101,7 @@ class BoxAttention(nn.Module):
         self.query, self.key = nn.Linear(hidden_dim, hidden_dim), nn.Linear(hidden_dim, hidden_dim)
 
     def forward(self, query_FKC: Tensor, memory_FCHW: Tensor) -> Tensor:
-        """(F, K, A, H, W), summing to one over heads and locations together, as in DETR."""
+        """Weights (F, K, A, H, W), which sum to one over heads and locations together, as in DETR."""
         frames, _, height, width = memory_FCHW.shape
         query = self.query(query_FKC).unflatten(-1, (self.heads, -1))  # (F, K, A, D)
         key = self.key(memory_FCHW.flatten(2).transpose(1, 2)).unflatten(-1, (self.heads, -1))  # (F, L, A, D)
@@ -113,7 +113,7 @@ class FrameMaskHead(nn.Module):
     """Upsamples memory and box attention to stride 4 with the help of the backbone's finer features (DETR's mask head)."""
 
     def __init__(self, hidden_dim: int, heads: int, level_channels: Sequence[int]):
-        """``level_channels`` are those of strides 4, 8 and 16."""
+        """``level_channels`` are the numbers of channels at strides 4, 8 and 16."""
         super().__init__()
         first = hidden_dim + heads
         widths = [first, first, hidden_dim // 2, hidden_dim // 4, hidden_dim // 8, hidden_dim // 16]
@@ -130,7 +130,7 @@ class FrameMaskHead(nn.Module):
         """Features of K tracklets in each frame: (F, K, C/16, H_4, W_4).
 
         Args:
-            levels: strides 4, 8 and 16, each (F, C_l, H_l, W_l).
+            levels: the features of strides 4, 8 and 16, each (F, C_l, H_l, W_l).
         """
         frames, tracklets = attention_FKAHW.shape[:2]
         shared = memory_FCHW.unsqueeze(1).expand(-1, tracklets, -1, -1, -1)

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, Field, StrictInt, field_validator
+
+from effvis.config import Config
 from effvis.data.dataset import Category
 from effvis.data.parsing import annotation_file
 from effvis.errors import UserError
+from pipeline.system.models import read_model
 
 if TYPE_CHECKING:
     from pipeline.settings.params import Params
+
+
+class _Entry(Config):
+    model_config = ConfigDict(extra="ignore")
+
+    id: StrictInt
+    name: str
+
+
+class _Listed(Config):
+    """What a file of annotations says of its categories."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    categories: tuple[_Entry, ...] = Field(min_length=1)
+
+    @field_validator("categories")
+    @classmethod
+    def _each_once(cls, categories: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+        names, ids = set(), set()
+        for entry in categories:
+            if _plain(entry.name) in names or entry.id in ids:
+                raise ValueError(f"{entry.name} ({entry.id}) is listed twice; give each category its own id and name")
+            names.add(_plain(entry.name))
+            ids.add(entry.id)
+        return categories
 
 
 def mapping(source: Iterable[Category], target: Iterable[Category], same: Mapping[str, str]) -> dict[int, int]:
@@ -72,30 +101,9 @@ def read_categories(params: Params, given: str) -> tuple[Category, ...]:
     file = Path(given) if given.endswith(".json") else annotation_file(folder)
     if file is None:
         raise UserError(folder, given, "there are no annotations of train", "Take the data set in, or give a JSON file")
-    content = read_results(file)
-    listed = content.get("categories") if isinstance(content, dict) else None
-    if not isinstance(listed, list) or not listed:
-        raise UserError(file, "categories", "there is no list of categories", "Give annotations in the YouTube-VIS format")
-    categories: dict[str, Category] = {}
-    for i, entry in enumerate(listed):
-        number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
-        if type(number) is not int or not isinstance(name, str):
-            raise UserError(file, f"categories[{i}]", "has no id and name", "Write {\"id\": 1, \"name\": \"person\"}")
-        if _plain(name) in categories or number in {category.id for category in categories.values()}:
-            raise UserError(file, f"categories[{i}]", f"{name} ({number}) is listed twice",
-                            "Give each category its own id and name")
-        categories[_plain(name)] = Category(number, name)
-    return tuple(categories.values())
+    remedy = "Give annotations in the YouTube-VIS format, with \"categories\": [{\"id\": 1, \"name\": \"person\"}]"
+    return tuple(Category(entry.id, entry.name) for entry in read_model(_Listed, file, remedy).categories)
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
-
-
-def read_results(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(file, "(file)", f"cannot be read: {error.strerror}", "Correct the path") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(file, "(top)", f"unreadable JSON ({error})", "Write the file anew") from None

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from effvis.errors import UserError
+from effvis.files import put_in_place
 
 SCHEMES = ("http", "https", "file")
 # Timeout of a connection, for its start and for each silence.
@@ -150,9 +151,7 @@ class _Part:
         self.file.unlink(missing_ok=True)
 
     def become(self, target: Path) -> None:
-        with self.file.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(self.file, target)
+        put_in_place(self.file, target)
         self.note.unlink(missing_ok=True)
 
 

@@ -6,11 +6,16 @@ The official validation splits come without instances, so only a competition's s
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field, StrictInt, field_validator
+
+from effvis.config import Config
 from effvis.data.holdout import choose, divide, keep_videos, videos_by_category
 from effvis.data.parsing import annotation_file
 from effvis.errors import UserError
+from pipeline.system.models import read_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +24,32 @@ if TYPE_CHECKING:
     from pipeline.settings.params import Params
 
 FILE = "holdout.json"  # in the index's folder
+_REMEDY = f"Give as holdout.file a {FILE} as pipeline.index writes it, or {{\"val\": [{{\"id\": 7}}]}}"
+
+
+class HeldOutVideo(Config):
+    """``first_frame``: by which it is seen that the video is of this data set."""
+
+    id: StrictInt
+    first_frame: str | None = Field(None, exclude_if=lambda name: name is None)
+
+
+class HoldoutFile(Config):
+    """Which videos are held out; all but ``val`` is for people."""
+
+    dataset: str | None = Field(None, exclude_if=lambda name: name is None)
+    fraction: float | None = Field(None, exclude_if=lambda fraction: fraction is None)
+    seed: int | None = Field(None, exclude_if=lambda seed: seed is None)
+    videos_by_category: dict[str, dict[str, int]] = Field({}, description="category: split: videos that show it")
+    val: tuple[HeldOutVideo, ...] = Field(min_length=1)
+
+    @field_validator("val")
+    @classmethod
+    def _each_once(cls, val: tuple[HeldOutVideo, ...]) -> tuple[HeldOutVideo, ...]:
+        video, count = Counter(video.id for video in val).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"video {video} is listed {count} times")
+        return val
 
 
 def splits_needed(params: Params) -> tuple[str, ...]:
@@ -74,13 +105,13 @@ def write(params: Params, splits: dict[str, DatasetIndex], folder: Path) -> None
         return
 
     counts = {split: videos_by_category(index) for split, index in splits.items()}
-    content = {
-        "dataset": params.dataset_folder.resolve().name,
+    content = HoldoutFile(
+        dataset=params.dataset_folder.resolve().name,
         **({} if params.holdout_file else params.holdout.model_dump(include={"fraction", "seed"})),
-        "videos_by_category": {name: {split: counts[split][name] for split in counts} for name in counts["train"]},
-        "val": [{"id": video.id, "first_frame": video.file_names[0]} for video in splits["val"].videos],
-    }
-    (folder / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        videos_by_category={name: {split: counts[split][name] for split in counts} for name in counts["train"]},
+        val=[HeldOutVideo(id=video.id, first_frame=video.file_names[0]) for video in splits["val"].videos],
+    )
+    (folder / FILE).write_text(json.dumps(content.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
 
 
 def ground_truth(params: Params, index: DatasetIndex) -> dict[str, Any]:
@@ -107,32 +138,15 @@ def remarks(params: Params, instances: int) -> list[str]:
     if params.holdout is None:
         return []
     file = params.index_folder / FILE
-    counts = json.loads(file.read_text(encoding="utf-8"))["videos_by_category"]
+    counts = read_model(HoldoutFile, file, "Index the data set anew").videos_by_category
     missing = [name for name, count in counts.items() if count["val"] == 0]
     unscored = f"no video held out shows {', '.join(missing)}: these count in no score"
     return [f"held out: {file}", *([unscored] if missing else [])]
 
 
 def _listed(file: Path) -> dict[int, str | None]:
-    """First frames by video id; None if the file does not name the frame."""
-    remedy = f"Give a {FILE} as pipeline.index writes it, or {{\"val\": [{{\"id\": 7}}]}}"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(file, "holdout.file", f"cannot be read: {error.strerror}", "Correct the path") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(file, "(top)", f"unreadable JSON ({error})", remedy) from None
-    entries = content.get("val") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise UserError(file, "val", "there is no list of videos", remedy)
-    listed: dict[int, str | None] = {}
-    for i, entry in enumerate(entries):
-        number = entry.get("id") if isinstance(entry, dict) else None
-        if type(number) is not int or number in listed:
-            problem = f"video {number} is listed twice" if number in listed else "there is no id of a video"
-            raise UserError(file, f"val[{i}].id", problem, remedy)
-        listed[number] = entry.get("first_frame")
-    return listed
+    """First frames by video id, None where the file does not say."""
+    return {video.id: video.first_frame for video in read_model(HoldoutFile, file, _REMEDY).val}
 
 
 def _of_this_data_set(file: Path, listed: dict[int, str | None], index: DatasetIndex) -> frozenset[int]:
@@ -140,6 +154,6 @@ def _of_this_data_set(file: Path, listed: dict[int, str | None], index: DatasetI
     for i, (number, frame) in enumerate(listed.items()):
         if first_frames.get(number) != (frame or first_frames.get(number)) or number not in first_frames:
             known = f"starts with {first_frames[number]}, not with {frame}" if number in first_frames else "is none of it"
-            raise UserError(file, f"val[{i}]", f"is not of this data set: video {number} {known}",
+            raise UserError(file, f"val.{i}", f"is not of this data set: video {number} {known}",
                             "Give the file that was written for this data set")
     return frozenset(listed)

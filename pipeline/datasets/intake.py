@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from effvis.data.atomic import replacing_folder
 from effvis.data.parsing import annotation_file
 from effvis.errors import UserError
+from effvis.files import replacing_folder
 from pipeline.datasets import archives, layouts
 from pipeline.datasets.fetch import SCHEMES, fetch, verify
 from pipeline.datasets.holdout import splits_needed

@@ -210,17 +210,17 @@ def _override(config: Config, settings: RowSettings, *names: str) -> Any:
 def _start(
     params: Params, model: Config, correspondence: bool
 ) -> tuple[str | None, TrainSpec | None]:
-    """The start of a training: its name for the key, and the training that makes it, if there is one."""
-    source = params.of_method(model.method).pretrain.source
+    """What a training starts from: its name for the key, and the training that makes it where there is one."""
+    source, setting = params.of_method(model.method).pretrain.source, f"{methods.get(model.method).prefix}pretrain.source"
     if source == "none":
         return None, None
     if source not in ("auto", "shipped", "scratch"):
-        return starts.file_start(params.root / source), None
+        return starts.file_start(params.root / source, key=setting), None
     if source != "scratch":
         found = starts.find(model.resolve(1, 1), correspondence)
         if found is not None:
             return found, None
         if source == "shipped":
-            raise starts.none_fits(correspondence)
+            raise starts.none_fits(correspondence, key=setting)
     parent = _pretrain_spec(params, model, correspondence)
     return f"run:{parent.key}", parent

@@ -40,14 +40,14 @@ def find(model: Config, correspondence: bool, *, folder: Path = FOLDER) -> str |
     return None
 
 
-def none_fits(correspondence: bool, *, folder: Path = FOLDER) -> NothingFits:
-    """The error for when ``find`` finds nothing and the parameters accept nothing else."""
+def none_fits(correspondence: bool, *, key: str = "pretrain.source", folder: Path = FOLDER) -> NothingFits:
+    """What to say where ``find`` found nothing and nothing else is wanted; ``key`` is the setting that wants it."""
     names = ", ".join(sorted(description.stem for description in folder.glob("*.yaml")))
     learning = "with" if correspondence else "without"
     return NothingFits(
-        "params.yaml", "pretrain.source",
+        "params.yaml", key,
         f"no shipped weights fit this model, pretrained {learning} correspondence learning (there are: {names or 'none'})",
-        "Set pretrain.source to auto or scratch, and they are trained here")
+        f"Set {key} to auto or scratch, and they are trained here")
 
 
 def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
@@ -80,14 +80,17 @@ def _named(init: str, folder: Path) -> tuple[Path, str]:
     return folder / f"{name}.safetensors", sha256
 
 
-def file_start(path: Path) -> str:
-    """The user's own weights to start from, as ``file:<sha256>``: moving the file does not make another run.
+def file_start(path: Path, *, key: str = "pretrain.source") -> str:
+    """Weights of the user's own to start from, as ``file:<sha256>``: where they lie makes no other run.
+
+    Args:
+        key: the setting that names the file.
 
     Raises:
         UserError: there is no such file.
     """
     if not path.is_file():
-        raise UserError("params.yaml", "pretrain.source", f"there is no file {path}",
+        raise UserError("params.yaml", key, f"there is no file {path}",
                         "Convert published weights with python -m pipeline.import_weights, or correct the path")
     return f"file:{file_sha256(path)}"
 

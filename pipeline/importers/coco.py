@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effvis.data.atomic import replacing_folder
 from effvis.data.frame_files import natural
 from effvis.errors import UserError
+from effvis.files import replacing_folder
 from pipeline.importers.coco_file import CocoFile
-from pipeline.importers.writing import check_options, counted, held_out, write_split
+from pipeline.importers.writing import check_out, counted, held_out, write_split
 
 if TYPE_CHECKING:
     from pipeline.importers.writing import Progress
@@ -30,7 +30,7 @@ def import_coco(
     Raises:
         UserError: something is wrong with the file or a frame (the error names the first problem), or ``out`` exists.
     """
-    check_options(out, fps)
+    check_out(out)
     if not images.is_dir():
         raise UserError(images, "IMAGES", "no such folder", "Give the folder that the file names are relative to")
     categories, videos = CocoFile(annotations).read(images)

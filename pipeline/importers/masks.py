@@ -14,10 +14,10 @@ import yaml
 from PIL import Image
 
 from effvis.data import masks
-from effvis.data.atomic import replacing_folder
 from effvis.data.frame_files import FRAME_SUFFIXES, by_stem, natural
 from effvis.errors import UserError
-from pipeline.importers.writing import ImportedTrack, ImportedVideo, check_options, counted, held_out, write_split
+from effvis.files import replacing_folder
+from pipeline.importers.writing import ImportedTrack, ImportedVideo, check_out, counted, held_out, write_split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ def import_masks(
         UserError: something is wrong with the folder, the categories, a frame or a mask (the error names the first problem),
             or ``out`` exists.
     """
-    check_options(out, fps)
+    check_out(out)
     rules = read_categories(categories_file)
     layout = _split(folder, val)
     _check_all_have_a_rule([name for _, names in layout.values() for name in names], rules, categories_file)

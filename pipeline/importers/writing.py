@@ -45,14 +45,11 @@ class ImportedVideo:
     tracks: Sequence[ImportedTrack]
 
 
-def check_options(out: Path, fps: float) -> None:
-    """Checks the options of an importer.
-
-    Raises:
-        UserError: there is something at ``out`` already, or ``fps`` is not a frame rate.
+def check_out(out: Path) -> None:
     """
-    if not fps > 0:
-        raise UserError("command line", "--fps", f"{fps} is no frame rate", "Give frames per second above 0")
+    Raises:
+        UserError: there is something at ``out`` already.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(out, "--out", "exists already", "Remove it, or choose another folder")
 

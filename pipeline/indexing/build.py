@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effvis.data.atomic import replacing_folder
 from effvis.data.frames import file_stamp
 from effvis.data.index import clip_index
 from effvis.data.parsing import annotation_file
 from effvis.data.youtube_vis import check_split, read_split
 from effvis.errors import UserError
+from effvis.files import replacing_folder
 from pipeline.datasets import holdout, layouts, place
 from pipeline.indexing import parquet, stamps
 from pipeline.indexing.read import FACTS, index_remedy, read_facts

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effvis.data.atomic import replacing_file
 from effvis.data.frames import CheckedFrame, file_stamp
 from effvis.data.parsing import IMAGES, annotation_file
+from effvis.files import replacing_file
 
 if TYPE_CHECKING:
     from pipeline.settings.params import Params

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from effvis.files import write_file
+
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run, RunTag
     from mlflow.tracking import MlflowClient
@@ -264,9 +266,7 @@ class Mirror:
             return {}
 
     def _save(self, key: str, state: Mapping[str, Any]) -> None:
-        temporary = self._state / f"{key}.tmp"
-        temporary.write_text(json.dumps(state))
-        os.replace(temporary, self._state / f"{key}.json")
+        write_file(self._state / f"{key}.json", json.dumps(state).encode(), durable=False)  # lost, the server is asked
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

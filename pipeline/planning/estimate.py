@@ -152,10 +152,10 @@ def _past_runs(params: Params) -> tuple[list[_Past], list[_Past]]:
     trainings: dict[str, _Past] = {}
     evaluations = []
     for cell in cells.read_all(params):
-        config, times = cell["config"], cell["times"]
-        evaluations.append(_Past(config["train"], times["evaluate_seconds"], config["inference"]))
-        if times["train_seconds"] is not None:
-            trainings[cell["run"]] = _Past(config["train"], times["train_seconds"])
+        config, times = cell.config, cell.times
+        evaluations.append(_Past(config.train, times.evaluate_seconds, config.inference))
+        if times.train_seconds is not None:
+            trainings[cell.run] = _Past(config.train, times.train_seconds)
     for file in sorted(params.runs_dir.glob("*/done.json")):
         if file.parent.name not in trainings:
             config = yaml.safe_load((file.parent / "config.yaml").read_text(encoding="utf-8"))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from pipeline.search.search import Search, Trial
+    from pipeline.search.space import Distribution
+    from pipeline.tables.form import RowSummary, TableSummary
 
 # The colours of Okabe and Ito: everybody can tell them apart, and markers tell lines apart in black and white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -31,13 +33,13 @@ _STYLE = {
 }
 
 
-def learning_curves(table: dict[str, Any]) -> bytes:
-    """SVG of AP by videos seen, for each row of a table that has curves, with the deviation over seeds if there are several."""
+def learning_curves(table: TableSummary) -> bytes:
+    """AP by videos seen of each row of a table that has curves, with the deviation over seeds where there are several: SVG."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.add_subplot(xscale="log")
-        for number, row in enumerate(table["rows"]):
-            if row["curve"]:
+        for number, row in enumerate(table.rows):
+            if row.curve:
                 _draw(axes, row, _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)])
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda seen, _: f"{seen:,.0f}"))
@@ -73,11 +75,11 @@ def parallel_coordinates(search: Search) -> bytes:
     """SVG with an axis for each parameter of a search, one for the results of its trials, and a line for each trial."""
     with matplotlib.rc_context(_STYLE):
         trials = _by_worth(search)
-        names = list(search.space["space"])
+        names = list(search.space.space)
         figure = Figure(figsize=(max(6.0, 2.2 * len(names) + 2.2), 4.2), layout="constrained")
         axes = figure.add_subplot(xlim=(-0.1, len(names) + 0.35), ylim=(-0.05, 1.05))
         places = []
-        for x, (name, distribution) in enumerate(search.space["space"].items()):
+        for x, (name, distribution) in enumerate(search.space.space.items()):
             places.append(_parameter_axis(axes, x, distribution, [trial.parameters[name] for trial in trials]))
         worths = [100 * trial.value for trial in trials]
         ends = (min(worths), max(worths))
@@ -145,14 +147,12 @@ def _line(trial: Trial) -> str:
     return "-" if trial.state == "done" else "--"
 
 
-def _parameter_axis(axes: Axes, x: float, distribution: dict[str, Any], values: list[Any]) -> list[float]:
+def _parameter_axis(axes: Axes, x: float, distribution: Distribution, values: list[Any]) -> list[float]:
     """Draws the axis of a parameter; returns the heights of the values on it, from 0 to 1."""
-    if distribution["choice"] is not None:
-        choices = distribution["choice"]
+    if (choices := distribution.choice) is not None:
         return _axis(axes, x, [choices.index(value) for value in values], [(n, text(c)) for n, c in enumerate(choices)])
-    ends = next(distribution[name] for name in ("uniform", "log_uniform", "integer") if distribution[name] is not None)
-    scale = math.log10 if distribution["log_uniform"] is not None else float
-    return _axis(axes, x, list(map(scale, values)), [(scale(end), text(end)) for end in ends])
+    scale = math.log10 if distribution.log_uniform is not None else float
+    return _axis(axes, x, list(map(scale, values)), [(scale(end), text(end)) for end in distribution.range])
 
 
 def _axis(axes: Axes, x: float, values: list[float], ticks: list[tuple[float, str]]) -> list[float]:
@@ -173,7 +173,7 @@ def _svg(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-def _draw(axes: Axes, row: dict[str, Any], colour: str, marker: str) -> None:
-    seen, means = zip(*((point["videos_seen"], point["mean"]) for point in row["curve"]), strict=True)
-    deviations = [point["std"] or 0.0 for point in row["curve"]]
-    axes.errorbar(seen, means, deviations, color=colour, marker=marker, markersize=5, capsize=3, label=row["name"])
+def _draw(axes: Axes, row: RowSummary, colour: str, marker: str) -> None:
+    seen, means = zip(*((point.videos_seen, point.mean) for point in row.curve), strict=True)
+    deviations = [point.std or 0.0 for point in row.curve]
+    axes.errorbar(seen, means, deviations, color=colour, marker=marker, markersize=5, capsize=3, label=row.name)

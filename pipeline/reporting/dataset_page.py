@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effvis.data.atomic import replacing_file
 from effvis.errors import UserError
+from effvis.files import replacing_file
 from pipeline.datasets import layouts
 from pipeline.indexing.read import load_index
 from pipeline.reporting.charts import video_lengths

@@ -17,9 +17,10 @@ from pipeline.tables.markdown import convergence_text
 from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION
 
 if TYPE_CHECKING:
-
     from pipeline.reporting.figures import Figure
+    from pipeline.runs.cells import Cell
     from pipeline.settings.params import Params
+    from pipeline.tables.form import CurvePoint, Measured, RowSummary, TableSummary
 
 MINUS = "−"
 
@@ -29,17 +30,16 @@ class Contents:
     """Everything that the page shows.
 
     Attributes:
-        tables: the tables, each in the form of ``pipeline.tables.summary.summary``.
-        ledger: the ledger in the form of results/claims.json, or None.
-        cells: the cells of the tables' evaluations, by key.
-        minimum_score: the least score of tracklets that figures show.
-        how_to_read: how to read the tables, with ``*emphasis*``.
-        command: the command that makes the numbers.
+        ledger: as results/claims.json has it, or None.
+        cells: of the tables' evaluations, by key.
+        minimum_score: of the tracklets that figures show.
+        how_to_read: of the tables, with ``*emphasis*``.
+        command: that makes the numbers.
     """
 
-    tables: Sequence[Mapping[str, Any]]
+    tables: Sequence[TableSummary]
     ledger: Mapping[str, Any] | None
-    cells: Mapping[str, Mapping[str, Any]]
+    cells: Mapping[str, Cell]
     figures: Sequence[Figure]
     minimum_score: float
     how_to_read: str
@@ -47,8 +47,8 @@ class Contents:
 
 
 def page(params: Params, contents: Contents) -> str:
-    """The page's HTML; it is the same for the same contents."""
-    curves = [table for table in contents.tables if any(row.get("curve") for row in table["rows"])]
+    """The HTML; the same for the same contents."""
+    curves = [table for table in contents.tables if any(row.curve for row in table.rows)]
     return render(
         "report.html",
         filters={"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured},
@@ -57,25 +57,25 @@ def page(params: Params, contents: Contents) -> str:
         curves=[(table, data_uri("image/svg+xml", learning_curves(table)), convergence_text(table)) for table in curves])
 
 
-def _table(contents: Contents, table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table with the texts that stand in place of missing numbers, and with the runs that its numbers come from."""
-    rows = [{**row, "state": _state(row)} for row in table["rows"]]
+def _table(contents: Contents, table: TableSummary) -> dict[str, Any]:
+    """The table with what stands in place of numbers, and the runs that its numbers come from."""
+    rows = [{**dict(row), "state": _state(row)} for row in table.rows]
     reasons: dict[str, list[str]] = {}
-    for row in rows:
-        if row["not_run"]:
-            reasons.setdefault(row["not_run"], []).append(row["name"])
-    runs = [(row["name"], run, evaluation, contents.cells.get(evaluation))
-            for row in rows for run, evaluation in zip(row["runs"], row["evaluations"], strict=True)]
-    return {**table, "rows": rows, "columns": list(rows[0]["columns"]), "reasons": reasons, "behind": runs}
+    for row in table.rows:
+        if row.not_run:
+            reasons.setdefault(row.not_run, []).append(row.name)
+    runs = [(row.name, run, evaluation, contents.cells.get(evaluation))
+            for row in table.rows for run, evaluation in zip(row.runs, row.evaluations, strict=True)]
+    return {**dict(table), "rows": rows, "columns": list(table.rows[0].columns), "reasons": reasons, "behind": runs}
 
 
-def _state(row: Mapping[str, Any]) -> str:
+def _state(row: RowSummary) -> str:
     """Why a row has no numbers of ours; empty if it has."""
-    if row["not_run"]:
+    if row.not_run:
         return "not run"
-    if row["measured"]:
+    if row.measured:
         return ""
-    return "scored by the server alone" if "server" in row else "not measured yet"
+    return "scored by the server alone" if row.server is not None else "not measured yet"
 
 
 def _ledger(ledger: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,8 +88,8 @@ def _commits(contents: Contents) -> list[str]:
     """The states of the source that the tables' runs were trained in, the most frequent first."""
     states = Counter()
     for table in contents.tables:
-        for row in table["rows"]:
-            states.update(_source(contents.cells.get(key)) for key in row["evaluations"])
+        for row in table.rows:
+            states.update(_source(contents.cells.get(key)) for key in row.evaluations)
     return [f"{state}: {count} evaluation{'s' * (count > 1)}" for state, count in sorted(states.items(), key=_by_count)]
 
 
@@ -97,8 +97,8 @@ def _by_count(item: tuple[str, int]) -> tuple[int, str]:
     return -item[1], item[0]
 
 
-def _source(cell: Mapping[str, Any] | None) -> str:
-    git = ((cell or {}).get("made") or {}).get("git") or {}
+def _source(cell: Cell | None) -> str:
+    git = cell.made.git if cell is not None and cell.made is not None and cell.made.git else {}
     if "commit" not in git:
         return "not recorded"
     return git["commit"][:10] + (" with uncommitted changes" if git.get("dirty") else "")
@@ -119,8 +119,8 @@ def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.1f}".replace("-", MINUS)
 
 
-def _measured(value: Mapping[str, Any] | None) -> str:
-    """The mean and, over several seeds, the deviation."""
+def _measured(value: Measured | CurvePoint | None) -> str:
+    """Mean and, over several seeds, deviation."""
     if value is None:
         return "–"
-    return _number(value["mean"]) + ("" if value["std"] is None else f" ± {value['std']:.1f}")
+    return _number(value.mean) + ("" if value.std is None else f" ± {value.std:.1f}")

@@ -27,7 +27,7 @@ def page(search: Search, base: Base) -> str:
     best = search.best()
     return render(
         "search.html", filters={"text": text, "after": after, "percent": lambda value: f"{100 * value:.1f}"},
-        search=search, names=list(search.space["space"]), best=best, row=best_row(search, base) if best else "",
+        search=search, names=list(search.space.space), best=best, row=best_row(search, base) if best else "",
         counts=_counts(search),
         drawings=[(title, note, data_uri("image/svg+xml", drawing)) for title, note, drawing in drawings])
 

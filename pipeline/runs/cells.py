@@ -6,35 +6,77 @@ machine that trained nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from effvis.config import Config
+from effvis.errors import UserError
 from pipeline.runs.store import RunStore
-from pipeline.system.files import write_atomically
+from pipeline.system.files import json_bytes, write_atomically
+from pipeline.system.models import read_model
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
 
-_PARTS = {"evaluation", "run", "seed", "config", "metrics", "times"}
+
+class Settings(Config):
+    """What a number follows from, as a run's config.yaml has it."""
+
+    train: dict[str, Any]
+    inference: dict[str, Any]
 
 
-def find(params: Params, spec: EvalSpec) -> dict[str, Any] | None:
-    """The evaluation's cell: the committed one, or else one made from the run store, or else None.
+class Times(Config):
+    """Seconds and pace; those of a training that is elsewhere are not known."""
 
-    Returns:
-        ``evaluation`` and ``run`` (keys), ``seed``, ``config`` (of the training and the inference), ``metrics`` (the 12
-        numbers as fractions, -1 where undefined), ``ap_by_threshold`` (hand-craft linking only), ``times`` (the seconds of
-        training and evaluation and their pace), and ``made`` (the training's peak memory, machine, state of the checkout
-        and package versions).
+    train_seconds: float | None = None
+    train_cpu_seconds: float | None = None
+    train_clips_per_second: float | None = None
+    evaluate_seconds: float
+    frames_per_second: float | None = None
+
+
+class Made(Config):
+    """What the training was made with: peak memory, machine, state of the checkout, package versions."""
+
+    peak_memory_mib: int | None = None
+    host: dict[str, Any] = {}
+    git: dict[str, Any] | None = None
+    packages: dict[str, str] | None = None
+
+
+class Cell(Config):
+    """A finished evaluation.
+
+    Attributes:
+        evaluation, run: keys.
+        metrics: the 12 numbers as fractions, -1 where undefined.
+        threshold, ap_by_threshold: of hand-craft linking alone.
     """
+
+    evaluation: str
+    run: str
+    seed: int
+    config: Settings
+    metrics: dict[str, float]
+    threshold: float | None = Field(None, exclude_if=lambda value: value is None)
+    ap_by_threshold: dict[str, float] | None = Field(None, exclude_if=lambda value: value is None)
+    videos_seen: int | None = Field(None, exclude_if=lambda value: value is None)
+    times: Times
+    made: Made | None = Field(None, exclude_if=lambda value: value is None)
+
+
+def find(params: Params, spec: EvalSpec) -> Cell | None:
+    """The evaluation's cell: the committed one, else what the run store has of it, else None."""
     cell = _read(_file(params, spec))
-    return cell if cell is not None and cell["evaluation"] == spec.key else _from_store(params, spec)
+    return cell if cell is not None and cell.evaluation == spec.key else _from_store(params, spec)
 
 
-def read_all(params: Params) -> Iterator[dict[str, Any]]:
+def read_all(params: Params) -> Iterator[Cell]:
     """Every committed cell that can be read, in the order of the files' names."""
     for file in sorted((params.results_dir / "cells").glob("*.json")):
         cell = _read(file)
@@ -48,47 +90,46 @@ def write(params: Params, spec: EvalSpec) -> None:
     cell = find(params, spec)
     if cell is not None and cell != _read(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, (json.dumps(cell, indent=2) + "\n").encode())
+        write_atomically(file, json_bytes(cell.model_dump(mode="json")))
 
 
 def _file(params: Params, spec: EvalSpec) -> Path:
     return params.results_dir / "cells" / f"{spec.key}.json"
 
 
-def _read(file: Path) -> dict[str, Any] | None:
-    """The content of a cell's file; None if it is absent or broken (a merge conflict), so that it is made again."""
+def _read(file: Path) -> Cell | None:
+    """None for one that is absent or broken (a merge conflict): it is made again."""
     try:
-        cell = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_model(Cell, file, "Make it again")
+    except UserError:
         return None
-    return cell if isinstance(cell, dict) and _PARTS <= cell.keys() else None
 
 
-def _from_store(params: Params, spec: EvalSpec) -> dict[str, Any] | None:
+def _from_store(params: Params, spec: EvalSpec) -> Cell | None:
     store = RunStore(params.runs_dir)
     report = store.evaluation(spec.train.key, spec.key)
     if report is None:
         return None
     trained = store.done(spec.train.key) or {}
-    return {
-        "evaluation": spec.key,
-        "run": spec.train.key,
-        "seed": spec.train.seed,
-        "config": {"train": spec.train.describe(), "inference": spec.inference.model_dump(mode="json")},
-        "metrics": report["metrics"],
+    return Cell(
+        evaluation=spec.key,
+        run=spec.train.key,
+        seed=spec.train.seed,
+        config=Settings(train=spec.train.describe(), inference=spec.inference.model_dump(mode="json")),
+        metrics=report["metrics"],
         **{name: report[name] for name in ("threshold", "ap_by_threshold", "videos_seen") if name in report},
-        "times": {
-            "train_seconds": trained.get("seconds"),
-            "train_cpu_seconds": trained.get("cpu_seconds"),
-            "train_clips_per_second": trained.get("clips_per_second"),
-            "evaluate_seconds": report["seconds"],
-            "frames_per_second": report["frames_per_second"],
-        },
-        "made": {
-            "peak_memory_mib": trained.get("peak_memory_mib"),
-            # A machine's name belongs in the run store only, because cells are public.
-            "host": {name: value for name, value in trained.get("host", {}).items() if name != "name"},
-            "git": trained.get("git"),
-            "packages": trained.get("packages"),
-        },
-    }
+        times=Times(
+            train_seconds=trained.get("seconds"),
+            train_cpu_seconds=trained.get("cpu_seconds"),
+            train_clips_per_second=trained.get("clips_per_second"),
+            evaluate_seconds=report["seconds"],
+            frames_per_second=report["frames_per_second"],
+        ),
+        made=Made(
+            peak_memory_mib=trained.get("peak_memory_mib"),
+            # A machine's name is for the run store; cells are for everybody.
+            host={name: value for name, value in trained.get("host", {}).items() if name != "name"},
+            git=trained.get("git"),
+            packages=trained.get("packages"),
+        ),
+    )

@@ -26,8 +26,8 @@ from pyarrow.fs import FileSelector, FileType
 from pydantic import Field, field_validator
 
 from effvis.config import Config, build
-from effvis.data.atomic import replacing_file, replacing_folder
 from effvis.errors import UserError
+from effvis.files import replacing_file, replacing_folder
 from pipeline.identity.digests import KEY_DIGITS
 from pipeline.runs.store import RunStore
 from pipeline.system.background import in_a_line

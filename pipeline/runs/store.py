@@ -28,8 +28,8 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from effvis.data.atomic import replacing_folder
 from effvis.errors import UserError
+from effvis.files import replacing_folder
 from pipeline.system.disk import explained
 from pipeline.system.files import file_sha256, json_bytes, read_json, write_atomically
 

@@ -12,9 +12,9 @@ import heapq
 import platform
 import time
 import traceback
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,7 +110,7 @@ def run_pool(
         raise UserError("schedule", "jobs", "two jobs have one key", "Plan each key once")
     if not statuses:
         return []
-    _check_no_circle(statuses)
+    queue = Queue(statuses)
     progress_folder.mkdir(parents=True, exist_ok=True)
     fixed = slots if isinstance(slots, int) else None
     running: dict[Any, Status] = {}
@@ -119,7 +119,7 @@ def run_pool(
           stop.when_interrupted(lambda: [status.progress_file for status in running.values()])):
         own = {"num_cpus": threads, "num_gpus": gpus, "memory": memory or None} if workers == 1 else {"num_cpus": 0}
         start = ray.remote(execute).options(**own, max_retries=WORKER_DEATHS_ALLOWED)
-        queue, told = Queue(statuses), float("-inf")
+        told = float("-inf")
         while True:
             free = (fixed or slots(ray.nodes())) - len(running)  # below 0 if a node has left
             for status in queue.take(free):
@@ -143,34 +143,28 @@ def run_pool(
     return list(statuses.values())
 
 
-def _check_no_circle(statuses: Mapping[str, Status]) -> None:
-    unsettled = set(statuses)
-    while unsettled:
-        free = {key for key in unsettled if not unsettled.intersection(statuses[key].job.needs)}
-        if not free:
-            raise UserError("schedule", ", ".join(sorted(unsettled)), "these jobs need each other", "Break the circle")
-        unsettled -= free
-
-
 class Queue:
-    """The jobs that can start now, in the order to start them, and for all others the jobs that they still need.
+    """What can start now, the job to start first first.
 
     Args:
-        rank: the job with the smallest rank starts first; equal ranks keep the order given.
+        rank: the job of the smallest starts first; among equals, the order given.
+
+    Raises:
+        UserError: jobs need each other in a circle.
     """
 
     def __init__(self, statuses: Mapping[str, Status], rank: Callable[[Job], Any] | None = None):
         self._statuses, self._rank = statuses, rank or _rank
         self._place = {key: place for place, key in enumerate(statuses)}
-        self._missing = {key: statuses.keys() & set(status.job.needs) for key, status in statuses.items()}
-        self._needed_by: dict[str, list[str]] = defaultdict(list)
-        for key, needs in self._missing.items():
-            for need in needs:
-                self._needed_by[need].append(key)
+        self._needs = {key: [need for need in status.job.needs if need in statuses] for key, status in statuses.items()}
+        self._order = TopologicalSorter(self._needs)
+        try:
+            self._order.prepare()
+        except CycleError as error:
+            circle = ", ".join(sorted(set(error.args[1])))
+            raise UserError("schedule", circle, "these jobs need each other", "Break the circle") from None
         self._ready: list[tuple[Any, int, str]] = []
-        for key, needs in self._missing.items():
-            if not needs:
-                self._make_ready(key)
+        self._advance()
 
     def take(self, most: int) -> Iterator[Status]:
         """The next jobs, ``most`` at most."""
@@ -179,19 +173,21 @@ class Queue:
             yield self._statuses[heapq.heappop(self._ready)[-1]]
 
     def settle(self, status: Status) -> None:
-        """Records that a job has ended: jobs that need it can start, or are skipped together with all that need them."""
-        for key in self._needed_by[status.job.key]:
-            waiting = self._statuses[key]
-            if status.state == "done":
-                self._missing[key].remove(status.job.key)
-                if not self._missing[key] and waiting.state == "waiting":
-                    self._make_ready(key)
-            elif waiting.state == "waiting":
-                waiting.state, waiting.message = "skipped", f"needs {status.job.label}"
-                self.settle(waiting)
+        """A job has ended: what needs it can start, or is skipped with all that needs that."""
+        self._order.done(status.job.key)
+        self._advance()
 
-    def _make_ready(self, key: str) -> None:
-        heapq.heappush(self._ready, (self._rank(self._statuses[key].job), self._place[key], key))
+    def _advance(self) -> None:
+        """What waited for nothing but what has ended now: it gets its place among those that can start, or ends, too."""
+        while free := self._order.get_ready():
+            for key in free:
+                status = self._statuses[key]
+                lacking = next((need for need in self._needs[key] if self._statuses[need].state != "done"), None)
+                if lacking is None:
+                    heapq.heappush(self._ready, (self._rank(status.job), self._place[key], key))
+                else:
+                    status.state, status.message = "skipped", f"needs {self._statuses[lacking].job.label}"
+                    self._order.done(key)
 
 
 def _rank(job: Job) -> tuple[int, float]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# Takes ``step`` and ``total`` and, from a training, ``loss``, ``lr`` and ``eta`` (seconds). True asks the training to stop.
+from effvis.files import write_file
+
+# Takes ``step`` and ``total``, and of a training ``loss``, ``lr`` and ``eta`` (seconds). True: the training is asked to stop.
 Report = Callable[[Mapping[str, Any]], bool | None]
 
 # Time to finish the current step and its checkpoint. Slurm and Kubernetes kill a process half a minute after their signal.
@@ -28,11 +29,9 @@ def read_progress(progress_file: Path) -> dict[str, Any]:
 
 
 def write_progress(progress_file: Path, progress: Mapping[str, Any]) -> None:
-    """Writes a job's latest report, whole or not at all, where ``read_progress`` finds it."""
-    temporary = progress_file.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):  # on a full disk the board shows less, but the job goes on
-        temporary.write_text(json.dumps(dict(progress)))
-        os.replace(temporary, progress_file)
+    """Puts a job's latest report where ``read_progress`` finds it, whole."""
+    with contextlib.suppress(OSError):  # on a full disk the board shows less; a job is not stopped for that
+        write_file(progress_file, json.dumps(dict(progress)).encode(), durable=False)
 
 
 class Stop:

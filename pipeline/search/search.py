@@ -10,28 +10,30 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
+from pydantic import ConfigDict
 
+from effvis.config import Config
 from effvis.errors import UserError
 from pipeline.identity.digests import key
+from pipeline.search.space import Base, SpaceFile
 from pipeline.system.files import write_atomically
+from pipeline.system.models import read_model
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
-    from pipeline.search.space import Base, SpaceFile
     from pipeline.settings.params import Params
 
+Value = bool | int | float | str | None
 State = Literal["running", "stopped", "done", "diverged", "failed"]
 ENDED: tuple[State, ...] = ("stopped", "done", "diverged")  # trials that failed for another reason are tried again
 
 
-@dataclass(frozen=True)
-class Report:
-    """The value of a trial at a rung.
+class Report(Config):
+    """What a trial was worth at a rung.
 
     Attributes:
         halvings: the rung is after 1/2**halvings of the trial's training.
@@ -44,22 +46,23 @@ class Report:
     seconds: float
 
 
-@dataclass
-class Trial:
-    """Proposed parameters and their results.
+class Trial(Config):
+    """Parameters that were proposed, and what became of them.
 
     Attributes:
         runs, evaluations: keys, one per seed; the evaluations are those of the final weights.
         state: the trial's state; it stays ``running`` if the search was interrupted.
     """
 
+    model_config = ConfigDict(frozen=False)
+
     number: int
-    parameters: dict[str, Any]
+    parameters: dict[str, Value]
     runs: list[str]
     evaluations: list[str]
     state: State = "running"
     message: str = ""
-    reports: list[Report] = field(default_factory=list)
+    reports: list[Report] = []
 
     @property
     def value(self) -> float | None:
@@ -73,8 +76,7 @@ class Trial:
         return f"trial {self.number} ({', '.join(f'{name} {text(value)}' for name, value in self.parameters.items())})"
 
 
-@dataclass
-class Search:
+class Search(Config):
     """A search and its trials.
 
     Attributes:
@@ -82,24 +84,26 @@ class Search:
         seconds: how long it has run so far, all attempts together.
     """
 
+    model_config = ConfigDict(frozen=False)
+
     name: str
     key: str
-    space: dict[str, Any]
+    space: SpaceFile
     base: str
     seeds: int
     dataset: str
     profile: str
     seconds: float = 0.0
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[Trial] = []
 
     @property
     def metric(self) -> str:
-        return self.space["metric"]
+        return self.space.metric
 
     @property
     def halvings(self) -> tuple[int, ...]:
-        """The halvings after which a trial is evaluated; the end of its training comes last."""
-        return tuple(range(self.space["rungs"], -1, -1))
+        """At which a trial is evaluated, its end last."""
+        return tuple(range(self.space.rungs, -1, -1))
 
     def add(self, parameters: Mapping[str, Any], specs: Sequence[EvalSpec]) -> Trial:
         trial = new_trial(len(self.trials), parameters, specs)
@@ -109,7 +113,7 @@ class Search:
     def report(self, trial: Trial, halvings: int, value: float) -> None:
         """Adds a trial's report. A trial that was interrupted repeats earlier reports; they change nothing."""
         if trial.at(halvings) is None:
-            trial.reports.append(Report(halvings, value, round(self.seconds, 1)))
+            trial.reports.append(Report(halvings=halvings, value=value, seconds=round(self.seconds, 1)))
 
     def best(self) -> Trial | None:
         """The trial with the highest value among those that were trained to their end; the first of equal ones."""
@@ -126,7 +130,8 @@ def new_trial(number: int, parameters: Mapping[str, Any], specs: Sequence[EvalSp
     Args:
         specs: its evaluations, one per seed.
     """
-    return Trial(number, dict(parameters), [spec.train.key for spec in specs], [spec.key for spec in specs])
+    return Trial(number=number, parameters=parameters, runs=[spec.train.key for spec in specs],
+                 evaluations=[spec.key for spec in specs])
 
 
 def folder_of(params: Params, name: str) -> Path:
@@ -143,11 +148,10 @@ def log_of(params: Params, name: str, trial: Trial) -> Path:
 
 
 def new_search(params: Params, name: str, space: SpaceFile, base: Base, seeds: int) -> Search:
-    """A search without trials. The same inputs give the same key."""
-    values = space.model_dump(mode="json")
+    """Without trials. Of the same inputs it has the same key."""
     evaluations = [spec.key for spec in base.trial(params, {}, seeds)]
-    return Search(name, key({"space": values, "evaluations": evaluations}), values, base.name, seeds, params.dataset_name,
-                  params.profile)
+    return Search(name=name, key=key({"space": space.model_dump(mode="json"), "evaluations": evaluations}), space=space,
+                  base=base.name, seeds=seeds, dataset=params.dataset_name, profile=params.profile)
 
 
 def open_search(params: Params, new: Search) -> Search:
@@ -172,13 +176,7 @@ def read_search(file: Path) -> Search:
     Raises:
         UserError: the file is not in the form that ``write_search`` writes.
     """
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        trials = [Trial(**{**trial, "reports": [Report(**report) for report in trial["reports"]]}) for trial in facts["trials"]]
-        return Search(**{**facts, "trials": trials})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(file, "(file)", f"is not a search: {error}",
-                        "Restore it from git or move its folder away; what was trained is not trained again") from None
+    return read_model(Search, file, "Restore it from git or move its folder away; what was trained is not trained again")
 
 
 def all_searches(params: Params) -> Iterator[Search]:
@@ -193,12 +191,12 @@ def all_searches(params: Params) -> Iterator[Search]:
 def write_search(params: Params, search: Search) -> None:
     folder = folder_of(params, search.name)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "search.json", (json.dumps(asdict(search), indent=1) + "\n").encode())
+    write_atomically(folder / "search.json", (json.dumps(search.model_dump(mode="json"), indent=1) + "\n").encode())
 
 
 def trials_csv(search: Search) -> str:
-    """A line per trial: its parameters, its value in percent at each rung, and its runs."""
-    names = list(search.space["space"])
+    """A line per trial: its parameters, what it was worth in percent at each rung, its runs."""
+    names = list(search.space.space)
     values = [f"{search.metric} {after(halvings)}" for halvings in search.halvings]
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")

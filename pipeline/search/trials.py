@@ -303,7 +303,7 @@ def _worth(plan: Plan, spec: EvalSpec, report: Report) -> float | None:
             return None
         evaluate_run(plan.params, spec, report=report)
         cell = cells.find(plan.params, spec)
-    value = cell["metrics"][plan.space.metric]
+    value = cell.metrics[plan.space.metric]
     if value < 0:
         raise UserError(plan.params.dataset_folder, "val", f"{plan.space.metric} is not defined: there is no ground truth to "
                         "score against", "Hold training videos out to validate on, as in -S holdout.fraction=0.1")

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from effvis.errors import UserError
+from pipeline.system.arguments import natural_int, positive_number
 from pipeline.system.disk import explained
 from pipeline.system.masking import masked
 
@@ -111,7 +112,7 @@ def add_params_arguments(parser: argparse.ArgumentParser) -> None:
 def add_import_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """Adds the arguments of every importer, which calls a video ``what``."""
     parser.add_argument("--out", type=Path, required=True, metavar="DATASET", help="the folder to write; must not exist")
-    parser.add_argument("--fps", type=float, default=6.0, help="frames per second of the frames given (default: 6)")
+    parser.add_argument("--fps", type=positive_number, default=6.0, help="frames per second of the frames given (default: 6)")
     parser.add_argument("--val", action="append", default=[], metavar="PATTERN",
                         help=f"a {what}, or a pattern, to validate on (may be repeated)")
 
@@ -126,7 +127,7 @@ def tell_imported(out: Path, written: Mapping[str, int], what: str) -> None:
 def add_row_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --row and --seed, which choose a command's evaluation for ``pipeline.grid.rows.find_evaluation``."""
     parser.add_argument("--row", metavar="TABLE:NAME", help="a table's row, e.g. 'table1e:w/ CL' (default: the headline run)")
-    parser.add_argument("--seed", type=int, default=0, help="the run's seed (default: 0)")
+    parser.add_argument("--seed", type=natural_int, default=0, help="(default: 0)")
 
 
 @contextlib.contextmanager

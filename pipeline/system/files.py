@@ -1,14 +1,14 @@
-"""Writes whole files atomically, reads JSON files, and computes checksums."""
+"""Whole files: written with a full disk explained, read as JSON, and their checksums."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from effvis.files import write_file
 from pipeline.system.disk import explained
 
 
@@ -24,17 +24,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         UserError: the disk is full, read-only or failing; the earlier file stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with explained(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)  # on a full disk, half a file would take the room of everything else
-            raise
+        write_file(path, content)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

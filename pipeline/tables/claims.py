@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from scipy import stats
 
 from pipeline.runs import cells
-from pipeline.system.files import write_atomically
+from pipeline.system.files import json_bytes, write_atomically
 from pipeline.tables.claims_file import Claim, Holds, Ledger
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _settle(params: Params, ledger: Ledger, claim: Claim) -> Entry:
 def _ap_by_seed(params: Params, evaluations: Sequence[EvalSpec]) -> dict[int, float]:
     """AP in percent of the seeds that have a cell and a defined AP."""
     found = [cell for spec in evaluations if (cell := cells.find(params, spec)) is not None]
-    return {cell["seed"]: 100 * cell["metrics"]["AP"] for cell in found if cell["metrics"]["AP"] >= 0}
+    return {cell.seed: 100 * cell.metrics["AP"] for cell in found if cell.metrics["AP"] >= 0}
 
 
 def estimate(values: Sequence[float], confidence: float) -> Estimate:
@@ -129,7 +128,7 @@ def write_ledger(params: Params, ledger: Ledger) -> Path:
         "claims": [_plain(entry) for entry in entries],
     }
     params.results_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(params.results_dir / "claims.json", (json.dumps(facts, indent=2) + "\n").encode())
+    write_atomically(params.results_dir / "claims.json", json_bytes(facts))
     file = params.results_dir / "claims.md"
     write_atomically(file, markdown(facts).encode())
     return file

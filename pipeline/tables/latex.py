@@ -6,8 +6,7 @@ them, and the table stays narrow.
 
 from __future__ import annotations
 
-from typing import Any
-
+from pipeline.tables.form import Measured, RowSummary, TableSummary
 from pipeline.tables.summary import FIRST, OTHERS
 
 METRICS = (FIRST, *OTHERS)
@@ -28,49 +27,49 @@ _SPECIAL = {
 }
 
 
-def latex(table: dict[str, Any]) -> str:
-    """The table of ``pipeline.tables.summary.summary`` as a ``table`` environment with the label ``tab:<table>``."""
-    extra = list(table["rows"][0]["columns"])
-    # A table with many columns spans both columns of a two-column page, in smaller letters.
+def latex(table: TableSummary) -> str:
+    """The table as a ``table`` environment, its label ``tab:<table>``."""
+    extra = list(table.rows[0].columns)
+    # A table with many columns takes both of a page that has two, in smaller letters.
     environment, size = ("table*", r"\scriptsize") if len(extra) > 2 else ("table", r"\footnotesize")
     caption = [
-        f"{table['title']}.",
-        table["caption"],
-        f"Percent; measured: on {table['dataset']} with the {table['profile']} profile, mean ± deviation over seeds.",
-        *sorted({f"Without a measured line: {row['not_run']}." for row in table["rows"] if row["not_run"]}),
+        f"{table.title}.",
+        table.caption,
+        f"Percent; measured: on {table.dataset} with the {table.profile} profile, mean ± deviation over seeds.",
+        *sorted({f"Without a measured line: {row.not_run}." for row in table.rows if row.not_run}),
     ]
     lines = [
         rf"\begin{{{environment}}}",
         rf"  \centering{size}\setlength{{\tabcolsep}}{{2pt}}",
         rf"  \caption{{{escape(' '.join(caption))}}}",
-        rf"  \label{{tab:{table['table']}}}",
+        rf"  \label{{tab:{table.table}}}",
         rf"  \begin{{tabular}}{{{'l' * (2 + len(extra))}{'r' * len(METRICS)}}}",
         r"    \toprule",
         _line(["", *map(escape, extra), "", *METRICS]),
     ]
-    for number, row in enumerate(table["rows"]):
+    for number, row in enumerate(table.rows):
         lines += [r"    \addlinespace" if number else r"    \midrule", *_row(row)]
     lines += [r"    \bottomrule", r"  \end{tabular}", rf"\end{{{environment}}}"]
     return "\n".join(lines) + "\n"
 
 
-def _row(row: dict[str, Any]) -> list[str]:
-    """The lines of a row: published, measured and server's numbers, in this order, as far as they exist."""
-    published, measured = row["published"], row["measured"]
+def _row(row: RowSummary) -> list[str]:
+    """What is published, below it what is measured, and below that what the server says; those of them that there are."""
+    published, measured = row.published, row.measured
     numbers = []
     if published:
         numbers.append(["published", *(_published(published.get(name)) for name in METRICS)])
-    if row["not_run"] is None:
+    if row.not_run is None:
         numbers.append(_ours("measured", measured))
-    if "server" in row:
-        numbers.append(_ours("server", row["server"]))
-    names = [escape(row["name"]), *map(escape, row["columns"].values())]
+    if row.server is not None:
+        numbers.append(_ours("server", row.server))
+    names = [escape(row.name), *map(escape, row.columns.values())]
     return [_line([*(names if line is numbers[0] else [""] * len(names)), *line]) for line in numbers]
 
 
-def _ours(source: str, measured: dict[str, Any]) -> list[str]:
-    """The cells of a line of means; the first ones name the source of the numbers and the number of seeds."""
-    seeds = f", n={measured[FIRST]['n']}" if FIRST in measured else ""
+def _ours(source: str, measured: dict[str, Measured]) -> list[str]:
+    """The cells of a line of means, after what measured them and over how many seeds."""
+    seeds = f", n={measured[FIRST].n}" if FIRST in measured else ""
     return [source + seeds, *(_measured(measured.get(name)) for name in METRICS)]
 
 
@@ -87,8 +86,8 @@ def _published(value: float | None) -> str:
     return _NONE if value is None else f"{value:.1f}"
 
 
-def _measured(value: dict[str, Any] | None) -> str:
+def _measured(value: Measured | None) -> str:
     if value is None:
         return _NONE
-    mean, deviation = value["mean"], value["std"]
+    mean, deviation = value.mean, value.std
     return f"{mean:.1f}" if deviation is None else rf"${mean:.1f} \pm {deviation:.1f}$"

@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pipeline.tables.convergence import text
+from pipeline.tables.form import Measured, TableSummary
 from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION
 
 
-def markdown(table: dict[str, Any]) -> str:
-    """The table for people, with an explanation of the two kinds of numbers above it."""
-    extra = list(table["rows"][0]["columns"])
+def markdown(table: TableSummary) -> str:
+    """The table for people; what to make of the two kinds of numbers stands above it."""
+    extra = list(table.rows[0].columns)
     numbers = ["AP published", "AP measured", "Δ AP", *(f"{name} published / measured" for name in OTHERS), "seeds"]
     lines = [_line(["", *map(_escape, extra), *numbers]), _line([":--"] * (1 + len(extra)) + ["--:"] * len(numbers))]
-    for row in table["rows"]:
-        published, measured = row["published"], row["measured"]
-        first = [_published(published, FIRST), row["not_run"] and "not run" or _measured_text(measured, FIRST)]
+    for row in table.rows:
+        published, measured = row.published, row.measured
+        first = [_published(published, FIRST), row.not_run and "not run" or _measured_text(measured, FIRST)]
         others = [f"{_published(published, name)} / {_measured_text(measured, name)}" for name in OTHERS]
-        seeds = str(len(row["evaluations"])) if measured else ""
-        texts = [_escape(text) for text in (row["name"], *row["columns"].values())]
+        seeds = str(len(row.evaluations)) if measured else ""
+        texts = [_escape(text) for text in (row.name, *row.columns.values())]
         lines.append(_line([*texts, *first, _difference(published, measured), *others, seeds]))
-    parts = [f"## {table['title']}", table["caption"], "\n".join(lines), *_not_run_notes(table), convergence_text(table),
+    parts = [f"## {table.title}", table.caption, "\n".join(lines), *_not_run_notes(table), convergence_text(table),
              _server_markdown(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def convergence_text(table: dict[str, Any]) -> str:
-    """A paragraph on how the rows converge, or an empty text."""
-    return text(table["convergence"]) if "convergence" in table else ""
+def convergence_text(table: TableSummary) -> str:
+    """A paragraph on how the rows converge, or nothing."""
+    return text(table.convergence) if table.convergence else ""
 
 
-def _server_markdown(table: dict[str, Any]) -> str:
-    """The server's numbers as a separate table, so that none of them stands in a column of ours."""
-    scored = [row for row in table["rows"] if "server" in row]
+def _server_markdown(table: TableSummary) -> str:
+    """A table of its own, so that no number of the server stands in a column of ours."""
+    scored = [row for row in table.rows if row.server is not None]
     if not scored:
         return ""
     names = (FIRST, *OTHERS)
     lines = [_line(["", *(f"{name} server" for name in names), "seeds"]), _line([":--"] + ["--:"] * (1 + len(names)))]
-    lines += [_line([_escape(row["name"]), *(_measured_text(row["server"], name) for name in names), _seeds(row["server"])])
+    lines += [_line([_escape(row.name), *(_measured_text(row.server, name) for name in names), _seeds(row.server)])
               for row in scored]
     return SERVER_CAPTION + "\n\n" + "\n".join(lines)
 
 
-def _seeds(measured: dict[str, Any]) -> str:
-    return str(measured[FIRST]["n"]) if FIRST in measured else ""
+def _seeds(measured: dict[str, Measured]) -> str:
+    return str(measured[FIRST].n) if FIRST in measured else ""
 
 
-def _not_run_notes(table: dict[str, Any]) -> list[str]:
-    """A sentence for each reason for which rows are not run."""
+def _not_run_notes(table: TableSummary) -> list[str]:
+    """A sentence for each reason why rows are not run."""
     names: dict[str, list[str]] = {}
-    for row in table["rows"]:
-        if row["not_run"]:
-            names.setdefault(row["not_run"], []).append(row["name"])
+    for row in table.rows:
+        if row.not_run:
+            names.setdefault(row.not_run, []).append(row.name)
     return [f"Not run ({reason}): {'; '.join(rows)}." for reason, rows in names.items()]
 
 
@@ -67,13 +66,13 @@ def _published(published: dict[str, float], name: str) -> str:
     return f"{published[name]:.1f}" if name in published else "–"
 
 
-def _measured_text(measured: dict[str, Any], name: str) -> str:
+def _measured_text(measured: dict[str, Measured], name: str) -> str:
     if name not in measured:
         return "–"
-    mean, deviation = measured[name]["mean"], measured[name]["std"]
+    mean, deviation = measured[name].mean, measured[name].std
     return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
 
 
-def _difference(published: dict[str, float], measured: dict[str, Any]) -> str:
+def _difference(published: dict[str, float], measured: dict[str, Measured]) -> str:
     both = FIRST in published and FIRST in measured
-    return f"{measured[FIRST]['mean'] - published[FIRST]:+.1f}" if both else "–"
+    return f"{measured[FIRST].mean - published[FIRST]:+.1f}" if both else "–"

@@ -5,15 +5,16 @@ They are separate from cells, so that nobody takes a server's number for one tha
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
+from effvis.config import Config
 from effvis.errors import UserError
-from pipeline.system.files import write_atomically
+from pipeline.system.files import json_bytes, write_atomically
+from pipeline.system.models import read_model
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
@@ -27,6 +28,17 @@ _NAMES = {
     "ARs": ("ars", "arsmall"), "ARm": ("arm", "armedium"), "ARl": ("arl", "arlarge"),
 }
 _METRICS = {alias: metric for metric, aliases in _NAMES.items() for alias in aliases}
+
+
+class ServerScores(Config):
+    """What is kept of an evaluation: its keys, and the server's numbers as fractions, -1 where it found one undefined."""
+
+    evaluation: str
+    run: str
+    seed: int
+    dataset: str
+    source: Literal["server"] = "server"
+    metrics: dict[str, float]
 
 
 def read(file: Path) -> dict[str, float]:
@@ -79,9 +91,9 @@ def keep(params: Params, spec: EvalSpec, metrics: Mapping[str, float]) -> Path:
         raise UserError(file, "metrics", "the server said something else of this evaluation before",
                         "The same results score the same: see which file is this row's, and remove the wrong one")
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"evaluation": spec.key, "run": spec.train.key, "seed": spec.train.seed, "dataset": spec.train.dataset_name,
-               "source": "server", "metrics": dict(metrics)}
-    write_atomically(file, (json.dumps(content, indent=2) + "\n").encode())
+    scores = ServerScores(evaluation=spec.key, run=spec.train.key, seed=spec.train.seed, dataset=spec.train.dataset_name,
+                          metrics=metrics)
+    write_atomically(file, json_bytes(scores.model_dump(mode="json")))
     return file
 
 
@@ -92,14 +104,9 @@ def find(params: Params, evaluation: str) -> dict[str, float] | None:
         UserError: the file is damaged.
     """
     file = _file(params, evaluation)
-    try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-        return dict(content["metrics"])
-    except FileNotFoundError:
+    if not file.exists():
         return None
-    except (OSError, ValueError, TypeError, KeyError):
-        raise UserError(file, "metrics", "cannot be read",
-                        "Restore it from git, or remove it and give the scores anew") from None
+    return read_model(ServerScores, file, "Restore it from git, or remove it and give the scores anew").metrics
 
 
 def file_of(params: Params, evaluation: str) -> tuple[Path, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.runs import cells
 from pipeline.tables import server_scores
 from pipeline.tables.convergence import convergence
+from pipeline.tables.form import CurvePoint, Measured, RowSummary, TableSummary
 
 if TYPE_CHECKING:
     from pipeline.grid.table_file import Row, Table
@@ -20,63 +21,52 @@ OTHERS = ("AP50", "AP75", "AR1", "AR10")  # of the 12 numbers, those that the pa
 SERVER_CAPTION = "Scored by the competition's server, on ground truth that only it has:"
 
 
-def summary(params: Params, table: Table) -> dict[str, Any]:
-    """The table's machine-readable form; the same cells give the same form, so that it can be committed.
-
-    Returns:
-        ``table``, ``title``, ``caption``, ``dataset``, ``profile`` and ``rows``, each with ``name``, ``columns`` (what the
-        paper's table shows before its numbers, as text), ``set``, ``published`` (metric → percent), ``measured`` (metric →
-        ``mean``, ``std`` over the seeds (None for one seed) and ``n``, in percent; empty if nothing was measured),
-        ``runs`` and ``evaluations`` (keys), and ``not_run`` (why, or None). A table with learning curves has ``curve`` in
-        its rows: AP (as in ``measured``) by ``videos_seen``, the end of the training last. A row whose results a
-        competition's server scored has the server's numbers in ``server``, as in ``measured``. A table that compares how
-        two rows converge has ``convergence`` (``pipeline.tables.convergence``).
-    """
+def summary(params: Params, table: Table) -> TableSummary:
+    """The table's machine-readable form, from the cells that are there now."""
     datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]
-    rows = [_row(params, row) for row in table.rows]
-    found = convergence(table.convergence, rows) if table.convergence else None
-    return {
-        "table": table.name,
-        "title": table.title,
-        "caption": table.caption,
-        "dataset": ", ".join(dict.fromkeys(datasets)) or params.dataset_name,
-        "profile": params.profile,
-        **({"convergence": found} if found else {}),
-        "rows": rows,
-    }
+    rows = tuple(_row(params, row) for row in table.rows)
+    return TableSummary(
+        table=table.name,
+        title=table.title,
+        caption=table.caption,
+        dataset=", ".join(dict.fromkeys(datasets)) or params.dataset_name,
+        profile=params.profile,
+        convergence=convergence(table.convergence, rows) if table.convergence else None,
+        rows=rows,
+    )
 
 
-def _row(params: Params, row: Row) -> dict[str, Any]:
+def _row(params: Params, row: Row) -> RowSummary:
     found = [cell for spec in row.evaluations if (cell := cells.find(params, spec)) is not None]
     server = [scores for spec in row.evaluations if (scores := server_scores.find(params, spec.key)) is not None]
-    return {
-        "name": row.name,
-        "columns": dict(row.columns),
-        "set": dict(row.set),
-        "published": dict(row.published),
-        "measured": _measured([cell["metrics"] for cell in found]),
-        **({"server": _measured(server)} if server else {}),
-        "runs": [cell["run"] for cell in found],
-        "evaluations": [cell["evaluation"] for cell in found],
-        "not_run": row.not_run,
-        **({"curve": _curve(params, row)} if row.curve else {}),
-    }
+    return RowSummary(
+        name=row.name,
+        columns=row.columns,
+        set=row.set,
+        published=row.published,
+        measured=_measured([cell.metrics for cell in found]),
+        server=_measured(server) if server else None,
+        runs=[cell.run for cell in found],
+        evaluations=[cell.evaluation for cell in found],
+        not_run=row.not_run,
+        curve=_curve(params, row) if row.curve else None,
+    )
 
 
-def _curve(params: Params, row: Row) -> list[dict[str, Any]]:
+def _curve(params: Params, row: Row) -> list[CurvePoint]:
     metrics = defaultdict(list)
     for spec in (*row.curve, *row.evaluations):
         if (cell := cells.find(params, spec)) is not None:
-            metrics[cell["videos_seen"]].append(cell["metrics"])
+            metrics[cell.videos_seen].append(cell.metrics)
     measured = {seen: _measured(found).get(FIRST) for seen, found in sorted(metrics.items())}
-    return [{"videos_seen": seen, **ap} for seen, ap in measured.items() if ap is not None]
+    return [CurvePoint(videos_seen=seen, **dict(ap)) for seen, ap in measured.items() if ap is not None]
 
 
-def _measured(metrics: list[dict[str, float]]) -> dict[str, dict[str, float | int | None]]:
+def _measured(metrics: list[dict[str, float]]) -> dict[str, Measured]:
     result = {}
     for name in dict.fromkeys(name for one in metrics for name in one):
         values = [100 * one[name] for one in metrics if one.get(name, -1) >= 0]  # -1: undefined on this data set
         if values:
             deviation = round(statistics.stdev(values), 4) if len(values) > 1 else None
-            result[name] = {"mean": round(statistics.mean(values), 4), "std": deviation, "n": len(values)}
+            result[name] = Measured(mean=round(statistics.mean(values), 4), std=deviation, n=len(values))
     return result

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.runs import cells
-from pipeline.system.files import write_atomically
+from pipeline.system.files import json_bytes, write_atomically
+from pipeline.tables.form import Measured, TableSummary
 from pipeline.tables.latex import latex
 from pipeline.tables.markdown import markdown
 from pipeline.tables.summary import summary
@@ -29,41 +29,37 @@ def write_tables(params: Params, tables: Iterable[Table]) -> None:
         write_table(params.results_dir, summary(params, table))
 
 
-def write_table(folder: Path, table: dict[str, Any]) -> None:
+def write_table(folder: Path, table: TableSummary) -> None:
     """Writes <table>.json, .md, .csv and .tex, and metrics/<table>.json in the form that dvc metrics shows and compares."""
-    name = table["table"]
-    texts = {
-        f"{name}.json": _json(table),
-        f"{name}.md": markdown(table),
-        f"{name}.csv": _csv(table),
-        f"{name}.tex": latex(table),
-        f"metrics/{name}.json": _json({row["name"]: row["measured"] for row in table["rows"] if row["measured"]}),
+    name, facts = table.table, table.model_dump(mode="json")
+    contents = {
+        f"{name}.json": json_bytes(facts),
+        f"{name}.md": markdown(table).encode(),
+        f"{name}.csv": _csv(table).encode(),
+        f"{name}.tex": latex(table).encode(),
+        f"metrics/{name}.json": json_bytes({row["name"]: row["measured"] for row in facts["rows"] if row["measured"]}),
     }
     (folder / "metrics").mkdir(parents=True, exist_ok=True)
-    for file, text in texts.items():
-        write_atomically(folder / file, text.encode())
+    for file, content in contents.items():
+        write_atomically(folder / file, content)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2) + "\n"
-
-
-def _csv(table: dict[str, Any]) -> str:
-    """One line per row and metric, with columns for the server's numbers if it scored a row."""
+def _csv(table: TableSummary) -> str:
+    """One line per row and metric; columns of the server's numbers where it scored a row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    with_server = any("server" in row for row in table["rows"])
+    with_server = any(row.server is not None for row in table.rows)
     server_columns = ["server_mean", "server_std", "server_n"] if with_server else []
-    writer.writerow(["table", "row", *table["rows"][0]["columns"], "metric", "published", "mean", "std", "n", *server_columns])
-    for row in table["rows"]:
-        server = row.get("server", {})
-        for name in dict.fromkeys([*row["published"], *row["measured"], *server]):
-            numbers = [row["published"].get(name), *_statistics(row["measured"], name)]
+    writer.writerow(["table", "row", *table.rows[0].columns, "metric", "published", "mean", "std", "n", *server_columns])
+    for row in table.rows:
+        server = row.server or {}
+        for name in dict.fromkeys([*row.published, *row.measured, *server]):
+            numbers = [row.published.get(name), *_statistics(row.measured, name)]
             numbers += _statistics(server, name) if with_server else []
-            writer.writerow([table["table"], row["name"], *row["columns"].values(), name, *numbers])
+            writer.writerow([table.table, row.name, *row.columns.values(), name, *numbers])
     return text.getvalue()
 
 
-def _statistics(measured: dict[str, Any], name: str) -> list[float | int | None]:
-    one = measured.get(name, {})
-    return [one.get("mean"), one.get("std"), one.get("n", 0)]
+def _statistics(measured: dict[str, Measured], name: str) -> list[float | int | None]:
+    one = measured.get(name)
+    return [None, None, 0] if one is None else [one.mean, one.std, one.n]

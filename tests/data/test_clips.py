@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support.builders import clip_pairs
@@ -130,7 +130,7 @@ def _resized_as_a_whole(mask, size):
     return np.asarray(image) >= 128
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_part_of_a_mask_is_resized_as_the_whole(data):
     side = st.integers(1, 80)
@@ -204,7 +204,7 @@ def test_the_next_batch_is_prepared_meanwhile(index):
     pairs.batch = lambda step, *part: (prepared.set() if step == 1 else None, batch(step, *part))[1]
     with Prefetched(pairs) as prefetched:
         prefetched.batch(0)
-        assert prepared.wait(timeout=60)
+        assert prepared.wait(timeout=600)
 
 
 def test_what_goes_wrong_in_the_thread_is_raised_by_the_batch_that_it_belongs_to(tmp_path):
@@ -227,6 +227,6 @@ def test_what_goes_wrong_in_the_thread_is_raised_by_the_batch_that_it_belongs_to
     pairs.batch = breaks_after_the_first
     with Prefetched(pairs) as prefetched:
         prefetched.batch(0)
-        assert broken.wait(timeout=60)
+        assert broken.wait(timeout=600)
         with pytest.raises(UserError, match=f"{name}.*cannot be read"):
             prefetched.batch(1)

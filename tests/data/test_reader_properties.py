@@ -13,8 +13,9 @@ from effvis.data.youtube_vis import annotation_entry, check_split, read_split, w
 from effvis.errors import UserError
 from effvis.evaluation.inputs import _loads
 
-# Times on a busy machine say nothing about the reader.
-PROPERTY = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Times say nothing about the reader on a busy machine.
+PROPERTY = settings(deadline=None, max_examples=60,
+                    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8)

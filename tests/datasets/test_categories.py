@@ -70,7 +70,7 @@ def test_annotation_files_do_as_well(project, capsys):
 @pytest.mark.parametrize("arguments, problem", [
     (["youtube-vis-2019", "ovis"], "ovis: there are no annotations of train"),
     (["youtube-vis-2019", "none.json"], "none.json: .*cannot be read"),
-    (["youtube-vis-2019", "results.json"], "results.json: categories: there is no list"),
+    (["youtube-vis-2019", "results.json"], r"results.json: \(top\): is no JSON object. Give annotations"),
     (["youtube-vis-2019", "youtube-vis-2021", "--same", "car"], "is no pair of names"),
     (["youtube-vis-2019", "youtube-vis-2021", "--results", "results.json"], "goes with --out"),
     (["youtube-vis-2019", "youtube-vis-2021", "--results", "results.json", "--out", "nowhere/new.json"], "is in no folder"),

@@ -217,7 +217,7 @@ def test_categories_that_nothing_is_held_out_of_are_named(project):
     ("{}", "either fraction or file"), ("{fraction: 0.1, file: a.json}", "either fraction or file"),
     ("{fraction: 1}", "holdout.fraction"), ("{fraction: 0}", "holdout.fraction"), ("{ratio: 0.1}", "unknown key"),
     ("{fraction: 0.001}", "params.yaml: holdout.fraction: holds out 0 of 20 videos"),
-    ("{file: none.json}", "none.json: holdout.file: cannot be read"),
+    ("{file: none.json}", r"none.json: \(file\): cannot be read: No such file or directory. Give as holdout.file"),
 ])
 def test_holdouts_that_are_none(project, values, problem):
     with pytest.raises(UserError, match=problem):
@@ -225,11 +225,12 @@ def test_holdouts_that_are_none(project, values, problem):
 
 
 @pytest.mark.parametrize("content, key, problem", [
-    ("{", r"\(top\)", "unreadable JSON"), ("[]", "val", "no list of videos"), ('{"val": []}', "val", "no list"),
-    ('{"val": [{"id": "1"}]}', r"val\[0\].id", "no id of a video"),
-    ('{"val": [{"id": 1}, {"id": 1}]}', r"val\[1\].id", "listed twice"),
-    ('{"val": [{"id": 1}, {"id": 999}]}', r"val\[1\]", "not of this data set: video 999 is none of it"),
-    ('{"val": [{"id": 1, "first_frame": "other/0.jpg"}]}', r"val\[0\]", "starts with .*, not with other/0.jpg"),
+    ("{", r"\(top\)", "unreadable JSON"), ("[]", r"\(top\)", "is no JSON object. Give"), ("{}", "val", "Field required. Give"),
+    ('{"val": []}', "val", "at least 1 item.*Give"), ('{"val": [{"id": 1, "frame": "a"}]}', "val.0.frame", "unknown key. Give"),
+    ('{"val": [{"id": "1"}]}', "val.0.id", "valid integer.*Give"),
+    ('{"val": [{"id": 1}, {"id": 1}]}', "val", "video 1 is listed 2 times"),
+    ('{"val": [{"id": 1}, {"id": 999}]}', "val.1", "not of this data set: video 999 is none of it"),
+    ('{"val": [{"id": 1, "first_frame": "other/0.jpg"}]}', "val.0", "starts with .*, not with other/0.jpg"),
     (json.dumps({"val": [{"id": number} for number in range(1, 21)]}), "val", "holds out 20 of 20 videos"),
 ])
 def test_files_that_hold_nothing_out(project, content, key, problem):

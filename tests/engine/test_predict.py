@@ -173,10 +173,6 @@ def _of_other_data(project):
     (lambda project: ["--row", "table1e:w/ CL"], "this run is not finished"),
     (_unfinished, "this run is not finished"),
     (_of_other_data, "dataset_digest.*not the one that the run was trained on"),
-    (lambda project: ["--score", "2"], "--score"),
-    (lambda project: ["--fps", "0"], "--fps"),
-    (lambda project: ["--folder-fps", "nan"], "--folder-fps"),
-    (lambda project: ["--scale", "0"], "--scale"),
     (lambda project: ["--out", str(project / "params.yaml")], "--out: is a file"),
 ])
 def test_what_cannot_be_done_is_said_before_anything_is_written(tiny_project, video, tmp_path, arguments, problem):

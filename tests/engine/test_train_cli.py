@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from support.project import TINY, merged
+from support.stored import saved_at, steps_done
 
 from effvis.errors import UserError
 from pipeline.datasets import place
@@ -32,9 +33,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 LONGER = {
     "shapes": {"val_videos": 2},
     "pretrain": {"train": {"epochs": 4, "batch_size": 2, "lr_drop_epoch": 3}},
-    "train": {"epochs": 10, "batch_size": 1, "lr_drop_epoch": 8},
+    "train": {"epochs": 6, "batch_size": 1, "lr_drop_epoch": 5},
     "resources": {"checkpoint_seconds": 0.2},
 }
+STEPS = 36
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +84,13 @@ def interrupt_when_at_step(project, step, number, *arguments):
     params = load_params(project / "params.yaml", [argument for argument in arguments if argument != "-S"])
     history = RunStore(params.runs_dir).folder(headline_spec(params).train.key) / "history.jsonl"
     process = subprocess.Popen(command(project, "train", *arguments), env=environment(), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
-        if history.exists() and history.read_bytes().count(b"\n") >= step:
+        if history.exists() and steps_done(history.parent) >= step:
             process.send_signal(number)
             break
         time.sleep(0.005)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     return process.returncode, errors
 
 
@@ -97,7 +99,7 @@ def test_training_leaves_a_whole_run(trained):
     params, spec, folder = trained
     store = RunStore(params.runs_dir)
     done = store.done(spec.key)
-    assert done["steps"] == 60 and steps(folder) == list(range(1, 61))
+    assert done["steps"] == STEPS and steps(folder) == list(range(1, STEPS + 1))
     assert yaml.safe_load((folder / "config.yaml").read_text()) == spec.describe()
     assert store.is_done(spec.parent.key) and not (folder / "checkpoint").exists()
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -117,15 +119,19 @@ def test_a_done_run_is_not_trained_again(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prefetch", ["false", "true"])
-def test_the_same_training_in_another_process_gives_the_same_bits(project, trained, tmp_path, prefetch):
+def test_the_same_training_in_another_process_gives_the_same_bits(project, trained, tmp_path):
+    """Whether or not batches are prepared beside the step; both in one process, whose start is most of the work."""
     _, spec, folder = trained
-    result = run_command(project, "train", "-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}",
-                         "-S", f"resources.prefetch={prefetch}")
+    lines = [command(project, "train", "-S", f"runs_dir={tmp_path / prefetch}", "-S",
+                     f"results_dir={tmp_path / prefetch / 'results'}", "-S", f"resources.prefetch={prefetch}")[3:]
+             for prefetch in ("false", "true")]
+    program = f"from pipeline.train import main\nfor arguments in {lines}:\n    assert main(arguments) == 0"
+    result = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert weights(tmp_path / spec.key) == weights(folder)
-    assert weights(tmp_path / spec.parent.key) == weights(folder.parent / spec.parent.key)
-    assert json.loads((tmp_path / "results/train.json").read_text())["run"] == spec.key
+    for runs in (tmp_path / "false", tmp_path / "true"):
+        assert weights(runs / spec.key) == weights(folder)
+        assert weights(runs / spec.parent.key) == weights(folder.parent / spec.parent.key)
+        assert json.loads((runs / "results/train.json").read_text())["run"] == spec.key
 
 
 @pytest.mark.slow
@@ -136,36 +142,36 @@ def test_another_seed_gives_other_weights(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prefetch", ["false", "true"])
-def test_killed_at_any_moment_it_ends_in_the_same_bits(project, trained, tmp_path, prefetch):
+def test_killed_at_any_moment_it_ends_in_the_same_bits(project, trained, tmp_path):
+    """Without and with batches that are prepared beside the step. Twenty times each: ``benchmarks.torture.kills``."""
     _, spec, folder = trained
-    moment = random.randint(2, 55)
-    arguments = ("-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}",
-                 "-S", f"resources.prefetch={prefetch}")
-    print(f"killing at steps {moment} and 57")
-    for step in (moment, 57):
-        code, _ = interrupt_when_at_step(project, step, signal.SIGKILL, *arguments)
+    arguments = ("-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}")
+    moment, late = random.randint(2, STEPS - 8), STEPS - 8  # later, it might be done before the signal comes
+    print(f"killing at steps {moment} and {late}")
+    for step, prefetch in ((moment, "false"), (late, "true")):
+        code, _ = interrupt_when_at_step(project, step, signal.SIGKILL, *arguments, "-S", f"resources.prefetch={prefetch}")
         assert code == -signal.SIGKILL
         assert not RunStore(tmp_path).is_done(spec.key)
-    killed = (tmp_path / spec.key / "history.jsonl").read_text().splitlines()
+    killed, kept = (tmp_path / spec.key / "history.jsonl").read_text().splitlines(), saved_at(tmp_path / spec.key)[0]
     result = run_command(project, "train", *arguments)
     assert result.returncode == 0, result.stderr
     assert weights(tmp_path / spec.key) == weights(folder)
-    assert steps(tmp_path / spec.key) == list(range(1, 61))
-    # It did go on: the first lines, which hold the time of day, are those of the earlier attempt.
-    assert (tmp_path / spec.key / "history.jsonl").read_text().splitlines()[:20] == killed[:20]
+    assert steps(tmp_path / spec.key) == list(range(1, STEPS + 1))
+    # It did go on: the first lines, with the time of day in them, are those of the attempt before.
+    assert (tmp_path / spec.key / "history.jsonl").read_text().splitlines()[:kept] == killed[:kept]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_asked_to_stop_it_saves_where_it_is(project, trained, tmp_path, number, code):
+def test_asked_to_stop_it_saves_where_it_is(project, trained, tmp_path):
     _, spec, folder = trained
     arguments = ("-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}",
                  "-S", "resources.checkpoint_seconds=1000")
-    got, errors = interrupt_when_at_step(project, 5, number, *arguments)
-    assert got == code and "Traceback" not in errors
-    saved = list((tmp_path / spec.key / "checkpoint").glob("*.pt"))
-    assert [path.name for path in saved] == [f"step_{steps(tmp_path / spec.key)[-1]:08d}.pt"]
+    stopped = []
+    for step, number, code in ((5, signal.SIGTERM, 143), (15, signal.SIGINT, 130)):
+        got, errors = interrupt_when_at_step(project, step, number, *arguments)
+        assert got == code and "Traceback" not in errors
+        stopped.append(steps(tmp_path / spec.key)[-1])
+        assert saved_at(tmp_path / spec.key) == stopped
     assert run_command(project, "train", *arguments).returncode == 0
     assert weights(tmp_path / spec.key) == weights(folder)
 
@@ -178,7 +184,7 @@ def test_a_half_written_run_is_redone(project, trained, tmp_path):
     expected = weights(broken)
     (broken / "weights.safetensors").write_bytes(expected[: len(expected) // 2])
     again = train_run(load_params(project / "params.yaml", [f"runs_dir={tmp_path / 'runs'}"]), spec)
-    assert again == broken and weights(broken) == expected and steps(broken) == list(range(1, 61))
+    assert again == broken and weights(broken) == expected and steps(broken) == list(range(1, STEPS + 1))
 
 
 @pytest.mark.slow

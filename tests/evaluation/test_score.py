@@ -29,7 +29,7 @@ def files(tmp_path):
 
 def score(*arguments):
     return subprocess.run([sys.executable, "-m", "pipeline.score", *map(str, arguments)], cwd=CHECKOUT, capture_output=True,
-                          text=True, timeout=60)
+                          text=True, timeout=600)
 
 
 def test_prints_tables_and_writes_json(files, tmp_path):

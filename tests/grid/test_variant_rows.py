@@ -6,7 +6,9 @@ from safetensors.torch import save_file
 from support.models import LAPTOP, SCHEMES
 
 from effvis.errors import UserError
+from effvis.methods import build_model
 from effvis.model.efficientvis import EfficientVIS
+from pipeline import methods
 from pipeline.engine.training import _initial_weights, start
 from pipeline.grid.rows import evaluation_spec
 from pipeline.indexing.read import load_clips, load_index
@@ -69,18 +71,19 @@ def test_augmentation_of_a_row_reaches_its_clip_pairs(tiny_project):
     assert any(not torch.equal(a.frames[0], b.frames[0]) for a, b in zip(batches, originals, strict=True))
 
 
-def test_a_run_starts_from_a_file_of_weights(tiny_project, tmp_path):
-    project = tiny_project(pretrain={"source": "start.safetensors"})
-    params = load_params(project / "params.yaml")
-    with pytest.raises(UserError, match="pretrain.source: there is no file"):
-        _train_spec(params, T=3)
-    spec = _train_spec(load_params(project / "params.yaml", ["pretrain.source=none"]), T=3)
+@pytest.mark.parametrize("method", methods.names())
+def test_a_run_starts_from_a_file_of_weights(tiny_project, method):
+    """The file that its own method's section names."""
+    project, key = tiny_project(), f"{methods.get(method).prefix}pretrain.source"
+    params = load_params(project / "params.yaml", [f"{key}=start.safetensors"])
+    with pytest.raises(UserError, match=f"{key}: there is no file"):
+        _train_spec(params, T=3, method=method)
+    without = _train_spec(load_params(project / "params.yaml", [f"{key}=none"]), T=3, method=method)
     torch.manual_seed(5)
-    weights = EfficientVIS(spec.model.at_one_frame()).state_dict()
+    weights = build_model(without.model.at_one_frame()).state_dict()
     save_file({name: value.contiguous() for name, value in weights.items()}, project / "start.safetensors")
-    spec = _train_spec(params, T=3)
-    assert spec.init.startswith("file:") and spec.key != _train_spec(load_params(
-        project / "params.yaml", ["pretrain.source=none"]), T=3).key
+    spec = _train_spec(params, T=3, method=method)
+    assert spec.init.startswith("file:") and spec.key != without.key
     loaded = _initial_weights(params, spec, RunStore(params.runs_dir))
     assert all(torch.equal(loaded[name], value) for name, value in weights.items())
     (project / "start.safetensors").write_bytes(b"another")

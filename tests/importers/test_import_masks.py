@@ -217,7 +217,6 @@ def test_wrong_folders_and_options(folder, tmp_path):
     assert "neither JPEGImages/" in refused(folder / "train" / "JPEGImages", tmp_path).problem
     assert "matches no sequence" in refused(folder / "train", tmp_path, val=("bus-*",)).problem
     assert "already split" in refused(folder, tmp_path, val=("cat",)).problem
-    assert "no frame rate" in refused(folder, tmp_path, fps=0.0).problem
     assert "no sequence to train on" in refused(folder / "train", tmp_path, val=("*",)).problem
     assert "no sequence to train on" in refused(folder, tmp_path, {"*": None, "car-blue": "sedan"}).problem
 

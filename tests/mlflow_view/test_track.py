@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -140,13 +141,14 @@ def test_a_table_that_the_parameters_do_not_name_is_shown_when_it_is_there(proje
     assert sorted(run.info.run_name for run in runs.values() if run.data.tags["kind"] == "grid") == ["table1d", "table1e"]
 
 
-def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project):
-    """Ctrl-C interrupts two trainings; then the same command goes on where they were."""
+def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project, empty_mlflow):
+    """Ctrl-C in the middle of two trainings, then the same command again, which goes on where they were."""
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 400}, tables=["table1e"],
                           resources={"checkpoint_seconds": 1000})
     params = load_params(folder / "params.yaml")
     store = RunStore(params.runs_dir)
     keys = {row.evaluations[0].train.key for row in load_table(params, "table1e").rows}
+    shutil.copy(empty_mlflow, folder / "here.db")
     uri = f"sqlite:///{folder / 'here.db'}"
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": uri}
     command = [sys.executable, "-m", "pipeline.ablate", "--grid", "table1e"]
@@ -156,7 +158,7 @@ def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project):
         return {key: run.info.status for key, run in runs.items() if run.data.tags["kind"] == kind}
 
     def wait_until(condition):
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while not condition():
             assert pool.poll() is None and time.monotonic() < deadline, statuses()
             time.sleep(0.5)
@@ -173,7 +175,7 @@ def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project):
             assert set(statuses("grid").values()) == {"RUNNING"}
             wait_until(lambda before=before: all(done().get(key, 0) > steps for key, steps in before.items()))
             os.killpg(pool.pid, signal.SIGINT)  # a terminal sends it to all
-            assert pool.wait(timeout=180) == 130, (folder / "said.txt").read_text()
+            assert pool.wait(timeout=900) == 130, (folder / "said.txt").read_text()
             before = done()
             assert {key: saved_at(store.folder(key))[-1] for key in keys} == before
             assert not list((params.runs_dir / ".progress").iterdir())
@@ -197,7 +199,7 @@ def test_several_at_once_bring_each_run_once(project):
     other_store = ["-S", "runs_dir=other-runs"]
     all_three = [subprocess.Popen(command + more, env=environment, stderr=subprocess.PIPE, text=True)
                  for more in ([], [], other_store)]
-    errors = [process.communicate(timeout=300)[1] for process in all_three]
+    errors = [process.communicate(timeout=900)[1] for process in all_three]
     assert [process.returncode for process in all_three] == [0, 0, 0], errors
     client, runs = runs_of(f"sqlite:///{params.root / 'mlflow.db'}")
     assert len(runs) == 2 + 2 + 2
@@ -225,7 +227,7 @@ def test_a_server_that_is_down_delays_and_loses_nothing(project, mlflow_server, 
     spec = rows[0].evaluations[0]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with Tracker(params, every=0.1, first=0.1, last=30):
+    with Tracker(params, every=0.1, first=0.1, last=600):
         train(params, spec.train, 30)
         time.sleep(2)
     evaluate(params, spec)
@@ -255,7 +257,7 @@ def test_mlflow_is_loaded_when_a_training_takes_its_first_step(project, mlflow_s
         time.sleep(1.5)
         assert not calls, "what was there before is no reason"
         train(params, rows[1].evaluations[0].train, 1)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not calls:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -271,5 +273,5 @@ def test_a_server_that_never_answers_holds_nobody_up_for_long(project, monkeypat
         started = time.monotonic()
         with Tracker(params, every=0.1, first=0.1, last=3.0):
             time.sleep(1)
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 60, "MLflow itself would wait for two minutes, and then again"
     assert "--sync" in capsys.readouterr().err

@@ -16,8 +16,10 @@ from pipeline.indexing.read import load_index
 from pipeline.report import main, report_page
 from pipeline.runs.store import RunStore
 from pipeline.settings.loading import load_params
+from pipeline.system.models import read_model
 from pipeline.tables.claims import write_ledger
 from pipeline.tables.claims_file import load_ledger
+from pipeline.tables.form import TableSummary
 from pipeline.tables.write import write_tables
 
 LARGEST_BYTES = 1_500_000
@@ -81,7 +83,7 @@ class Page(HTMLParser):
 
 
 def made(params, **options):
-    tables = [json.loads((params.results_dir / f"{name}.json").read_text()) for name in params.tables]
+    tables = [read_model(TableSummary, params.results_dir / f"{name}.json", "") for name in params.tables]
     return report_page(params, tables, **({"minimum_score": 0.0, "as_sketch": False} | options))
 
 

@@ -277,7 +277,7 @@ def test_a_server_that_goes_is_brought_what_it_lacks_later(tmp_path, s3, tiny_pr
     assert "lacks" not in capsys.readouterr().err
 
 
-def _wait_for(condition, seconds=120):
+def _wait_for(condition, seconds=900):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"nothing within {seconds} s"

@@ -1,10 +1,11 @@
 """The run store trusts only whole files."""
 
+import io
 import json
 import multiprocessing
 import os
 import shutil
-import time
+import sys
 
 import pytest
 import torch
@@ -172,26 +173,36 @@ def test_an_atomic_write_that_fails_keeps_the_old_file(tmp_path):
     assert target.read_bytes() == b"old"
 
 
-def _hold(root, entered, seconds):
+def _hold(root, entered, leave):
     with RunStore(root).lock(KEY):
         entered.set()
-        time.sleep(seconds)
+        assert leave.wait(600)
         (root / "left").touch()
 
 
-def test_two_processes_do_not_work_on_one_key_at_once(tmp_path, capsys):
+def test_two_processes_do_not_work_on_one_key_at_once(tmp_path, monkeypatch):
     context = multiprocessing.get_context("spawn")
-    entered = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path, entered, 1.0))
+    entered, leave = context.Event(), context.Event()
+
+    class Said(io.StringIO):
+        """The other process leaves when it has been said that this one waits for it."""
+
+        def write(self, text):
+            leave.set()
+            return super().write(text)
+
+    said = Said()
+    monkeypatch.setattr(sys, "stderr", said)
+    holder = context.Process(target=_hold, args=(tmp_path, entered, leave))
     holder.start()
-    assert entered.wait(30)
+    assert entered.wait(600)
     with RunStore(tmp_path).lock("another key"):
         pass
-    assert "waiting" not in capsys.readouterr().err
+    assert "waiting" not in said.getvalue()
     with RunStore(tmp_path).lock(KEY):
         assert (tmp_path / "left").exists()
         assert RunStore(tmp_path).locked() == {KEY}
-    holder.join(30)
+    holder.join(600)
     assert holder.exitcode == 0
-    assert KEY in capsys.readouterr().err
+    assert KEY in said.getvalue()
     assert RunStore(tmp_path).locked() == set()

@@ -79,7 +79,7 @@ def test_a_node_that_does_not_see_the_run_store_is_told_before_anything_runs(tin
     """The path leads the nodes' processes to another place than the driver, as if a file system were not mounted."""
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, tables=["table1e"], runs_dir="/proc/self/cwd/runs")
     grid, said = on_cluster(nodes[0].address, folder, environment)
-    assert grid.wait(200) == 2
+    assert grid.wait(900) == 2
     assert said.read_text() == (
         f"error: /proc/self/cwd/runs: runs_dir: node {platform.node()} does not see this run store. Put it on a file system "
         "that all nodes mount under the same path and that has file locks, as NFS 4, Lustre with -o flock or CephFS, and start "
@@ -91,7 +91,7 @@ def test_a_node_that_does_not_see_the_run_store_is_told_before_anything_runs(tin
 def test_a_grid_through_rays_client_leaves_its_runs_where_it_reads_them(tiny_project, environment, nodes, client):
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, tables=["table1e"])
     grid, said = on_cluster(client, folder, environment)
-    assert grid.wait(300) == 0, said.read_text()
+    assert grid.wait(900) == 0, said.read_text()
     params = load_params(folder / "params.yaml")
     for row in load_table(params, "table1e").rows:
         (spec,) = row.evaluations
@@ -102,7 +102,7 @@ def test_a_grid_through_rays_client_leaves_its_runs_where_it_reads_them(tiny_pro
 
 @pytest.mark.slow
 def test_a_grid_on_a_cluster_is_that_at_home_though_a_node_goes(tiny_project, environment, nodes):
-    folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 40}, tables=["table1e"],
+    folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 30}, tables=["table1e"],
                           resources={"checkpoint_seconds": 0.3, "memory_gib": 0.5})
     started, workers = nodes
     grid, said = on_cluster(nodes[0].address, folder, environment)
@@ -119,14 +119,14 @@ def test_a_grid_on_a_cluster_is_that_at_home_though_a_node_goes(tiny_project, en
     home = load_params(folder / "params.yaml", ["runs_dir=at-home"])
     specs = [row.evaluations[0] for row in load_table(home, "table1e").rows]
     expected = {spec.key: (train_run(home, spec.train), evaluate_run(home, spec)["results_sha256"])[1] for spec in specs}
-    assert grid.wait(300) == 0, said.read_text()
+    assert grid.wait(900) == 0, said.read_text()
     there, here = RunStore(folder / "runs"), RunStore(home.runs_dir)
     for spec in specs:
         run = spec.train.key
         assert there.done(run)["sha256"] == here.done(run)["sha256"]
         assert there.evaluation(run, spec.key)["results_sha256"] == expected[spec.key]
         steps = [json.loads(line)["step"] for line in (there.folder(run) / "history.jsonl").read_text().splitlines()]
-        assert steps == list(range(1, 121)), "each step once"
+        assert steps == list(range(1, 91)), "each step once"
     assert not list((folder / "runs" / ".cluster").iterdir())
 
 
@@ -211,14 +211,14 @@ def assert_has_options(words):
 
 @pytest.mark.slow
 def test_the_cluster_launcher_takes_the_example():
-    from ray.autoscaler._private.util import prepare_config, validate_config
+    from ray.autoscaler.sdk import bootstrap_config
 
     config = yaml.safe_load((EXAMPLES / "ray-up.yaml").read_text())
     starts = commands_of("\n".join(config["head_start_ray_commands"] + config["worker_start_ray_commands"]))
     assert len(starts) == 2
     for words in starts:
         assert_has_options(words)
-    validate_config(prepare_config(config))
+    bootstrap_config(config, no_config_cache=True)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The pool with real Ray: order, failures, deaths of workers and of the driver, two pools at once."""
 
+import importlib
 import json
 import os
 import platform
@@ -16,19 +17,22 @@ import pytest
 from effvis.errors import UserError
 from pipeline.scheduling.board import Board
 from pipeline.scheduling.pool import Job, Status, run_pool
-from pipeline.scheduling.ray_session import _start_ray
+from pipeline.scheduling.ray_session import _start_ray, ray_running
 
 JOBS = '''
 import json, os, signal, time
 from pathlib import Path
 from effvis.errors import UserError
 
-def note(folder, name, report, seconds=0.0):
-    """Leaves when it ran and with how many threads; two lines, so that overlaps can be seen."""
+def note(folder, name, report, until=None):
+    """Leaves when it ran; two lines, so that overlaps can be seen. Goes on ``until`` there is such a file."""
     report({"step": 1, "total": 2, "loss": 0.5, "eta": 1.0})
     with open(folder / "events.txt", "a") as events:
         events.write(json.dumps([name, "start", time.time()]) + "\\n")
-    time.sleep(seconds)
+    deadline = time.monotonic() + 600
+    while until is not None and not until.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     with open(folder / "events.txt", "a") as events:
         events.write(json.dumps([name, "end", time.time()]) + "\\n")
     print("note of", name)
@@ -51,18 +55,24 @@ def endless(folder, report):
 '''
 
 
-@pytest.fixture
-def jobs(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
     """A module that Ray's workers import as they import the pipeline's: from the folder the driver runs in."""
-    (tmp_path / "small_jobs.py").write_text(JOBS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    sys.modules.pop("small_jobs", None)
-    import small_jobs
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "small_jobs.py").write_text(JOBS)
+    with pytest.MonkeyPatch.context() as changes:
+        changes.chdir(folder)
+        changes.syspath_prepend(str(folder))
+        changes.delenv("RAY_ADDRESS", raising=False)
+        yield importlib.import_module("small_jobs")
+    sys.modules.pop("small_jobs")
 
-    yield small_jobs
-    sys.modules.pop("small_jobs", None)
+
+@pytest.fixture(scope="module")
+def ray(jobs, tmp_path_factory):
+    """As a pool starts it; two pools may have it, for whom Ray is not the point."""
+    with ray_running(2, tmp_path_factory.mktemp("runs")) as ray:
+        yield ray
 
 
 def pool(jobs, folder, **options):
@@ -74,10 +84,9 @@ def job(folder, key, kind, work, **options):
     return Job(key, kind, f"job {key}", work, folder / key / "log.txt", **options)
 
 
-def test_nothing_to_do_starts_no_ray(tmp_path):
-    started = time.monotonic()
+def test_nothing_to_do_starts_no_ray(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.scheduling.pool.ray_running", lambda *_, **__: pytest.fail("it was started"))
     assert run_pool([], slots=2, threads=1, progress_folder=tmp_path / "progress") == []
-    assert time.monotonic() - started < 0.5
     assert not list(tmp_path.iterdir())
 
 
@@ -94,9 +103,8 @@ def test_jobs_in_a_circle_are_refused_before_ray_starts(tmp_path):
 
 
 @pytest.mark.slow
-def test_order_failures_and_a_dying_worker(tmp_path, jobs):
-    """Pretraining comes first, then the longest training, then at once its evaluation; a failure stops only jobs that need
-    the failed one."""
+def test_order_failures_and_a_dying_worker(tmp_path, jobs, ray):
+    """Pretraining, then the longest training, its evaluation at once; what fails stops only what needs it."""
     note = partial(partial, jobs.note, tmp_path)
     todo = [
         job(tmp_path, "eval-short", "evaluate", note("eval-short"), needs=("short",)),
@@ -134,14 +142,17 @@ def test_order_failures_and_a_dying_worker(tmp_path, jobs):
 
 
 @pytest.mark.slow
-def test_slots_run_side_by_side_and_report(tmp_path, jobs):
-    todo = [job(tmp_path, f"j{i}", "train", partial(jobs.note, tmp_path, f"j{i}", seconds=2.0)) for i in range(3)]
+def test_slots_run_side_by_side_and_report(tmp_path, jobs, ray):
+    both = tmp_path / "both-were-seen"
+    todo = [job(tmp_path, f"j{i}", "train", partial(jobs.note, tmp_path, f"j{i}", until=both)) for i in range(3)]
     seen, programs = [], set()
 
     def watch(statuses):
         programs.update(Path(word).name for child in psutil.Process().children(recursive=True) for word in child.cmdline())
         running = [status for status in statuses if status.state == "running"]
         seen.append((len(running), [status.progress for status in running if status.progress]))
+        if sum("step" in progress for progress in seen[-1][1]) == 2:
+            both.touch()
 
     pool(todo, tmp_path, on_change=watch)
     events = [json.loads(line) for line in (tmp_path / "events.txt").read_text().splitlines()]
@@ -169,15 +180,15 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind(tmp_path, jobs, how):
         "    run_pool([job], slots=1, threads=1, progress_folder=here / 'p')\n"
         "run(main)\n"
     )
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).resolve().parents[2]}"}
-    # As from a terminal: if the tests themselves run in the background, Ctrl-C is ignored, and children inherit that.
+    environment = os.environ | {"PYTHONPATH": f"{Path(jobs.__file__).parent}{os.pathsep}{Path(__file__).resolve().parents[2]}"}
+    # As from a terminal: where the tests themselves run in the background, Ctrl-C is ignored and children inherit that.
     process = subprocess.Popen([sys.executable, "-c", driver], cwd=tmp_path, env=environment,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     try:
-        worker = int(_wait_for(lambda: (tmp_path / "pid").read_text(), seconds=300))
+        worker = int(_wait_for(lambda: (tmp_path / "pid").read_text(), seconds=900))
         process.send_signal(how)
-        assert process.wait(120) != 0
-        _wait_for(lambda: not _alive(worker), seconds=120)
+        assert process.wait(600) != 0
+        _wait_for(lambda: not _alive(worker), seconds=600)
     finally:
         process.kill()
 

@@ -1,4 +1,4 @@
-"""Small building blocks of tests: a tiny network, and clips with known targets."""
+"""Building blocks of tests: a tiny network and clips with known targets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tiny_model(clip_length: int = 2, seed: int = 0, **changes) -> EfficientVIS:
 
 
 class SmallBody(nn.Module):
-    """A backbone with strides 4 to 32 from four convolutions."""
+    """A backbone body with strides 4 to 32 from four convolutions."""
 
     channels = (8, 12, 16, 24)
 
@@ -75,7 +75,7 @@ def rectangles(tracks: list[int], clip_length: int, rng: np.random.Generator, ab
 def pair_batch(
     pairs: list[tuple[list[int], list[int]]], clip_length: int, seed: int = 0, absent: bool = False
 ) -> ClipPairBatch:
-    """A batch of clip pairs, from the track ids that each clip shows."""
+    """A batch of clip pairs, given the track ids that each clip shows."""
     rng = np.random.default_rng(seed)
     clips = [[rectangles(tracks, clip_length, rng, absent) for tracks in pair] for pair in pairs]
     return ClipPairBatch(
@@ -85,5 +85,5 @@ def pair_batch(
 
 
 def clip_pairs(index: DatasetIndex, clip_length: int = 2, **changes) -> ClipPairs:
-    """Pairs of clips of a data set with 32x48 frames, two pairs per step."""
+    """Pairs of clips from a data set of 32x48 frames, two pairs per step."""
     return ClipPairs(index, clip_index(index, clip_length), **({"input_size": (32, 48), "batch_size": 2, "seed": 0} | changes))

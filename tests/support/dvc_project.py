@@ -1,4 +1,4 @@
-"""A clone of this checkout as a separate project, with dvc and git in it, as a person calls them."""
+"""A clone of this checkout as a project of its own, with dvc and git called in it as a person would."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# Variables that would lead to stores, clusters or code outside the clone.
+# These would lead to other stores, clusters or code than the clone's own.
 FOREIGN = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "PYTHONPATH")
 
 
 def clone_without_results(folder: Path) -> None:
-    """Clones this checkout with its present files, except its results, which would count as done."""
+    """Clones this checkout with the files as they are now, but without its results, which would count as done."""
     _needs_git()
     subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(CHECKOUT), str(folder)], check=True)
     _copy_files(folder)
@@ -27,7 +27,7 @@ def clone_without_results(folder: Path) -> None:
 
 
 def unpack(folder: Path) -> None:
-    """Copies this checkout as if unpacked from an archive: its present files, without .git."""
+    """Copies this checkout as if an archive of it were unpacked: its files as they are now, and no .git."""
     _needs_git()
     _copy_files(folder)
 
@@ -47,7 +47,7 @@ def _copy_files(folder: Path) -> None:
 
 
 def git(folder: Path, *words: str) -> str:
-    """Runs git and returns its output."""
+    """Runs git and returns what it prints."""
     return _run(folder, ["git", *words]).stdout
 
 
@@ -59,7 +59,7 @@ def commit(folder: Path) -> None:
 
 
 def dvc(folder: Path, *words: str) -> str:
-    """Runs dvc and returns its output and that of its stages, which run with this test's Python."""
+    """Runs dvc and returns what it and its stages print; the stages run with this test's Python."""
     ended = _run(folder, ["dvc", *words])
     return ended.stdout + ended.stderr
 
@@ -77,10 +77,10 @@ def stages_run(output: str) -> list[str]:
 
 
 def jobs_run(output: str) -> list[str]:
-    """The sorted kinds of the jobs that Ray ran: pretrain, train, evaluate. The output reports each as done only once."""
+    """The sorted kinds of the jobs that Ray ran: pretrain, train, evaluate. Each job is reported as done only once."""
     return sorted(re.findall(r"^\[\d+/\d+\] (\w+) .*  done  ", output, re.MULTILINE))
 
 
 def contents(folder: Path, pattern: str = "**/*") -> dict[str, tuple[int, bytes]]:
-    """Files with their times: a file that was written again differs, even with the same bytes."""
+    """Files with their times, so that a file that was written again differs, even with the same bytes."""
     return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.glob(pattern) if file.is_file()}

@@ -7,7 +7,7 @@ av = pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
 
 
 def pictures(count, height=40, width=56):
-    """Frames that differ: a bright square walks over grey, red at the upper left corner."""
+    """Frames that differ: a bright square moves over grey, with red in the upper left corner."""
     frames = np.full((count, height, width, 3), 90, dtype=np.uint8)
     for number, frame in enumerate(frames):
         frame[:12, :12] = 220, 30, 30
@@ -16,7 +16,7 @@ def pictures(count, height=40, width=56):
 
 
 def film(file, frames, *, codec="ffv1", pixels="bgr0", rotation=None, fps=10):
-    """Writes a video file with PyAV alone; the default keeps every pixel, whatever the size."""
+    """A video file written by PyAV alone; the default codec keeps every pixel, whatever the size."""
     with av.open(str(file), "w") as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixels
@@ -29,7 +29,7 @@ def film(file, frames, *, codec="ffv1", pixels="bgr0", rotation=None, fps=10):
 
 
 def damaged(file, start, end):
-    """Overwrites the file's pictures between two fractions of their bytes."""
+    """Overwrites the part between two shares of the file's picture data."""
     content = bytearray(file.read_bytes())
     first = max(0, content.find(b"mdat"))
     length = max(content.find(b"moov"), 0) - first if b"moov" in content else len(content)

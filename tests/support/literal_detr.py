@@ -1,4 +1,4 @@
-"""Small DETR and VisTR networks, written from the names that their authors publish, for comparison with converted ones."""
+"""Small DETR and VisTR, written from the names that their authors publish, to compare converted networks with."""
 
 import functools
 import math
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from support.published_weights import published_weights
 from torch import nn
 
-# VisTR's own hidden width, because the published eight groups divide its mask layers; the rest is small.
+# VisTR's own hidden width, so that the published eight groups divide the mask layers; the rest is small.
 WIDTH, HEADS, FFN, LAYERS, QUERIES, CLASSES, FRAMES = 384, 8, 24, 2, 3, 5, 2
 BODY = "resnet18"
 
@@ -19,7 +19,7 @@ def body_weights():
 
 
 class Attending(nn.Module):
-    """The common part of the two kinds of layer: names, and attention with positions at queries and keys, tokens first."""
+    """What the two kinds of layer share: names, and attention with positions on queries and keys, tokens first."""
 
     def __init__(self, width, norms):
         super().__init__()
@@ -95,7 +95,7 @@ def module(**parts):
 
 
 class LiteralDETR(nn.Module):
-    """DETR's detector of one image; with 3-D positions and all tokens of a clip, it is VisTR's."""
+    """The detector for one image; with 3-D positions and all tokens of a clip it is VisTR's."""
 
     def __init__(self, width=WIDTH, queries=QUERIES, rows=CLASSES + 1):
         super().__init__()
@@ -126,7 +126,7 @@ class LiteralDETR(nn.Module):
 
 
 class LiteralMaskHead(nn.Module):
-    """The mask head of DETR and of VisTR, up to the end of the fifth layer, whose published name is ``fifth``."""
+    """DETR's and VisTR's mask head up to its fifth layer; ``fifth`` is the published name of that layer."""
 
     def __init__(self, fifth):
         super().__init__()
@@ -147,7 +147,7 @@ class LiteralMaskHead(nn.Module):
             nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, memory_CHW, attention_AHW, levels):
-        """Computes the mask of one query in one frame."""
+        """The features of one query in one frame."""
         x = torch.cat((memory_CHW, attention_AHW)).unsqueeze(0)
         for number in range(1, 6):
             if number > 2:
@@ -173,7 +173,7 @@ class LiteralAttentionMap(nn.Module):
 
 
 def literal_segmenter(kind):
-    """DETR's or VisTR's network with masks, of three queries a frame."""
+    """DETR's or VisTR's network with masks, with three queries per frame."""
     torch.manual_seed(1)
     masks = {"bbox_attention": LiteralAttentionMap(), "mask_head": LiteralMaskHead("lay5" if kind == "detr" else "dcn")}
     if kind == "detr":
@@ -186,7 +186,7 @@ def literal_segmenter(kind):
 
 
 def randomised(network):
-    """Randomises biases and norms too: with their initial zeros and ones, a wrong place could go unnoticed."""
+    """Makes biases and norms random too: with their initial zeros and ones, a wrong place could go unnoticed."""
     for name, parameter in network.named_parameters():
         if parameter.dim() == 1 and ".body." not in name:
             parameter.data += torch.randn_like(parameter) * 0.1

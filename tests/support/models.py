@@ -1,4 +1,4 @@
-"""Small networks, and model folders of them."""
+"""Small networks, and model folders with them."""
 
 import hashlib
 
@@ -29,7 +29,7 @@ def put(folder, model, **changes):
 
 
 def as_trained(model):
-    """Changes BatchNorm statistics, queries and boxes, so that they differ from those of a fresh network."""
+    """Gives a network BatchNorm statistics, queries and boxes that differ from those of a fresh one."""
     torch.manual_seed(1)
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d):

@@ -10,10 +10,10 @@ import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-# The tables that the fixture `reproduced` runs, with their rows.
+# The tables that the fixture `reproduced` runs, and their rows.
 REPRODUCED_ROWS = {"table1e": ("w/o CL", "w/ CL"), "table1h": ("Original FPS", "1.5 FPS")}
 
-# Changes to the project's own params.yaml. Everything is as in the real project but small: two trainings of seconds per row.
+# Changes to the project's own params.yaml. All is as in the real project but small: two trainings of seconds per row.
 TINY = {
     "shapes": {"train_videos": 6, "val_videos": 3, "frames": 8, "height": 32, "width": 48, "min_radius": 5, "max_radius": 8},
     "input_size": [32, 48],
@@ -30,7 +30,7 @@ TINY = {
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``above`` over ``below``, section by section."""
+    """``below`` overridden by ``above``, section by section."""
     result = dict(below)
     for name, value in above.items():
         both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)

@@ -14,7 +14,7 @@ SHAPES = shapes.ShapesConfig(train_videos=12, val_videos=2, frames=3, height=32,
 
 
 def draw(folder: Path) -> Path:
-    """Draws train/ and val/ in this project's layout. Their videos have the same names, unlike the published ones."""
+    """Draws train/ and val/ in this project's layout. Videos of both have the same names, unlike the published ones."""
     shapes.write(SHAPES, folder)
     return folder
 
@@ -24,7 +24,7 @@ def _frames(drawn: Path, split: str, folder: Path) -> None:
 
 
 def _annotations(drawn: Path, split: str, file: Path) -> None:
-    """Writes annotations as they are published: validation videos without instances, some with null in their place."""
+    """Writes annotations as they are published: validation videos without their instances, some with null in their place."""
     content = json.loads((drawn / split / "instances.json").read_text())
     if split == "val":
         content["annotations"] = None
@@ -35,7 +35,7 @@ def _annotations(drawn: Path, split: str, file: Path) -> None:
 
 
 def of_2019(drawn: Path, folder: Path) -> Path:
-    """The layout has train.json beside train/JPEGImages, and masks as pictures, which nobody needs."""
+    """YouTube-VIS 2019's layout: train.json beside train/JPEGImages, and masks as pictures, which nothing needs."""
     for split, name in (("train", "train"), ("val", "valid")):
         _frames(drawn, split, folder / name / "JPEGImages")
         _annotations(drawn, split, folder / f"{name}.json")
@@ -48,7 +48,7 @@ def of_2019(drawn: Path, folder: Path) -> Path:
 
 
 def of_2021(drawn: Path, folder: Path) -> Path:
-    """The layout has instances.json in train/, and a test split."""
+    """YouTube-VIS 2021's layout: instances.json in train/, and a test split."""
     for split, name in (("train", "train"), ("val", "valid"), ("val", "test")):
         _frames(drawn, split, folder / name / "JPEGImages")
         _annotations(drawn, split, folder / name / "instances.json")
@@ -56,7 +56,7 @@ def of_2021(drawn: Path, folder: Path) -> Path:
 
 
 def of_ovis(drawn: Path, folder: Path) -> Path:
-    """The layout has annotations_train.json and no JPEGImages."""
+    """OVIS's layout: no JPEGImages, and annotations_train.json."""
     for split, name in (("train", "train"), ("val", "valid")):
         _frames(drawn, split, folder / name)
         _annotations(drawn, split, folder / f"annotations_{name}.json")
@@ -64,7 +64,7 @@ def of_ovis(drawn: Path, folder: Path) -> Path:
 
 
 def of_vistr(drawn: Path, folder: Path) -> Path:
-    """The layout has annotations/instances_train_sub.json."""
+    """The layout of VisTR's code: annotations/instances_train_sub.json."""
     for split in ("train", "val"):
         _frames(drawn, split, folder / split / "JPEGImages")
         _annotations(drawn, split, folder / "annotations" / f"instances_{split}_sub.json")
@@ -72,7 +72,7 @@ def of_vistr(drawn: Path, folder: Path) -> Path:
 
 
 def packed(file: Path, folder: Path, *parts: str) -> Path:
-    """Packs files and folders into a zip file, under their names relative to ``folder``."""
+    """A zip file of some files and folders, under their names relative to ``folder``."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for part in parts:
             files = sorted((folder / part).rglob("*")) if (folder / part).is_dir() else [folder / part]

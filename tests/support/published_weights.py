@@ -1,4 +1,4 @@
-"""Made weights under published names."""
+"""Random weights under published names."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4
 
 
 def published_shapes(name):
-    """Names and shapes of torchvision's state dict, written down from the paper's table of architectures."""
+    """Names and shapes of torchvision's state dict, following the ResNet paper's table of architectures."""
     shapes = {}
 
     def conv_bn(conv, bn, outer, inner, kernel):
@@ -42,7 +42,7 @@ def published_shapes(name):
 
 
 def published_weights(name):
-    """The content of a published file: its names and shapes, with values of a trained network's magnitude."""
+    """A published file's content by names and shapes, with values of a trained network's magnitude."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for key, shape in published_shapes(name).items():
@@ -67,7 +67,7 @@ def network(**changes):
 
 
 def command_in(folder):
-    """The command in a separate project in this folder, with a small network in the paper's profile."""
+    """The import command in a project of its own in this folder, for a small network in the paper's profile."""
     shutil.copy(PROJECT / "params.yaml", folder)
     shutil.copytree(PROJECT / "experiments", folder / "experiments")
     config = network().config

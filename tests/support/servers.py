@@ -1,4 +1,4 @@
-"""Servers on the loopback for single tests."""
+"""A test's own servers on the loopback interface."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    """A port on the loopback that was free a moment ago."""
+    """A port on the loopback interface that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serve_mlflow(folder: Path, store: str, port: int | None = None) -> Iterator[str]:
-    """Runs MLflow's server in its own process, which works in ``folder``, until the block ends; yields its address."""
+    """Runs MLflow's server in a process of its own that works in ``folder``, until the block ends; yields its address."""
     port = port or free_port()
     arguments = ["--host", "127.0.0.1", "--port", str(port), "-w", "1"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -33,12 +33,13 @@ def serve_mlflow(folder: Path, store: str, port: int | None = None) -> Iterator[
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         uri = f"http://127.0.0.1:{port}"
-        for _ in range(240):
+        deadline = time.monotonic() + 900
+        while True:
             try:
-                urllib.request.urlopen(f"{uri}/health", timeout=1)
+                urllib.request.urlopen(f"{uri}/health", timeout=10)
                 break
             except OSError:
-                assert process.poll() is None, (folder / "log.txt").read_text()
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log.txt").read_text()
                 time.sleep(0.25)
         yield uri
     finally:

@@ -1,4 +1,4 @@
-"""Runs in the store that were never really run."""
+"""Runs as they are in the store, without having been run."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from pipeline.runs.store import RunStore
 
 
 def train(params, spec, steps, finish=True):
-    """Writes the files that a training leaves, without training."""
+    """Writes the files that a training leaves, without the training."""
     store = RunStore(params.runs_dir)
     store.begin(spec.key, spec.describe())
     log = RunLog(store.folder(spec.key))
@@ -23,7 +23,7 @@ def train(params, spec, steps, finish=True):
 
 
 def evaluate(params, spec, ap=0.25):
-    """Writes the files that an evaluation leaves: ``ap`` as AP, a quarter as all other numbers, and no large instances."""
+    """Writes the files that an evaluation leaves: ``ap`` as AP, a quarter for all other metrics, and no large instances."""
     metrics = dict.fromkeys(METRICS, 0.25) | {"AP": ap, "APl": -1.0}
     report = {"evaluation": spec.key, "metrics": metrics, "per_category": {"ring": {"AP": 0.5}}, "seconds": 2.0,
               "frames_per_second": 9.0, "videos_seen": 4, "inference": spec.inference.model_dump(mode="json")}

@@ -4,7 +4,7 @@ from pipeline.mlflow_view.sync import EXPERIMENT
 
 
 def runs_of(uri, dataset="shapes-vis"):
-    """The runs of this test's dataset, by run_key; the server may hold others."""
+    """A client, and the runs of this test's dataset by run_key; the server may hold others."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)

@@ -1,4 +1,4 @@
-"""A web server on the loopback that misbehaves on request: it breaks off, denies its abilities, and changes its file."""
+"""A web server on the loopback interface that fails on request: it breaks off, drops its features, or changes its file."""
 
 import contextlib
 import hashlib
@@ -48,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             site.woken = site.wake.wait(10) or True
 
     def version(self):
-        """A header and its value; content of another size has another date."""
+        """The version's header and value; content of another size has another date."""
         site = self.server
         if site.dated:
             return "Last-Modified", formatdate(1_700_000_000 + len(site.content), usegmt=True)
@@ -59,7 +59,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """A server of one file, with its way to answer: ``plans`` request by request, then ``always``."""
+    """A server of one file that answers by ``plans``, request by request, then by ``always``."""
 
     daemon_threads = True
 
@@ -80,7 +80,7 @@ class Site(http.server.ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def serving(content):
-    """A running ``Site`` of one file."""
+    """Runs a ``Site`` of one file."""
     with Site(content) as site:
         thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -1,4 +1,4 @@
-"""Ground truth and results for the evaluator, and the literal evaluator for comparison."""
+"""Ground truth and results for the evaluator, and the literal evaluator to compare it with."""
 
 import importlib.util
 from pathlib import Path

@@ -36,7 +36,7 @@ def _on_a_disk(size: str, script: str, *words: object, options: str = "") -> sub
     mount = f"mount -t tmpfs -o size={size}{options} tmpfs \"$1\""
     command = ["unshare", "--map-root-user", "--mount", "sh", "-ec", f"{mount} || exit 77\n{script}", "sh", *map(str, words)]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=words[0].parent,
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=words[0].parent,
                                env=os.environ | {"PYTHONPATH": str(CHECKOUT)})
     except FileNotFoundError:
         pytest.skip("unshare is not installed")
@@ -69,8 +69,8 @@ def test_a_store_that_is_read_only(disk):
 
 @pytest.mark.slow
 def test_a_training_on_a_full_disk_goes_on_when_there_is_room(tiny_project, disk):
-    """Something else fills the store's file system, which is then freed. The weights equal those of an undisturbed run."""
-    project = tiny_project(train={**TINY["train"], "epochs": 30, "lr_drop_epoch": 20}, pretrain={"source": "none"},
+    """The store is a file system that something else fills; then it is freed. The weights are those of an undisturbed run."""
+    project = tiny_project(train={**TINY["train"], "epochs": 12, "lr_drop_epoch": 8}, pretrain={"source": "none"},
                            resources={"checkpoint_seconds": 0.01})
     spec = find_evaluation(load_params(project / "params.yaml"), None, 0).train
     train = f"{sys.executable} -m pipeline.train --params {project / 'params.yaml'}"

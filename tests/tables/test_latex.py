@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.grid.rows import known_tables, load_table
 from pipeline.settings.loading import load_params
+from pipeline.tables.form import TableSummary
 from pipeline.tables.latex import escape, latex
 from pipeline.tables.summary import summary
 
@@ -31,8 +32,9 @@ def nasty_table():
         {"name": "elsewhere", "published": {"AP": 2.0}, "measured": {}, "not_run": NASTY},
     ]
     columns = {"backbone & co": "R50", "FPS": "<33"}
-    return {"table": "table9z", "title": f"Title {NASTY}", "caption": NASTY, "dataset": "shapes_vis", "profile": "laptop",
-            "rows": [{"columns": columns} | row for row in rows]}
+    rest = {"columns": columns, "set": {}, "runs": [], "evaluations": []}
+    return TableSummary(table="table9z", title=f"Title {NASTY}", caption=NASTY, dataset="shapes_vis", profile="laptop",
+                        rows=[rest | row for row in rows])
 
 
 def all_tables(tiny_project):
@@ -56,13 +58,13 @@ def test_published_and_measured_each_have_a_line():
 def test_environments_are_balanced_and_lines_have_a_cell_for_each_column(tiny_project):
     for table in all_tables(tiny_project):
         text = latex(table)
-        outer = "table*" if table["table"] == "table2" else "table"
+        outer = "table*" if table.table == "table2" else "table"
         assert re.findall(r"\\(begin|end)\{([\w*]+)\}", text.replace(escape(NASTY), "")) == [
             ("begin", outer), ("begin", "tabular"), ("end", "tabular"), ("end", outer)]
         columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)[1])
         lines = [line for line in text.splitlines() if line.endswith(r"\\")]
         cells = [len(re.split(r"(?<!\\)&", line)) for line in lines]
-        assert len(lines) > len(table["rows"]) and set(cells) == {columns}, table["table"]
+        assert len(lines) > len(table.rows) and set(cells) == {columns}, table.table
         braces = re.findall(r"(?<!\\)[{}]", text)
         assert braces.count("{") == braces.count("}")
 

@@ -169,9 +169,9 @@ def test_full_precision_is_in_no_key(tiny_project):
     assert shared.key == plain.key, "who computes a batch is nobody's key"
 
 
-def kill_a_worker(history, killed):
-    """Kills one of Ray Train's workers, once, when training is well under way."""
-    if killed or not history.exists() or history.read_bytes().count(b"\n") < 10:
+def kill_a_worker(run, killed):
+    """Kills one of Ray Train's workers, once, when there is a checkpoint to go on from."""
+    if killed or not list(run.glob("checkpoint/*.sha256")):
         return
     for process in psutil.Process().children(recursive=True):
         if process.name().startswith("ray::") and "TrainWorker" in process.name():
@@ -187,7 +187,7 @@ def history_of(folder):
 @pytest.mark.slow
 def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_project):
     folder = tiny_project(inference={"presence_threshold": 0.0}, pretrain={"source": "none"})
-    write_params(folder, train={"epochs": 25, "lr": 1e-4}, resources={"checkpoint_seconds": 0.3})
+    write_params(folder, train={"epochs": 18, "lr": 1e-4}, resources={"checkpoint_seconds": 0.3})
     alone = load_params(folder / "params.yaml")
     spec = headline_spec(alone)
     expected_run, expected = train_run(alone, spec.train), evaluate_run(alone, spec)
@@ -200,7 +200,7 @@ def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_projec
                 (spec.train.key,))]
 
     def watch(statuses):
-        kill_a_worker(run / "history.jsonl", killed)
+        kill_a_worker(run, killed)
         reports.extend(status.progress for status in statuses if status.state == "running")
 
     ended = run_pool(jobs, slots=1, threads=1, workers=2, progress_folder=shared.runs_dir / ".progress", on_change=watch)
@@ -209,8 +209,8 @@ def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_projec
     assert any("loss" in report for report in reports)
 
     rows, expected_rows = history_of(run), history_of(expected_run)
-    assert [row["step"] for row in rows] == list(range(1, 76))
-    assert rows[0]["time"] < rows[-1]["time"] and store.done(spec.train.key)["steps"] == 75
+    assert [row["step"] for row in rows] == list(range(1, 55))
+    assert rows[0]["time"] < rows[-1]["time"] and store.done(spec.train.key)["steps"] == 54
     losses, expected_losses = ([row["loss"] for row in some] for some in (rows, expected_rows))
     assert losses[:STEPS] == pytest.approx(expected_losses[:STEPS], rel=1e-4)
     # Later, rounding has given an instance to another tracklet, and the two curves slowly diverge.

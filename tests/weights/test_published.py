@@ -121,7 +121,6 @@ def test_a_file_downloaded_by_hand_is_checked_and_taken(run, site, tmp_path, mon
     (["--published", "resnet18", "--method", "vistr"], "resnet18", "a resnet50. Add -S vistr.model.backbone=resnet18"),
     (["file.pth", "--from", "file.pth"], "file.pth", "Add --published NAME"),
     (["file.pth", "--clip-length", "2"], "2", "no number of frames"),
-    (["file.pth", "--clip-length", "0", "--method", "vistr"], "0", "no number of frames"),
 ])
 def test_what_does_not_go_together_is_said_before_anything_is_downloaded(run, tmp_path, arguments, key, problem):
     with pytest.raises(UserError, match=problem) as error:

@@ -25,7 +25,7 @@ class Stripes:
 
 
 def draw_surfaces(rng: np.random.Generator, twin_of: Sequence[int | None], strength: float) -> list[Stripes]:
-    """Each shape's stripes; a twin's are those of the shape that it takes after."""
+    """Each shape's stripes; a twin has those of the shape that it resembles."""
     surfaces: list[Stripes] = []
     for twin in twin_of:
         own = Stripes(rng, strength)
@@ -34,13 +34,13 @@ def draw_surfaces(rng: np.random.Generator, twin_of: Sequence[int | None], stren
 
 
 def draw_colours(rng: np.random.Generator, twin_of: Sequence[int | None], frames: int, change: float) -> np.ndarray:
-    """(N, L, 3): hues evenly spaced over the shapes of a video, whatever their categories.
+    """Colours (N, L, 3), with hues evenly spaced over the shapes of a video, whatever their categories.
 
-    Change makes hues drift by up to half a turn over the video, so that one shape may end where another began, and
-    brightness flicker from frame to frame.
+    ``change`` makes hues drift by up to half a turn over the video, so that one shape may end where another began, and
+    makes brightness flicker from frame to frame.
 
     Args:
-        twin_of: for each shape the number of an earlier one that it takes after, or None.
+        twin_of: for each shape the number of an earlier one that it resembles, or None.
     """
     count = len(twin_of)
     hue_N = rng.uniform() + (rng.permutation(count) + rng.uniform(-0.1, 0.1, count)) / count
@@ -57,12 +57,12 @@ def draw_colours(rng: np.random.Generator, twin_of: Sequence[int | None], frames
 
 
 def draw_light(rng: np.random.Generator, frames: int, change: float) -> np.ndarray:
-    """(L,) brightness of the whole frame."""
+    """Brightness (L,) of the whole frame."""
     return 1 - 0.35 * change * rng.random(frames)
 
 
 def draw_background(rng: np.random.Generator, height: int, width: int, clutter: float) -> np.ndarray:
-    """(H, W, 3) dim, nearly grey, with large and small blotches."""
+    """A dim, nearly grey background (H, W, 3) with large and small blotches."""
     tint_3 = rgb(*(np.array(value) for value in (rng.uniform(), rng.uniform(0, 0.4), rng.uniform(0.15, 0.28))))
     large_HW = _smooth_noise(rng, height, width, cell=24)
     small_HW3 = np.stack([_smooth_noise(rng, height, width, cell=6) for _ in range(3)], axis=-1)
@@ -77,7 +77,7 @@ def rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarra
 
 
 def _smooth_noise(rng: np.random.Generator, height: int, width: int, cell: int) -> np.ndarray:
-    """(H, W) noise in -1..1 that changes over ``cell`` pixels."""
+    """Noise (H, W) in -1..1 that changes over ``cell`` pixels."""
     def blend(size: int) -> np.ndarray:
         nodes = size // cell + 2
         away = np.abs(np.arange(size)[:, None] / cell - np.arange(nodes))

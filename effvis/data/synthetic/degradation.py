@@ -1,6 +1,6 @@
-"""Frames that lose their content: for one frame a shape, or all of them, can be found but not read.
+"""Frames that lose their content: in a single frame one shape, or all of them, can be found but not read.
 
-The frames before and after show it. What is lost is lost for the eye alone: the ground truth stays what was drawn.
+The frames before and after show the content. Only the pixels lose it: the ground truth stays what was drawn.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Losses:
     """Which frames lose what.
 
     Attributes:
-        whole_L: the whole frame is degraded.
-        around_NL: the surroundings of shape n are, in that frame.
+        whole_L: whether the whole frame is degraded.
+        around_NL: whether the surroundings of shape n are degraded in that frame.
         kind_L: index into ``LOSSES``, in every frame where anything is degraded.
     """
 
@@ -39,7 +39,7 @@ class Losses:
         return self.around_NL | self.whole_L
 
     def weights(self, paths: Sequence[Path2D], height: int, width: int) -> np.ndarray:
-        """How much of each pixel is degraded, (L, H, W)."""
+        """The share of each pixel that is degraded, (L, H, W)."""
         frames = len(self.whole_L)
         weight_LHW = np.repeat(self.whole_L[:, None, None].astype(float), height, axis=1).repeat(width, axis=2)
         across_W, down_H = np.arange(width) + 0.5, np.arange(height) + 0.5
@@ -52,8 +52,8 @@ class Losses:
 
 
 def draw_losses(rng: np.random.Generator, count: int, frames: int, strength: float) -> Losses:
-    """At strength 1 a quarter of the frames is lost as a whole, and of each shape one frame in five besides; no loss of a
-    shape follows another."""
+    """Draws the losses. At strength 1 a quarter of the frames are lost as a whole, and each shape is lost in one frame in
+    five besides; no shape is lost in two frames in a row."""
     whole_L = _never_twice(rng.random((1, frames)) < 0.33 * strength, np.zeros(frames, bool))[0]
     beside_L = whole_L.copy()
     beside_L[1:] |= whole_L[:-1]
@@ -63,7 +63,7 @@ def draw_losses(rng: np.random.Generator, count: int, frames: int, strength: flo
 
 
 def _never_twice(wanted_NL: np.ndarray, forbidden_L: np.ndarray) -> np.ndarray:
-    """The wanted frames without the forbidden ones and without those that follow another that is kept."""
+    """The wanted frames without the forbidden ones and without those that directly follow a kept one."""
     kept_NL = wanted_NL & ~forbidden_L
     for frame in range(1, kept_NL.shape[1]):
         kept_NL[:, frame] &= ~kept_NL[:, frame - 1]
@@ -73,10 +73,10 @@ def _never_twice(wanted_NL: np.ndarray, forbidden_L: np.ndarray) -> np.ndarray:
 def degrade(
     rng: np.random.Generator, frames_LHW3: np.ndarray, weight_LHW: np.ndarray, kind_L: np.ndarray, size: float
 ) -> None:
-    """Replaces, in place, what ``weight_LHW`` says by its degraded self.
+    """Degrades frames in place, each pixel by its share in ``weight_LHW``.
 
     Args:
-        size: radius of a large shape, in pixels; blur and blocks are measured by it.
+        size: radius of a large shape, in pixels; the sizes of blur and blocks follow from it.
     """
     for frame in np.flatnonzero(weight_LHW.any(axis=(1, 2))):
         clean_HW3 = frames_LHW3[frame]
@@ -86,7 +86,7 @@ def degrade(
 
 
 def add_grain(rng: np.random.Generator, frames_LHW3: np.ndarray, strength: float) -> None:
-    """Adds, in place, noise that is another in each frame: dots of two pixels, in some videos more than in others."""
+    """Adds noise in place that differs in each frame: dots of two pixels, stronger in some videos than in others."""
     frames, height, width, _ = frames_LHW3.shape
     amount = 0.3 * strength * rng.uniform(0.3, 1)
     dots = rng.normal(0, amount, (frames, (height + 1) // 2, (width + 1) // 2, 3))

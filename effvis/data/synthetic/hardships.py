@@ -16,11 +16,11 @@ FAST = 4.0
 
 
 def measure(videos: Iterable[DrawnVideo]) -> dict[str, float]:
-    """Shares are of instances per frame, where such an instance is inside the frame, unless the name says otherwise.
+    """Measures each hardship. Shares count instances in the frames that they are inside, unless the name says otherwise.
 
     Returns:
-        By name: the number of ``videos`` and ``instances``; shares from 0 to 1; ``motion``, the median way of a centre in
-        pixels per frame.
+        By name: the number of ``videos`` and ``instances``; shares from 0 to 1; ``motion``, the median distance that a
+        centre moves, in pixels per frame.
     """
     videos = list(videos)
     tracks = [track for video in videos for track in video.tracks]
@@ -53,7 +53,7 @@ def _pixels(mask_LHW: np.ndarray) -> np.ndarray:
 
 
 def _returns(seen_L: np.ndarray) -> bool:
-    """Whether it is seen, then not, then seen again."""
+    """Whether an instance is seen, then not seen, then seen again."""
     first_to_last_L = seen_L[np.flatnonzero(seen_L)[0]:np.flatnonzero(seen_L)[-1]]
     return not first_to_last_L.all()
 

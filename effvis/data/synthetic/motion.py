@@ -50,7 +50,7 @@ class Path2D:
         return Pose(x_K, y_K, radius_K, self.angle + self.turning * times_K)
 
     def crossing(self, other: Path2D, time: float, offset: tuple[float, float]) -> Path2D:
-        """This path, moved so that at ``time`` it is ``offset`` pixels away from the other one (exits aside)."""
+        """This path, moved so that at ``time`` it is ``offset`` pixels away from the other one (ignoring exits)."""
         at = np.array([time])
         own_x, own_y = self._straight(at)
         x, y = other._inside(at)
@@ -58,20 +58,20 @@ class Path2D:
         return replace(self, start=start)
 
     def _straight(self, times_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centres if there were no border."""
+        """The centres as if there were no border."""
         sway, rate, phase = self.sway
         waves_K = sway * np.sin(rate * times_K + phase)
         return (self.start[0] + self.velocity[0] * times_K - waves_K * np.sign(self.velocity[1]),
                 self.start[1] + self.velocity[1] * times_K + waves_K * np.sign(self.velocity[0]))
 
     def _inside(self, times_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centres if it never left."""
+        """The centres as if the shape never left."""
         x_K, y_K = self._straight(times_K)
         return _bounce(x_K, self.radius, self.width - self.radius), _bounce(y_K, self.radius, self.height - self.radius)
 
 
 def _bounce(position: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Folds a straight path into low..high, as a ball between two walls."""
+    """Folds a straight path into low..high, like that of a ball between two walls."""
     span = max(high - low, 1e-6)
     return low + span - np.abs((position - low) % (2 * span) - span)
 
@@ -92,7 +92,7 @@ def draw_paths(
         time, pace = rng.uniform(0.2, 0.8) * frames, rng.uniform(1.5, 3.5)
         aside, turn, near = rng.uniform(0, 2 * np.pi), rng.uniform(-1, 1), rng.uniform(0.1, 0.6)
         if other is not None:
-            # Against the other's way, so that they pass each other within a few frames and do not stay together.
+            # In the opposite direction, so that they pass each other within a few frames and do not stay together.
             heading = np.arctan2(-paths[other].velocity[1], -paths[other].velocity[0]) + turn
             away = near * (path.radius + paths[other].radius)
             path = replace(path, velocity=(pace * np.cos(heading), pace * np.sin(heading))).crossing(
@@ -104,7 +104,7 @@ def draw_paths(
 def _draw_path(rng: np.random.Generator, frames: int, height: int, width: int, exits: float, speed: float,
                change: float, min_radius: float, max_radius: float) -> Path2D:
     pulse = 0.35 * change * rng.uniform(0.2, 1)
-    # The largest size of the pulsation must still fit.
+    # The largest radius of the pulsation must still fit.
     radius = rng.uniform(min_radius, max_radius) / (1 + pulse)
     pace = rng.uniform(0.3, 1.3) + (rng.random() < speed) * rng.uniform(1, 2 + 4 * speed)
     heading = rng.uniform(0, 2 * np.pi)

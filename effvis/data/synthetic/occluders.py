@@ -1,4 +1,4 @@
-"""Bars and posts in front of the drawn shapes: they hide instances and are none themselves."""
+"""Bars and posts in front of the drawn shapes: they hide instances but are not instances themselves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Bar:
     """A straight band across the whole frame that moves along its normal; a post is one that stands still.
 
     Attributes:
-        angle: of its normal, in radians.
+        angle: the direction of its normal, in radians.
         centre: where its middle is at frame 0, in pixels along the normal; it moves by ``speed`` a frame.
         width: in pixels.
         colour_3: RGB in 0..1.
@@ -32,7 +32,7 @@ class Bar:
     colour_3: np.ndarray
 
     def cover(self, frames: int, height: int, width: int) -> np.ndarray:
-        """How much of each pixel it covers, (L, H, W)."""
+        """The share of each pixel that the bar covers, (L, H, W)."""
         along_HW = ((np.arange(width) + 0.5) * np.cos(self.angle)
                     + (np.arange(height)[:, None] + 0.5) * np.sin(self.angle))
         middle_L = self.centre + self.speed * np.arange(frames)
@@ -40,12 +40,12 @@ class Bar:
 
 
 def draw_bars(rng: np.random.Generator, paths: Sequence[Path2D], frames: int, strength: float) -> list[Bar]:
-    """Each bar passes over one of the shapes. At strength 1: two that pass by, and in half of the videos a post."""
+    """Draws bars, each over one of the shapes. At strength 1: two bars that pass by, and in half of the videos a post."""
     bars = []
     for _ in range(rng.binomial(MOST_BARS, strength)):
         path = paths[rng.integers(len(paths))]
         width = path.radius * rng.uniform(1.0, 3.0)
-        # It passes over its own width and the shape's radius within one to two and a half frames.
+        # It moves by its own width plus the shape's radius within one to two and a half frames.
         speed = (width + path.radius) / rng.uniform(1.0, 2.5)
         bars.append(_bar_over(rng, path, frames, width=width, speed=speed, angle=rng.uniform(0, 2 * np.pi)))
     if rng.random() < 0.5 * strength:

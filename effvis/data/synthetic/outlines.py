@@ -2,8 +2,8 @@
 
 Each function takes coordinates x, y (arrays of one shape, in radii, y downwards) and gives the distance to the outline
 in radii: negative inside, positive outside, exact or slightly short outside corners. All fit into the unit circle and
-cover similar areas, so that size does not tell the category. Some differ in one part alone (a pacman is a circle that
-lacks a sector, a tee a cross that lacks an arm): where that part is hidden, a single frame cannot tell them apart.
+cover similar areas, so that size does not tell the category. Some differ in one part only (a pacman is a circle without
+a sector, a tee a cross without an arm): where that part is hidden, a single frame cannot tell them apart.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The embedded data set ``shapes-vis``: drawn shapes that move, hide each other, leave, return and change.
 
 Each hardship has a strength in 0..1, so that the components that the paper ablates have something to do; docs/shapes.md
-says which is meant for what. Colour never tells the category. ``write`` makes the same bytes for the same config; what
-happens in a video is decided by (seed, split, its number) alone, and each hardship draws from a stream of its own.
+says which hardship is meant for which component. Colour never tells the category. ``write`` makes the same bytes for the
+same config; (seed, split, video number) alone decide what happens in a video, and each hardship has its own random stream.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pydantic import Field, model_validator
 
 from effvis.config import Config
 from effvis.data import masks
-from effvis.data.atomic import replacing_folder
 from effvis.data.synthetic import appearance, outlines
 from effvis.data.synthetic.degradation import add_grain, degrade, draw_losses
 from effvis.data.synthetic.motion import Path2D, draw_paths
 from effvis.data.synthetic.occluders import draw_bars
 from effvis.data.youtube_vis import annotation_entry, write_annotations
+from effvis.files import replacing_folder
 
 GENERATOR_VERSION = 2
 """Raised whenever the same config would give other bytes."""
@@ -83,7 +83,7 @@ def write(config: ShapesConfig, out: Path, progress: Callable[[int, int], None] 
 
     Args:
         progress: called with (videos done, videos in all).
-        workers: processes that draw; the bytes do not depend on it.
+        workers: number of processes that draw; the bytes do not depend on it.
     """
     total, done = config.train_videos + config.val_videos, 0
     with replacing_folder(Path(out)) as folder:
@@ -106,12 +106,12 @@ def write(config: ShapesConfig, out: Path, progress: Callable[[int, int], None] 
 
 
 def describe(config: ShapesConfig) -> dict:
-    """All that the bytes of the data set follow from, as JSON values."""
+    """Everything that decides the bytes of the data set, as JSON values."""
     return {"generator_version": GENERATOR_VERSION, "config": config.model_dump(mode="json")}
 
 
 def is_written(config: ShapesConfig, out: Path) -> bool:
-    """Whether ``write(config, out)`` was done here and would change nothing."""
+    """Whether ``write(config, out)`` has been done here and would change nothing."""
     try:
         return json.loads((out / STAMP).read_text(encoding="utf-8")) == describe(config)
     except (OSError, ValueError):
@@ -156,7 +156,7 @@ class DrawnTrack:
         label: index into ``ShapesConfig.categories``.
         visible_LHW: its visible pixels, bool.
         solid_LHW: all its pixels inside the frame, hidden or not.
-        centre_L2: x, y in pixels, also outside the frame.
+        centre_L2: its centre x, y in pixels, also outside the frame.
         degraded_L: whether it cannot be read in a frame.
         twin: whether another instance of the video looks like it.
     """
@@ -178,7 +178,7 @@ class DrawnVideo:
 
 
 def draw_video(config: ShapesConfig, split: str, index: int) -> DrawnVideo:
-    """One video, from (config.seed, split, index) alone."""
+    """Draws one video; all that is random in it follows from (config.seed, split, index) alone."""
     root = np.random.default_rng([config.seed, SPLITS.index(split), index])
     of_cast, of_paths, of_looks, of_scene, of_bars, of_losses, of_grain = root.spawn(7)
     labels_N, twin_of, crosses = _cast(of_cast, config)
