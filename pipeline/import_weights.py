@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True,
                            help="where to write the converted weights")
     arguments.add_argument("--method", choices=methods.names(), default=methods.DEFAULT,
-                           help=f"the network that they are for (default: {methods.DEFAULT})")
-    arguments.add_argument("--profile", default="paper", help="whose model they are for (default: paper)")
+                           help=f"the method whose network they are for (default: {methods.DEFAULT})")
+    arguments.add_argument("--profile", default="paper", help="the profile whose model they are for (default: paper)")
     arguments.add_argument("--classes", type=positive_int, default=CLASSES, metavar="K",
                            help=f"classes of the data set to be trained on (default: {CLASSES})")
     arguments.add_argument("--clip-length", type=positive_int, default=1, metavar="T",

@@ -27,7 +27,7 @@ HOW_TO_READ = (
 
 
 def report(params: Params, tables: list[TableSummary]) -> str:
-    """The report's markdown: how to read it, the command, then every table."""
+    """Returns the report's markdown: how to read it, the command, then every table."""
     from pipeline.tables.markdown import markdown
 
     parts = [
@@ -41,7 +41,7 @@ def report(params: Params, tables: list[TableSummary]) -> str:
 
 
 def report_page(params: Params, tables: list[TableSummary], *, minimum_score: float, as_sketch: bool) -> str:
-    """The report's HTML: claims, these tables and any other that was measured, learning curves and figures.
+    """Returns the report's HTML: claims, these tables and any other that was measured, learning curves and figures.
 
     Args:
         minimum_score: figures leave out tracklets below this score.
@@ -72,7 +72,7 @@ def _command(params: Params, tables: list[TableSummary]) -> str:
 
 
 def _other_tables(params: Params) -> list[TableSummary]:
-    """Those that are measured though the parameters do not ask for them, by name."""
+    """Tables that were measured though the parameters do not ask for them, ordered by name."""
     from pipeline.grid.rows import known_tables
 
     files = (params.results_dir / f"{name}.json" for name in known_tables(params) if name not in params.tables)
@@ -88,8 +88,9 @@ def _read_table(file: Path) -> TableSummary:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.report")
-    arguments.add_argument("--score", type=probability, default=0.3, help="figures leave out tracklets below (default: 0.3)")
-    arguments.add_argument("--sketch", action="store_true", help="draw figures over the frames' edges, not over photographs")
+    arguments.add_argument("--score", type=probability, default=0.3,
+                           help="leave tracklets below this score out of figures (default: 0.3)")
+    arguments.add_argument("--sketch", action="store_true", help="draw figures over the edges of frames, not over photographs")
     options = arguments.parse_args(argv)
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.settings.loading import load_params

@@ -45,7 +45,7 @@ def rows_of(params: Params, space: SpaceFile, base: Base, search: Search, trials
 
 
 def show_plan(params: Params, space: SpaceFile, base: Base, search: Search, trials: int) -> None:
-    """What --dry-run prints."""
+    """Prints the output of --dry-run."""
     from pipeline.planning.estimate import durations
     from pipeline.planning.grids import estimate_text
     from pipeline.planning.plan import plan_rows
@@ -122,7 +122,7 @@ def run_search(params: Params, space: SpaceFile, base: Base, search: Search, tri
 
 
 def tell_end(params: Params, search: Search, files: list[Path], wanted: int) -> int:
-    """Prints the best row and says on stderr what failed; returns the exit code."""
+    """Prints the best row and, on stderr, what failed; returns the exit code."""
     from pipeline.search.search import folder_of, log_of
 
     for trial in search.trials:
@@ -145,8 +145,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--space", type=Path, required=True, metavar="FILE", help="the space to search, e.g. "
                            "experiments/search/lr.yaml")
     arguments.add_argument("--trials", type=positive_int, default=12, metavar="N",
-                           help="in all, with those there are (default: 12)")
-    arguments.add_argument("--seeds", type=positive_int, default=1, metavar="N", help="a trial counts as its mean over N seeds "
+                           help="trials in all, with existing ones (default: 12)")
+    arguments.add_argument("--seeds", type=positive_int, default=1, metavar="N", help="judge a trial by its mean over N seeds "
                            "(default: 1)")
     arguments.add_argument("--row", metavar="TABLE:NAME", help="the row that trials differ from, instead of the file's")
     arguments.add_argument("--name", metavar="NAME", help="name of the search and its folder (default: the file's)")

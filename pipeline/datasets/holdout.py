@@ -28,14 +28,14 @@ _REMEDY = f"Give as holdout.file a {FILE} as pipeline.index writes it, or {{\"va
 
 
 class HeldOutVideo(Config):
-    """``first_frame``: by which it is seen that the video is of this data set."""
+    """A listed video; ``first_frame`` shows whether it belongs to this data set."""
 
     id: StrictInt
     first_frame: str | None = Field(None, exclude_if=lambda name: name is None)
 
 
 class HoldoutFile(Config):
-    """Which videos are held out; all but ``val`` is for people."""
+    """The file of held-out videos; everything except ``val`` is for people."""
 
     dataset: str | None = Field(None, exclude_if=lambda name: name is None)
     fraction: float | None = Field(None, exclude_if=lambda fraction: fraction is None)
@@ -145,7 +145,7 @@ def remarks(params: Params, instances: int) -> list[str]:
 
 
 def _listed(file: Path) -> dict[int, str | None]:
-    """First frames by video id, None where the file does not say."""
+    """First frames by video id; None if the file does not name the frame."""
     return {video.id: video.first_frame for video in read_model(HoldoutFile, file, _REMEDY).val}
 
 

@@ -210,7 +210,7 @@ def _override(config: Config, settings: RowSettings, *names: str) -> Any:
 def _start(
     params: Params, model: Config, correspondence: bool
 ) -> tuple[str | None, TrainSpec | None]:
-    """What a training starts from: its name for the key, and the training that makes it where there is one."""
+    """The start of a training: its name for the key, and the training that makes it, if there is one."""
     source, setting = params.of_method(model.method).pretrain.source, f"{methods.get(model.method).prefix}pretrain.source"
     if source == "none":
         return None, None

@@ -41,7 +41,7 @@ def find(model: Config, correspondence: bool, *, folder: Path = FOLDER) -> str |
 
 
 def none_fits(correspondence: bool, *, key: str = "pretrain.source", folder: Path = FOLDER) -> NothingFits:
-    """What to say where ``find`` found nothing and nothing else is wanted; ``key`` is the setting that wants it."""
+    """The error for when ``find`` finds nothing and nothing else is accepted; ``key`` names the setting that requires it."""
     names = ", ".join(sorted(description.stem for description in folder.glob("*.yaml")))
     learning = "with" if correspondence else "without"
     return NothingFits(
@@ -81,7 +81,7 @@ def _named(init: str, folder: Path) -> tuple[Path, str]:
 
 
 def file_start(path: Path, *, key: str = "pretrain.source") -> str:
-    """Weights of the user's own to start from, as ``file:<sha256>``: where they lie makes no other run.
+    """The user's own weights to start from, as ``file:<sha256>``: moving the file does not make another run.
 
     Args:
         key: the setting that names the file.

@@ -34,7 +34,7 @@ _STYLE = {
 
 
 def learning_curves(table: TableSummary) -> bytes:
-    """AP by videos seen of each row of a table that has curves, with the deviation over seeds where there are several: SVG."""
+    """SVG of AP by videos seen, for each row of a table that has curves, with the deviation over seeds if there are several."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.add_subplot(xscale="log")

@@ -31,10 +31,10 @@ class Contents:
 
     Attributes:
         ledger: as results/claims.json has it, or None.
-        cells: of the tables' evaluations, by key.
-        minimum_score: of the tracklets that figures show.
-        how_to_read: of the tables, with ``*emphasis*``.
-        command: that makes the numbers.
+        cells: the cells of the tables' evaluations, by key.
+        minimum_score: the least score of tracklets that figures show.
+        how_to_read: how to read the tables, with ``*emphasis*``.
+        command: the command that makes the numbers.
     """
 
     tables: Sequence[TableSummary]
@@ -47,7 +47,7 @@ class Contents:
 
 
 def page(params: Params, contents: Contents) -> str:
-    """The HTML; the same for the same contents."""
+    """The page's HTML; it is the same for the same contents."""
     curves = [table for table in contents.tables if any(row.curve for row in table.rows)]
     return render(
         "report.html",
@@ -58,7 +58,7 @@ def page(params: Params, contents: Contents) -> str:
 
 
 def _table(contents: Contents, table: TableSummary) -> dict[str, Any]:
-    """The table with what stands in place of numbers, and the runs that its numbers come from."""
+    """The table with the texts that stand in place of missing numbers, and with the runs that its numbers come from."""
     rows = [{**dict(row), "state": _state(row)} for row in table.rows]
     reasons: dict[str, list[str]] = {}
     for row in table.rows:
@@ -120,7 +120,7 @@ def _signed(value: float | None) -> str:
 
 
 def _measured(value: Measured | CurvePoint | None) -> str:
-    """Mean and, over several seeds, deviation."""
+    """The mean and, over several seeds, the deviation."""
     if value is None:
         return "–"
     return _number(value.mean) + ("" if value.std is None else f" ± {value.std:.1f}")

@@ -144,10 +144,10 @@ def run_pool(
 
 
 class Queue:
-    """What can start now, the job to start first first.
+    """The jobs that can start now, in the order to start them.
 
     Args:
-        rank: the job of the smallest starts first; among equals, the order given.
+        rank: the job with the smallest rank starts first; equal ranks keep the order given.
 
     Raises:
         UserError: jobs need each other in a circle.
@@ -173,12 +173,12 @@ class Queue:
             yield self._statuses[heapq.heappop(self._ready)[-1]]
 
     def settle(self, status: Status) -> None:
-        """A job has ended: what needs it can start, or is skipped with all that needs that."""
+        """Records that a job has ended: jobs that need it can start, or are skipped together with all that need them."""
         self._order.done(status.job.key)
         self._advance()
 
     def _advance(self) -> None:
-        """What waited for nothing but what has ended now: it gets its place among those that can start, or ends, too."""
+        """Moves jobs whose needs have all ended to those that can start, or ends them, too."""
         while free := self._order.get_ready():
             for key in free:
                 status = self._statuses[key]

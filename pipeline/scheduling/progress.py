@@ -12,7 +12,7 @@ from typing import Any
 
 from effvis.files import write_file
 
-# Takes ``step`` and ``total``, and of a training ``loss``, ``lr`` and ``eta`` (seconds). True: the training is asked to stop.
+# Takes ``step`` and ``total`` and, from a training, ``loss``, ``lr`` and ``eta`` (seconds). True asks the training to stop.
 Report = Callable[[Mapping[str, Any]], bool | None]
 
 # Time to finish the current step and its checkpoint. Slurm and Kubernetes kill a process half a minute after their signal.
@@ -29,8 +29,8 @@ def read_progress(progress_file: Path) -> dict[str, Any]:
 
 
 def write_progress(progress_file: Path, progress: Mapping[str, Any]) -> None:
-    """Puts a job's latest report where ``read_progress`` finds it, whole."""
-    with contextlib.suppress(OSError):  # on a full disk the board shows less; a job is not stopped for that
+    """Writes a job's latest report, whole or not at all, where ``read_progress`` finds it."""
+    with contextlib.suppress(OSError):  # on a full disk the board shows less, but the job goes on
         write_file(progress_file, json.dumps(dict(progress)).encode(), durable=False)
 
 

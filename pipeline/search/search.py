@@ -33,7 +33,7 @@ ENDED: tuple[State, ...] = ("stopped", "done", "diverged")  # trials that failed
 
 
 class Report(Config):
-    """What a trial was worth at a rung.
+    """The value of a trial at a rung.
 
     Attributes:
         halvings: the rung is after 1/2**halvings of the trial's training.
@@ -47,7 +47,7 @@ class Report(Config):
 
 
 class Trial(Config):
-    """Parameters that were proposed, and what became of them.
+    """Proposed parameters and their results.
 
     Attributes:
         runs, evaluations: keys, one per seed; the evaluations are those of the final weights.
@@ -102,7 +102,7 @@ class Search(Config):
 
     @property
     def halvings(self) -> tuple[int, ...]:
-        """At which a trial is evaluated, its end last."""
+        """The halvings after which a trial is evaluated; the end of its training comes last."""
         return tuple(range(self.space.rungs, -1, -1))
 
     def add(self, parameters: Mapping[str, Any], specs: Sequence[EvalSpec]) -> Trial:
@@ -148,7 +148,7 @@ def log_of(params: Params, name: str, trial: Trial) -> Path:
 
 
 def new_search(params: Params, name: str, space: SpaceFile, base: Base, seeds: int) -> Search:
-    """Without trials. Of the same inputs it has the same key."""
+    """A search without trials. The same inputs give the same key."""
     evaluations = [spec.key for spec in base.trial(params, {}, seeds)]
     return Search(name=name, key=key({"space": space.model_dump(mode="json"), "evaluations": evaluations}), space=space,
                   base=base.name, seeds=seeds, dataset=params.dataset_name, profile=params.profile)
@@ -195,7 +195,7 @@ def write_search(params: Params, search: Search) -> None:
 
 
 def trials_csv(search: Search) -> str:
-    """A line per trial: its parameters, what it was worth in percent at each rung, its runs."""
+    """A line per trial: its parameters, its value in percent at each rung, and its runs."""
     names = list(search.space.space)
     values = [f"{search.metric} {after(halvings)}" for halvings in search.halvings]
     content = io.StringIO()

@@ -28,9 +28,9 @@ _SPECIAL = {
 
 
 def latex(table: TableSummary) -> str:
-    """The table as a ``table`` environment, its label ``tab:<table>``."""
+    """The table as a ``table`` environment with the label ``tab:<table>``."""
     extra = list(table.rows[0].columns)
-    # A table with many columns takes both of a page that has two, in smaller letters.
+    # A table with many columns spans both columns of a two-column page, in smaller letters.
     environment, size = ("table*", r"\scriptsize") if len(extra) > 2 else ("table", r"\footnotesize")
     caption = [
         f"{table.title}.",
@@ -54,7 +54,7 @@ def latex(table: TableSummary) -> str:
 
 
 def _row(row: RowSummary) -> list[str]:
-    """What is published, below it what is measured, and below that what the server says; those of them that there are."""
+    """The lines of a row: published, measured and server's numbers, in this order, as far as they exist."""
     published, measured = row.published, row.measured
     numbers = []
     if published:
@@ -68,7 +68,7 @@ def _row(row: RowSummary) -> list[str]:
 
 
 def _ours(source: str, measured: dict[str, Measured]) -> list[str]:
-    """The cells of a line of means, after what measured them and over how many seeds."""
+    """The cells of a line of means; the first ones name the source of the numbers and the number of seeds."""
     seeds = f", n={measured[FIRST].n}" if FIRST in measured else ""
     return [source + seeds, *(_measured(measured.get(name)) for name in METRICS)]
 

@@ -8,7 +8,7 @@ from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION
 
 
 def markdown(table: TableSummary) -> str:
-    """The table for people; what to make of the two kinds of numbers stands above it."""
+    """The table for people, with an explanation of the two kinds of numbers above it."""
     extra = list(table.rows[0].columns)
     numbers = ["AP published", "AP measured", "Δ AP", *(f"{name} published / measured" for name in OTHERS), "seeds"]
     lines = [_line(["", *map(_escape, extra), *numbers]), _line([":--"] * (1 + len(extra)) + ["--:"] * len(numbers))]
@@ -25,12 +25,12 @@ def markdown(table: TableSummary) -> str:
 
 
 def convergence_text(table: TableSummary) -> str:
-    """A paragraph on how the rows converge, or nothing."""
+    """A paragraph on how the rows converge, or an empty text."""
     return text(table.convergence) if table.convergence else ""
 
 
 def _server_markdown(table: TableSummary) -> str:
-    """A table of its own, so that no number of the server stands in a column of ours."""
+    """The server's numbers as a separate table, so that none of them stands in a column of ours."""
     scored = [row for row in table.rows if row.server is not None]
     if not scored:
         return ""
@@ -46,7 +46,7 @@ def _seeds(measured: dict[str, Measured]) -> str:
 
 
 def _not_run_notes(table: TableSummary) -> list[str]:
-    """A sentence for each reason why rows are not run."""
+    """A sentence for each reason for which rows are not run."""
     names: dict[str, list[str]] = {}
     for row in table.rows:
         if row.not_run:

@@ -31,7 +31,7 @@ _METRICS = {alias: metric for metric, aliases in _NAMES.items() for alias in ali
 
 
 class ServerScores(Config):
-    """What is kept of an evaluation: its keys, and the server's numbers as fractions, -1 where it found one undefined."""
+    """The file's content: the evaluation's keys, and the server's numbers as fractions, or -1 where one is undefined."""
 
     evaluation: str
     run: str

@@ -45,7 +45,7 @@ def write_table(folder: Path, table: TableSummary) -> None:
 
 
 def _csv(table: TableSummary) -> str:
-    """One line per row and metric; columns of the server's numbers where it scored a row."""
+    """One line per row and metric, with columns for the server's numbers if it scored a row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     with_server = any(row.server is not None for row in table.rows)

@@ -13,7 +13,7 @@ from effvis.data.youtube_vis import annotation_entry, check_split, read_split, w
 from effvis.errors import UserError
 from effvis.evaluation.inputs import _loads
 
-# Times say nothing about the reader on a busy machine.
+# Times on a busy machine say nothing about the reader.
 PROPERTY = settings(deadline=None, max_examples=60,
                     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 JSON = st.recursive(

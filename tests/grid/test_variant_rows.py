@@ -73,7 +73,7 @@ def test_augmentation_of_a_row_reaches_its_clip_pairs(tiny_project):
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_run_starts_from_a_file_of_weights(tiny_project, method):
-    """The file that its own method's section names."""
+    """Each method starts from the file that its own section names."""
     project, key = tiny_project(), f"{methods.get(method).prefix}pretrain.source"
     params = load_params(project / "params.yaml", [f"{key}=start.safetensors"])
     with pytest.raises(UserError, match=f"{key}: there is no file"):

@@ -142,7 +142,7 @@ def test_a_table_that_the_parameters_do_not_name_is_shown_when_it_is_there(proje
 
 
 def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project, empty_mlflow):
-    """Ctrl-C in the middle of two trainings, then the same command again, which goes on where they were."""
+    """Ctrl-C interrupts two trainings; then the same command goes on where they were."""
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 400}, tables=["table1e"],
                           resources={"checkpoint_seconds": 1000})
     params = load_params(folder / "params.yaml")

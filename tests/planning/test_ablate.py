@@ -223,7 +223,7 @@ def test_everything_done_needs_neither_ray_nor_mlflow(tiny_project):
 
 @pytest.mark.slow
 def test_a_failed_run_is_reported_with_its_log_and_stops_only_what_needs_it(tiny_project, empty_mlflow):
-    """The second seed of one row cannot be trained: somebody left a file where its folder must be."""
+    """The second seed of one row cannot be trained, because a file is in the place of its folder."""
     folder = tiny_project(seeds=2, pretrain={"source": "none"}, tables=["table1e"], resources={"slots": 1})
     params, (table,), plan = plan_of(folder, "table1e")
     broken = table.rows[0].evaluations[1]

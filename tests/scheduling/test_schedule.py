@@ -25,7 +25,7 @@ from pathlib import Path
 from effvis.errors import UserError
 
 def note(folder, name, report, until=None):
-    """Leaves when it ran; two lines, so that overlaps can be seen. Goes on ``until`` there is such a file."""
+    """Records its start and end in two lines, so that overlaps can be seen. It goes on ``until`` that file exists."""
     report({"step": 1, "total": 2, "loss": 0.5, "eta": 1.0})
     with open(folder / "events.txt", "a") as events:
         events.write(json.dumps([name, "start", time.time()]) + "\\n")
@@ -70,7 +70,7 @@ def jobs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ray(jobs, tmp_path_factory):
-    """As a pool starts it; two pools may have it, for whom Ray is not the point."""
+    """Ray as a pool starts it; two pools that do not test Ray itself may share it."""
     with ray_running(2, tmp_path_factory.mktemp("runs")) as ray:
         yield ray
 
@@ -104,7 +104,8 @@ def test_jobs_in_a_circle_are_refused_before_ray_starts(tmp_path):
 
 @pytest.mark.slow
 def test_order_failures_and_a_dying_worker(tmp_path, jobs, ray):
-    """Pretraining, then the longest training, its evaluation at once; what fails stops only what needs it."""
+    """Pretraining comes first, then the longest training, then at once its evaluation; a failure stops only jobs that need
+    the failed one."""
     note = partial(partial, jobs.note, tmp_path)
     todo = [
         job(tmp_path, "eval-short", "evaluate", note("eval-short"), needs=("short",)),
@@ -181,7 +182,7 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind(tmp_path, jobs, how):
         "run(main)\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{Path(jobs.__file__).parent}{os.pathsep}{Path(__file__).resolve().parents[2]}"}
-    # As from a terminal: where the tests themselves run in the background, Ctrl-C is ignored and children inherit that.
+    # As from a terminal: if the tests themselves run in the background, Ctrl-C is ignored, and children inherit that.
     process = subprocess.Popen([sys.executable, "-c", driver], cwd=tmp_path, env=environment,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     try:

@@ -341,12 +341,12 @@ def test_ctrl_c_saves_where_each_trial_is(tiny_project, empty_mlflow):
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project, empty_mlflow):
-    """More trials than slots, one of them a row that is done; the driver is killed in the middle, the command given again."""
+    """There are more trials than slots, and one trial is a finished row. The driver is killed in the middle, then restarted."""
     from mlflow.tracking import MlflowClient
 
     folder = tiny_project(train={"epochs": 8, "lr_drop_epoch": 6}, pretrain={"source": "none"},
                           resources={"slots": 2, "checkpoint_seconds": 0.2})
-    # Killed while it makes its tables, MLflow leaves a database that it cannot use.
+    # If killed while it makes its tables, MLflow leaves a database that it cannot use.
     shutil.copy(empty_mlflow, folder / "here.db")
     rates = [1e-4, 3e-4, 1e-3, 3e-3]
     plan, _ = planned(folder, space={"train.lr": {"choice": rates}}, rungs=1)
@@ -376,7 +376,7 @@ def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project, 
     assert sorted(trial.parameters["train.lr"] for trial in search.trials) == rates
     assert [trial.parameters for trial in search.trials][: len(before.trials)] == [trial.parameters for trial in before.trials]
     for trial in search.trials:
-        # Each step once in the history, however often its process was killed: what repeats is cut off at a checkpoint.
+        # Each step is in the history once, however often its process was killed: repeated steps are cut off at a checkpoint.
         assert steps_of(plan.params, trial.runs[0]) == list(range(1, 25 if trial.state == "done" else 13))
         assert RunStore(plan.params.runs_dir).is_done(trial.runs[0]) == (trial.state == "done")
     assert (plan.params.runs_dir / row.train.key / "done.json").stat().st_mtime_ns == trained, "the row was not trained again"

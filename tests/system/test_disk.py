@@ -69,7 +69,7 @@ def test_a_store_that_is_read_only(disk):
 
 @pytest.mark.slow
 def test_a_training_on_a_full_disk_goes_on_when_there_is_room(tiny_project, disk):
-    """The store is a file system that something else fills; then it is freed. The weights are those of an undisturbed run."""
+    """Something else fills the store's file system, which is then freed. The weights equal those of an undisturbed run."""
     project = tiny_project(train={**TINY["train"], "epochs": 12, "lr_drop_epoch": 8}, pretrain={"source": "none"},
                            resources={"checkpoint_seconds": 0.01})
     spec = find_evaluation(load_params(project / "params.yaml"), None, 0).train
