@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--methods", metavar="NAMES", default=",".join(methods.names()), help="run only rows of these "
                            f"methods (default: {','.join(methods.names())})")
     arguments.add_argument("--seeds", type=positive_int, metavar="N",
-                           help="average over N seeds instead of the parameters' number")
+                           help="average over N seeds (default: as in the parameters)")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
     arguments.add_argument("--dry-run", action="store_true", help="show the rows, the unique trainings, what is done and how "
                            "long the rest will take; run nothing")

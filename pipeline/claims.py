@@ -11,7 +11,7 @@ from pipeline.system.cli import parser
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.claims")
-    arguments.add_argument("--seeds", type=positive_int, metavar="N", help="compare N seeds instead of the parameters' number")
+    arguments.add_argument("--seeds", type=positive_int, metavar="N", help="compare N seeds (default: as in the parameters)")
     options = arguments.parse_args(argv)
 
     from pipeline.settings.loading import load_params

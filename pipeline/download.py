@@ -1,8 +1,8 @@
 """Puts the data set in place: draws shapes-vis, imports a published data set, or checks a folder of your own.
 
 A generated data set is drawn into data/<name>, unless the same one is there already. YouTube-VIS 2019 and 2021 and OVIS
-(-S dataset=youtube-vis-2019, youtube-vis-2021, ovis) require registration; without --from this command says where. Pass what
-you downloaded there with --from: archives, annotations, or a folder that holds them, packed or unpacked. The command puts it
+(-S dataset=youtube-vis-2019, youtube-vis-2021, ovis) require registration; without --from this command says where. Then
+give your downloads with --from: archives, annotations, or a folder that holds them, packed or unpacked. The command puts them
 into data/<name>/{train,val}/, each with JPEGImages/ and instances.json. A folder of your own is only checked.
 """
 

@@ -14,10 +14,10 @@ from pipeline.system.cli import parser, progress_bar
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.hardships")
-    arguments.add_argument("--split", choices=("train", "val"), default="val", help="(default: val)")
-    arguments.add_argument("--videos", type=positive_int, help="measure so many of its videos (default: all)")
+    arguments.add_argument("--split", choices=("train", "val"), default="val", help="which split (default: val)")
+    arguments.add_argument("--videos", type=positive_int, help="how many of its videos to measure (default: all)")
     arguments.add_argument("--out", type=Path, help="folder for pictures of the first videos (default: none are drawn)")
-    arguments.add_argument("--pictures", type=positive_int, default=3, help="how many pictures (default: 3)")
+    arguments.add_argument("--pictures", type=positive_int, default=3, help="how many pictures to draw (default: 3)")
     arguments.add_argument("--scale", type=positive_int, default=1, help="enlargement of the frames (default: 1)")
     args = arguments.parse_args(argv)
 

@@ -8,10 +8,10 @@ The masks of each sequence are either
                           without a file it is not visible.
 
 CATEGORIES is a YAML mapping from a sequence's name, or a pattern such as car-*, to a category. Where a sequence shows several
-categories, it maps to a mapping from instance (its number or the name of its folder) to category. The most specific entry
+categories, the entry is a mapping from instance (its number or the name of its folder) to category. The most specific entry
 counts. null leaves a sequence or an instance out.
 
-Where FOLDER is not split into train/ and val/, --val names the sequences to validate on.
+If FOLDER is not split into train/ and val/, --val names the sequences to validate on.
 """
 
 from __future__ import annotations

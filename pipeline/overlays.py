@@ -18,10 +18,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--out", type=Path, help="folder for the pictures (default: pictures, beside the evaluation)")
     add_row_arguments(arguments)
     arguments.add_argument("--videos", type=positive_int, default=4, help="how many videos (default: 4)")
-    arguments.add_argument("--frames", type=positive_int, default=6, help="how many frames of each (default: 6)")
+    arguments.add_argument("--frames", type=positive_int, default=6, help="how many frames of each video (default: 6)")
     arguments.add_argument("--scale", type=positive_int, default=2, help="enlargement of the frames (default: 2)")
-    arguments.add_argument("--score", type=probability, default=0.3, help="leave out predictions below (default: 0.3)")
-    arguments.add_argument("--sketch", action="store_true", help="draw over the frames' edges, not over the photographs")
+    arguments.add_argument("--score", type=probability, default=0.3,
+                           help="leave out predictions below this score (default: 0.3)")
+    arguments.add_argument("--sketch", action="store_true", help="draw over the edges of frames, not over photographs")
     args = arguments.parse_args(argv)
 
     from pipeline.grid.rows import find_evaluation

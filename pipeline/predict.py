@@ -93,13 +93,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder with a video's frames")
     arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
     add_model_arguments(arguments)
-    arguments.add_argument("--score", type=probability, default=0.3, help="leave out tracklets below (default: 0.3)")
+    arguments.add_argument("--score", type=probability, default=0.3, help="leave out tracklets below this score (default: 0.3)")
     arguments.add_argument("--fps", type=positive_number, help="look at so many frames a second only, e.g. as many as "
                            "the training videos have (default: all)")
     arguments.add_argument("--folder-fps", type=positive_number, default=6.0, metavar="FPS",
                            help="how many frames a second a folder of frames has (default: 6)")
     arguments.add_argument("--scale", type=positive_int,
-                           help="enlargement of the overlay (default: what makes small videos legible)")
+                           help="enlargement of the overlay (default: one that makes small videos legible)")
     arguments.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: cpu)")
     arguments.add_argument("--fast", action="store_true", help="run the same network with fewer operations; its results equal "
                            "those of evaluation except for rounding")

@@ -88,8 +88,9 @@ def _read_table(file: Path) -> TableSummary:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.report")
-    arguments.add_argument("--score", type=probability, default=0.3, help="figures leave out tracklets below (default: 0.3)")
-    arguments.add_argument("--sketch", action="store_true", help="draw figures over the frames' edges, not over photographs")
+    arguments.add_argument("--score", type=probability, default=0.3,
+                           help="leave tracklets below this score out of figures (default: 0.3)")
+    arguments.add_argument("--sketch", action="store_true", help="draw figures over the edges of frames, not over photographs")
     options = arguments.parse_args(argv)
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.settings.loading import load_params

@@ -38,7 +38,7 @@ def delete_tracked(root: Path) -> None:
     """
     listed = subprocess.run(["git", "ls-files", "-z", "--", *RESULTS], cwd=root, capture_output=True, text=True)
     if listed.returncode:
-        raise UserError(root, ".git", f"git ls-files ended with: {listed.stderr.strip()}", "Mend what git says, or delete .git")
+        raise UserError(root, ".git", f"git ls-files ended with: {listed.stderr.strip()}", "Fix this, or delete .git")
     for name in filter(None, listed.stdout.split("\0")):
         (root / name).unlink(missing_ok=True)
 

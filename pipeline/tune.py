@@ -145,8 +145,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--space", type=Path, required=True, metavar="FILE", help="the space to search, e.g. "
                            "experiments/search/lr.yaml")
     arguments.add_argument("--trials", type=positive_int, default=12, metavar="N",
-                           help="in all, with those there are (default: 12)")
-    arguments.add_argument("--seeds", type=positive_int, default=1, metavar="N", help="a trial counts as its mean over N seeds "
+                           help="trials in all, with existing ones (default: 12)")
+    arguments.add_argument("--seeds", type=positive_int, default=1, metavar="N", help="judge a trial by its mean over N seeds "
                            "(default: 1)")
     arguments.add_argument("--row", metavar="TABLE:NAME", help="the row that trials differ from, instead of the file's")
     arguments.add_argument("--name", metavar="NAME", help="name of the search and its folder (default: the file's)")

@@ -28,7 +28,7 @@ LONGEST_FIRST = ("dvc", "mlflow", "search/test_tune.py", "engine/test_train_cli.
 
 
 def dealt_out_as(nodeid: str) -> str:
-    """A module, as room/test_name.py, or what it belongs to."""
+    """A module as room/test_name.py, or the group that it belongs to."""
     module = "/".join(Path(nodeid.partition("::")[0]).parts[1:])
     return TOGETHER.get(module, module)
 
@@ -98,7 +98,7 @@ def reproduced(tmp_path_factory) -> tuple[Path, str]:
 
     folder = tmp_path_factory.mktemp("reproduced") / "project"
     clone_without_results(folder)
-    # One run at a time: a second worker of Ray would spend as long on its imports as both trainings take.
+    # One run at a time: a second Ray worker would spend as long on its imports as both trainings take.
     write_params(folder, **TINY, seeds=1, tables=list(REPRODUCED_ROWS), resources={"slots": 1})
     output = dvc(folder, "repro")
     commit(folder)
@@ -107,7 +107,7 @@ def reproduced(tmp_path_factory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="session")
 def empty_mlflow(tmp_path_factory) -> Path:
-    """A database of MLflow's without runs, to be copied: making its tables takes longer than many a training here."""
+    """An MLflow database without runs, for copying: making its tables takes longer than many trainings here."""
     from mlflow.tracking import MlflowClient
 
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
@@ -117,7 +117,7 @@ def empty_mlflow(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def dvc_project(reproduced, empty_mlflow, tmp_path) -> Path:
-    """A copy of ``reproduced`` to change, with an empty MLflow store: the original's knows the paths of the original."""
+    """A copy of ``reproduced`` to change, with an empty MLflow store: the original store holds the original's paths."""
     folder = tmp_path / "project"
     shutil.copytree(reproduced[0], folder, symlinks=True, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns", ".mlflow"))
     shutil.copy(empty_mlflow, folder / "mlflow.db")

@@ -1,4 +1,4 @@
-"""docs/development.md says what to touch for each kind of addition: the page and the code say the same."""
+"""docs/development.md says what to touch for each kind of addition; these tests hold the page and the code together."""
 
 import dataclasses
 import re

@@ -27,7 +27,7 @@ class _Entry(Config):
 
 
 class _Listed(Config):
-    """What a file of annotations says of its categories."""
+    """The categories in a file of annotations."""
 
     model_config = ConfigDict(extra="ignore")
 

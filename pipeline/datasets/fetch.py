@@ -74,7 +74,7 @@ def download(
             except UserError as error:
                 part.discard()
                 raise UserError(url, error.key, error.problem,
-                                "Start again; if it stays so, another file is published there by now") from None
+                                "Start again; if this repeats, another file is published there now") from None
             part.become(target)
     except OSError as error:  # an error of this machine; network errors have become a UserError
         raise UserError(error.filename or target, "(file)", f"cannot be written: {error.strerror or error}",

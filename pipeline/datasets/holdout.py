@@ -28,14 +28,14 @@ _REMEDY = f"Give as holdout.file a {FILE} as pipeline.index writes it, or {{\"va
 
 
 class HeldOutVideo(Config):
-    """``first_frame``: by which it is seen that the video is of this data set."""
+    """A listed video; ``first_frame`` shows whether it belongs to this data set."""
 
     id: StrictInt
     first_frame: str | None = Field(None, exclude_if=lambda name: name is None)
 
 
 class HoldoutFile(Config):
-    """Which videos are held out; all but ``val`` is for people."""
+    """The file of held-out videos; everything except ``val`` is for people."""
 
     dataset: str | None = Field(None, exclude_if=lambda name: name is None)
     fraction: float | None = Field(None, exclude_if=lambda fraction: fraction is None)

@@ -61,7 +61,7 @@ def train_on_workers(params: Params, spec: TrainSpec, report: OnProgress | None)
                 _relay(ray, fitted, files[0], report)
             _value(ray, fitted)
         finally:
-            ray.cancel(fitted, force=True)  # with its workers, if it has not ended and Ray goes on
+            ray.cancel(fitted, force=True)  # ends its workers, too, if it has not ended and Ray goes on
     if mistake.exists():
         where, key, problem, remedy = json.loads(mistake.read_text())
         mistake.unlink()

@@ -41,7 +41,7 @@ def find_shipped(model: Config, correspondence: bool, *, folder: Path = FOLDER) 
 
 
 def none_fits(correspondence: bool, *, key: str = "pretrain.source", folder: Path = FOLDER) -> NothingFits:
-    """What to say where ``find`` found nothing and nothing else is wanted; ``key`` is the setting that wants it."""
+    """The error for when ``find`` finds nothing and nothing else is accepted; ``key`` names the setting that requires it."""
     names = ", ".join(sorted(description.stem for description in folder.glob("*.yaml")))
     learning = "with" if correspondence else "without"
     return NothingFits(

@@ -74,7 +74,7 @@ def evaluation_code_digest(method: str) -> str:
 
 
 def read_same_results(file: Path = SAME_RESULTS) -> dict[str, dict[str, str]]:
-    """For training and evaluation: digests of versions that give the results of earlier ones, mapped to the earlier digests.
+    """For training and evaluation: digests of versions that give earlier versions' results, mapped to the earlier digests.
 
     Raises:
         UserError: an entry is wrong.
@@ -85,7 +85,7 @@ def read_same_results(file: Path = SAME_RESULTS) -> dict[str, dict[str, str]]:
         found[kind] = {}
         for number, entry in enumerate(content[kind]):
             if not isinstance(entry, dict) or set(entry) != {"code", "as", "because"}:
-                raise UserError(file, f"{kind}[{number}]", "has not the keys code, as and because, and no other", "Correct it")
+                raise UserError(file, f"{kind}[{number}]", "needs the keys code, as and because, and no others", "Correct it")
             found[kind][str(entry["code"])] = str(entry["as"])
         chained = next((number for number, entry in enumerate(content[kind]) if entry["as"] in found[kind]), None)
         if chained is not None:

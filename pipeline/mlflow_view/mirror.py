@@ -266,7 +266,7 @@ class Mirror:
             return {}
 
     def _save(self, key: str, state: Mapping[str, Any]) -> None:
-        write_file(self._state / f"{key}.json", json.dumps(state).encode(), durable=False)  # lost, the server is asked
+        write_file(self._state / f"{key}.json", json.dumps(state).encode(), durable=False)  # if lost, ask the server
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

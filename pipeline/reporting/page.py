@@ -31,10 +31,10 @@ class Contents:
 
     Attributes:
         ledger: as results/claims.json has it, or None.
-        cells: of the tables' evaluations, by key.
-        minimum_score: of the tracklets that figures show.
-        how_to_read: of the tables, with ``*emphasis*``.
-        command: that makes the numbers.
+        cells: the cells of the tables' evaluations, by key.
+        minimum_score: the least score of tracklets that figures show.
+        how_to_read: how to read the tables, with ``*emphasis*``.
+        command: the command that makes the numbers.
     """
 
     tables: Sequence[TableSummary]

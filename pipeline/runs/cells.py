@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Settings(Config):
-    """What a number follows from, as a run's config.yaml has it."""
+    """The settings that a number follows from, as in a run's config.yaml."""
 
     train: dict[str, Any]
     inference: dict[str, Any]
 
 
 class Times(Config):
-    """Seconds and pace; those of a training that is elsewhere are not known."""
+    """Seconds and pace; they are unknown for a training that is elsewhere."""
 
     train_seconds: float | None = None
     train_cpu_seconds: float | None = None
@@ -41,7 +41,7 @@ class Times(Config):
 
 
 class Made(Config):
-    """What the training was made with: peak memory, machine, state of the checkout, package versions."""
+    """The training's circumstances: peak memory, machine, state of the checkout, package versions."""
 
     peak_memory_mib: int | None = None
     host: dict[str, Any] = {}
@@ -53,9 +53,9 @@ class Cell(Config):
     """A finished evaluation.
 
     Attributes:
-        evaluation, run: keys.
+        evaluation, run: the keys of the evaluation and of its training.
         metrics: the 12 numbers as fractions, -1 where undefined.
-        threshold, ap_by_threshold: of hand-craft linking alone.
+        threshold, ap_by_threshold: the best score threshold and the AP of each; only with hand-craft linking.
     """
 
     evaluation: str
@@ -71,7 +71,7 @@ class Cell(Config):
 
 
 def find_cell(params: Params, spec: EvalSpec) -> Cell | None:
-    """The evaluation's cell: the committed one, else what the run store has of it, else None."""
+    """The evaluation's cell: the committed one, or else one made from the run store, or else None."""
     cell = _read(_file(params, spec))
     return cell if cell is not None and cell.evaluation == spec.key else _from_store(params, spec)
 

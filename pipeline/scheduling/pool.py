@@ -144,7 +144,7 @@ def run_pool(
 
 
 class Queue:
-    """What can start now, the job to start first first.
+    """The jobs that can start now, in the order to start them.
 
     Args:
         rank: the job with the smallest rank starts first; equal ranks keep the order given.
@@ -178,7 +178,7 @@ class Queue:
         self._advance()
 
     def _advance(self) -> None:
-        """What waited for nothing but what has ended now: it gets its place among those that can start, or ends, too."""
+        """Moves jobs whose needs have all ended to those that can start, or ends them, too."""
         while free := self._order.get_ready():
             for key in free:
                 status = self._statuses[key]

@@ -1,4 +1,4 @@
-"""Types for argparse: numbers in a range. Out of it, the command ends with exit code 2 and the option's name."""
+"""Types for argparse: numbers in a range. For other numbers, the command names the option and ends with exit code 2."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _int_from(text: str, least: int) -> int:
 
 
 def _number(text: str) -> float:
-    """Not a number, which is in no range, where the text is none."""
+    """The text as a number, or NaN, which is in no range, if it is not one."""
     try:
         return float(text)
     except ValueError:

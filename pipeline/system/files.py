@@ -1,4 +1,4 @@
-"""Whole files: written with a full disk explained, read as JSON, and their checksums."""
+"""Writes whole files (and explains a full disk), reads JSON files, and computes checksums."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from effvis.errors import UserError
 
 
 def read_json_file(file: Path, remedy: str) -> Any:
-    """What a file holds.
+    """The content of a JSON file.
 
     Raises:
-        UserError: it cannot be read or is no JSON.
+        UserError: the file cannot be read or is not JSON.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -25,19 +25,19 @@ def read_json_file(file: Path, remedy: str) -> Any:
 
 
 def read_model(kind: type[ConfigT], file: Path, remedy: str) -> ConfigT:
-    """What a file holds, as a model.
+    """Reads a JSON file as a model.
 
     Raises:
-        UserError: as ``read_json_file``, or something in it is wrong: names the key.
+        UserError: for the reasons of ``read_json_file``, or something in the file is wrong; the error names the key.
     """
     return as_model(kind, read_json_file(file, remedy), file, remedy)
 
 
 def as_model(kind: type[ConfigT], content: Any, file: Path, remedy: str) -> ConfigT:
-    """The content of a file as a model.
+    """A file's content as a model.
 
     Raises:
-        UserError: something in it is wrong: names the file, the key and this remedy.
+        UserError: something in it is wrong; the error names the file, the key and this remedy.
     """
     if not isinstance(content, dict):
         raise UserError(file, "(top)", "is no JSON object", remedy)

@@ -91,7 +91,7 @@ class Ledger:
 
     Attributes:
         evaluations: one per seed, by ``<table>:<row's name>``.
-        obstacles: for each such table, why its rows cannot be planned with these parameters.
+        obstacles: why a table's rows cannot be planned with these parameters, by table.
     """
 
     confidence: float

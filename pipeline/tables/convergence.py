@@ -9,7 +9,7 @@ from pipeline.tables.form import Convergence, Converges, CurvePoint, RowSummary
 
 
 def convergence(compared: Compared, rows: Sequence[RowSummary]) -> Convergence | None:
-    """What the two rows' curves say; None before both were measured."""
+    """The comparison of the two rows' curves; None until both are measured."""
     curves = {row.name: row.curve for row in rows}
     slower, faster = curves[compared.slower], curves[compared.faster]
     if not slower or not faster:

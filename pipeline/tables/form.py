@@ -1,4 +1,4 @@
-"""The form of results/<table>.json: what is published and what was measured, in percent."""
+"""The form of results/<table>.json: published and measured numbers, in percent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from effvis.config import Config
 
 
 class Measured(Config):
-    """Over seeds; of one seed there is no deviation."""
+    """A number measured over seeds; a single seed gives no deviation."""
 
     mean: float
     std: float | None
@@ -18,7 +18,7 @@ class Measured(Config):
 
 
 class CurvePoint(Config):
-    """AP on the way through a training, or at its end."""
+    """AP during a training, or at its end."""
 
     videos_seen: int
     mean: float
@@ -27,12 +27,12 @@ class CurvePoint(Config):
 
 
 class Converges(Config):
-    """One of two rows whose convergence is compared.
+    """One of the two rows whose convergence is compared.
 
     Attributes:
-        ap, videos_seen: at the end of its training.
-        reaches_other_after: videos seen at the first point of its curve where it has the AP that the other ends with; None
-            where none has it.
+        ap, videos_seen: AP and the number of videos seen at the end of its training.
+        reaches_other_after: videos seen at the first point of its curve that reaches the AP with which the other row ends;
+            None if no point does.
     """
 
     row: str
@@ -51,11 +51,11 @@ class RowSummary(Config):
 
     Attributes:
         columns: what the paper's table shows before its numbers.
-        measured: by metric; empty where nothing was measured.
-        server: the same, of what a competition's server scored; None where it scored nothing.
+        measured: the measured numbers, by metric; empty if nothing was measured.
+        server: the numbers from a competition's server, in the same form; None if it scored nothing.
         runs, evaluations: keys.
-        not_run: why there is no number of ours, or None.
-        curve: AP by videos seen, the end of the training last; None in a table without learning curves.
+        not_run: why we have no number, or None.
+        curve: AP by videos seen, with the end of the training last; None in a table without learning curves.
     """
 
     name: str
@@ -71,10 +71,10 @@ class RowSummary(Config):
 
 
 class TableSummary(Config):
-    """A table: the same for the same cells, so that it can be committed.
+    """A table; the same cells give the same table, so that it can be committed.
 
     Attributes:
-        convergence: of a table that compares how two rows converge, once both were measured.
+        convergence: the comparison of how two rows converge, if the table has one and both rows are measured.
     """
 
     table: str

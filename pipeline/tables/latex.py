@@ -28,7 +28,7 @@ _SPECIAL = {
 
 
 def latex(table: TableSummary) -> str:
-    """The table as a ``table`` environment, its label ``tab:<table>``."""
+    """The table as a ``table`` environment with the label ``tab:<table>``."""
     extra = list(table.rows[0].columns)
     # A table with many columns spans both columns of a two-column page, in smaller letters.
     environment, size = ("table*", r"\scriptsize") if len(extra) > 2 else ("table", r"\footnotesize")

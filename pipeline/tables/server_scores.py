@@ -31,7 +31,7 @@ _METRICS = {alias: metric for metric, aliases in _NAMES.items() for alias in ali
 
 
 class ServerScores(Config):
-    """What is kept of an evaluation: its keys, and the server's numbers as fractions, -1 where it found one undefined."""
+    """The file's content: the evaluation's keys, and the server's numbers as fractions, or -1 where one is undefined."""
 
     evaluation: str
     run: str
@@ -61,7 +61,7 @@ def read(file: Path) -> dict[str, float]:
         if not separator or metric is None:
             continue
         if metric in values:
-            raise UserError(file, f"line {number}", f"{metric} is there a second time", "Keep the lines of one submission")
+            raise UserError(file, f"line {number}", f"{metric} occurs twice", "Keep the lines of one submission")
         values[metric] = _value(text, file, number)
     if "AP" not in values:
         raise UserError(file, "AP", "no line gives it", "Write lines of name: value, with AP or mAP among the names")

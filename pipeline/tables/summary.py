@@ -22,7 +22,7 @@ SERVER_CAPTION = "Scored by the competition's server, on ground truth that only 
 
 
 def summary(params: Params, table: Table) -> TableSummary:
-    """The table's machine-readable form, from the cells that are there now."""
+    """The table's machine-readable form, from the present cells."""
     datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]
     rows = tuple(_row(params, row) for row in table.rows)
     return TableSummary(

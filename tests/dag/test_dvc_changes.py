@@ -59,7 +59,7 @@ def test_another_way_to_evaluate_evaluates_everything_again_and_trains_nothing(d
     output = dvc(dvc_project, "repro")
     stages = [stage for stage in stages_run(output) if stage not in SHOW_NUMBERS]
     assert stages == ["plan", *(f"ablate@{table}" for table in tables), "evaluate"]
-    evaluations = 1 + len(tables)  # each table has two rows, one of them is in both
+    evaluations = 1 + len(tables)  # each table has two rows, one of which is in both
     assert jobs_run(output) == ["evaluate"] * evaluations
     assert contents(dvc_project / "runs", "*/weights.safetensors") == trained
     assert len(list((dvc_project / "runs").glob("*/eval/*/metrics.json"))) == 3 + evaluations

@@ -120,7 +120,7 @@ def test_a_done_run_is_not_trained_again(trained):
 
 @pytest.mark.slow
 def test_the_same_training_in_another_process_gives_the_same_bits(project, trained, tmp_path):
-    """Whether or not batches are prepared beside the step; both in one process, whose start is most of the work."""
+    """This holds with and without batches prepared beside the step; one process does both, as its start is most of the work."""
     _, spec, folder = trained
     lines = [command(project, "train", "-S", f"runs_dir={tmp_path / prefetch}", "-S",
                      f"results_dir={tmp_path / prefetch / 'results'}", "-S", f"resources.prefetch={prefetch}")[3:]
@@ -143,7 +143,7 @@ def test_another_seed_gives_other_weights(trained):
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_in_the_same_bits(project, trained, tmp_path):
-    """Without and with batches that are prepared beside the step. Twenty times each: ``benchmarks.torture.kills``."""
+    """This holds with and without batches prepared beside the step; ``benchmarks.torture.kills`` repeats each twenty times."""
     _, spec, folder = trained
     arguments = ("-S", f"runs_dir={tmp_path}", "-S", f"results_dir={tmp_path / 'results'}")
     moment, late = random.randint(2, STEPS - 8), STEPS - 8  # later, it might be done before the signal comes

@@ -45,8 +45,8 @@ def test_rows_of_the_same_network_at_one_frame_share_its_pretraining(tiny_projec
 
 
 def test_shipped_weights_are_for_what_is_the_same_network_at_one_frame(tiny_project):
-    """Those of the laptop profile fit table 1's rows of still convolution and shared queries, and only FTSA of its attention
-    schemes."""
+    """The laptop's weights fit the rows of table 1 with still convolution and shared queries, and only FTSA among the rows
+    with attention schemes."""
     values = {name: value for name, value in LAPTOP.items() if name != "num_classes"}
     params = load_params(tiny_project(model=values, pretrain={"source": "shipped"}) / "params.yaml")
     init = _train_spec(params, T=3).init
@@ -73,7 +73,7 @@ def test_augmentation_of_a_row_reaches_its_clip_pairs(tiny_project):
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_run_starts_from_a_file_of_weights(tiny_project, method):
-    """The file that its own method's section names."""
+    """Each method starts from the file that its own section names."""
     project, key = tiny_project(), f"{methods.get(method).prefix}pretrain.source"
     params = load_params(project / "params.yaml", [f"{key}=start.safetensors"])
     with pytest.raises(UserError, match=f"{key}: there is no file"):

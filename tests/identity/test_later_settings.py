@@ -1,4 +1,4 @@
-"""A setting that came later and has its default is in no key, so that what was trained before it still counts."""
+"""A setting that was added later is in no key while it has its default, so that earlier trainings still count."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""From clips to the tracklets of a video."""
+"""The way from clips to the tracklets of a video."""
 
 import dataclasses
 import gc
@@ -346,7 +346,7 @@ def _moving_square(folder, places):
 
 
 def test_dropped_frames_are_scored_by_the_mask_before_them(tiny_project, tmp_path):
-    """From a row and -S inference.scored_frames=all to the evaluator's AP, against the overlap counted by hand."""
+    """A row with -S inference.scored_frames=all gives the AP that follows from the overlap counted by hand."""
     places = [0, 2, 4, 10, 30, 34, 36, 36, 60, 64]
     index, truth = _moving_square(tmp_path / "split", places)
     params = tiny_project() / "params.yaml"

@@ -85,7 +85,7 @@ def bring(folder: Path, tracking: str, *more: str) -> subprocess.Popen:
 
 
 def test_stores_of_several_machines_become_one(tiny_project, tracking, monkeypatch):
-    """One has a training of its own, and both have another; both come at once, then again. Nothing is there twice."""
+    """One store has its own training, and both share another. Both sync at once, then again; nothing is there twice."""
     folder = tiny_project(seeds=1, tables=["table1e", "table1h"])
     stores = [load_params(folder / "params.yaml", [f"runs_dir={machine}"]) for machine in ("one", "two")]
     rows = [load_table(stores[0], table).rows[0].evaluations[0] for table in ("table1e", "table1h")]
@@ -96,7 +96,7 @@ def test_stores_of_several_machines_become_one(tiny_project, tracking, monkeypat
             train(params, spec.train, TRAINED)
             evaluate(params, spec)
     both = [bring(folder, tracking, "-S", f"runs_dir={params.runs_dir}") for params in stores]
-    for process in both:  # where both find no tables, one of them may fail to make them
+    for process in both:  # if both find no tables, one of them may fail to make them
         process.communicate(timeout=900)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
     with ThreadPoolExecutor() as threads:

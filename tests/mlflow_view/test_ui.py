@@ -79,7 +79,7 @@ def test_a_port_that_cannot_be_had_is_named_before_anything_else(tiny_project, m
 
 @pytest.mark.slow
 def test_it_ends_with_all_its_processes(project):
-    """By either signal; the second start finds the database of the first."""
+    """Either signal ends the server; the second start finds the database of the first."""
     for how, code in ((signal.SIGINT, 0), (signal.SIGTERM, 143)):
         port = free_port()
         with ui(project, "--port", str(port)) as (process, page):

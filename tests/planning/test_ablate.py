@@ -1,4 +1,4 @@
-"""From rows to unique runs, from the store to cells, from cells to tables."""
+"""The way from rows to unique runs, from the store to cells, and from cells to tables."""
 
 import json
 import os

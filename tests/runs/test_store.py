@@ -185,7 +185,7 @@ def test_two_processes_do_not_work_on_one_key_at_once(tmp_path, monkeypatch):
     entered, leave = context.Event(), context.Event()
 
     class Said(io.StringIO):
-        """The other process leaves when it has been said that this one waits for it."""
+        """Ends the other process once a message says that this one waits for it."""
 
         def write(self, text):
             leave.set()

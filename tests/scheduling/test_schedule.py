@@ -24,7 +24,7 @@ from pathlib import Path
 from effvis.errors import UserError
 
 def note(folder, name, report, until=None):
-    """Leaves when it ran; two lines, so that overlaps can be seen. Goes on ``until`` there is such a file."""
+    """Records its start and end in two lines, so that overlaps can be seen. It goes on ``until`` that file exists."""
     report({"step": 1, "total": 2, "loss": 0.5, "eta": 1.0})
     with open(folder / "events.txt", "a") as events:
         events.write(json.dumps([name, "start", time.time()]) + "\\n")
@@ -69,7 +69,7 @@ def jobs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ray(jobs, tmp_path_factory):
-    """As a pool starts it; two pools may have it, for whom Ray is not the point."""
+    """Ray as a pool starts it; two pools that do not test Ray itself may share it."""
     with ray_running(2, tmp_path_factory.mktemp("runs")) as ray:
         yield ray
 

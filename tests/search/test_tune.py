@@ -364,7 +364,7 @@ def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project, 
 
     folder = tiny_project(train={"epochs": 8, "lr_drop_epoch": 6}, pretrain={"source": "none"},
                           resources={"slots": 2, "checkpoint_seconds": 0.2})
-    # Killed while it makes its tables, MLflow leaves a database that it cannot use.
+    # If killed while it makes its tables, MLflow leaves a database that it cannot use.
     shutil.copy(empty_mlflow, folder / "here.db")
     rates = [1e-4, 3e-4, 1e-3, 3e-3]
     plan, _ = planned(folder, space={"train.lr": {"choice": rates}}, rungs=1)

@@ -1,4 +1,4 @@
-"""Numbers on the command line: what is out of range ends the command with the option's name."""
+"""Numbers on the command line: one out of range ends the command, which names the option."""
 
 from importlib import import_module
 

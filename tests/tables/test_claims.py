@@ -1,4 +1,4 @@
-"""From cells to verdicts: every verdict, the rule's edges, and that seeds are paired."""
+"""Verdicts from cells: every verdict, the rule's edges, and the pairing of seeds."""
 
 import json
 import os
