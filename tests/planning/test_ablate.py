@@ -10,7 +10,6 @@ import pytest
 from support.project import CHECKOUT, put_evaluation, write_params
 
 from effvis.errors import UserError
-from pipeline.ablate import main
 from pipeline.grid.rows import known_tables, load_table
 from pipeline.planning.grids import choose_rows, expand_grid, of_methods, show_plan
 from pipeline.planning.jobs import jobs
@@ -243,13 +242,6 @@ def test_a_failed_run_is_reported_with_its_log_and_stops_only_what_needs_it(tiny
     again = command(folder, "ablate", "--grid", "table1e", **environment)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("  done") == 2, "only what was missing ran"
-
-
-def test_seeds_must_be_a_count(tiny_project, monkeypatch, capsys):
-    monkeypatch.chdir(tiny_project())
-    with pytest.raises(SystemExit, match="2"):
-        main(["--grid", "table1e", "--seeds", "0", "--dry-run"])
-    assert "--seeds: 0 is not a whole number of 1 or more" in capsys.readouterr().err
 
 
 def test_plan_files_change_with_keys_alone(tiny_project):
