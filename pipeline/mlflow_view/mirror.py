@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from effvis.files import write_file
+from effvis.files import replacing_file, write_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run, RunTag
@@ -284,4 +284,9 @@ def _client(uri: str) -> MlflowClient:
 
     for noisy in ("alembic", "mlflow"):  # they print a line for each migration of a new database
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    kind, _, file = uri.partition(":///")
+    if kind == "sqlite" and not Path(file).exists():
+        # Making its tables takes seconds, and MLflow refuses a database that was left halfway.
+        with replacing_file(Path(file)) as new:
+            MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
     return MlflowClient(tracking_uri=uri)

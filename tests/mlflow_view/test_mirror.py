@@ -99,6 +99,22 @@ def test_killed_at_any_moment_loses_and_repeats_nothing(mlflow_server, tmp_path)
     assert steps_of(mlflow_server, run, "loss") == steps_of(mlflow_server, run, "losses.focal") == list(range(1, 1001))
 
 
+def test_a_database_that_was_being_made_when_its_maker_was_killed_is_in_nobodys_way(tmp_path):
+    uri, state = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "state"
+    program = (
+        "import os, sys; from pathlib import Path; sys.path[:0] = sys.argv[1].split(os.pathsep); from test_mirror import *\n"
+        "Mirror(sys.argv[2], 'begun', Path(sys.argv[3]))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, SEARCHED, uri, str(state)], cwd=PROJECT)
+    while not any(file.stat().st_size for file in tmp_path.glob(".mlflow.db.*.tmp")):
+        assert process.poll() is None, "it ended before it was seen to make a database"
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert Mirror(uri, "begun", state).bring(training(3))
+    assert steps_of(uri, runs(uri, "begun")["train0"][0], "loss") == [1, 2, 3]
+
+
 def test_a_new_database_and_a_deleted_run_are_filled_again(tmp_path):
     from mlflow.tracking import MlflowClient
 
