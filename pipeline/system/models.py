@@ -19,7 +19,7 @@ def read_json_file(file: Path, remedy: str) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(file, "(file)", f"cannot be read: {error.strerror}", f"{remedy}") from None
+        raise UserError(file, "(file)", f"cannot be read: {error.strerror}", remedy) from None
     except (ValueError, RecursionError) as error:
         raise UserError(file, "(top)", f"unreadable JSON ({error})", remedy) from None
 
