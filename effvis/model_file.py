@@ -105,7 +105,8 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
         UserError: the weights are not the described ones, or there is no such device.
     """
     model = methods.build_model(description.model)
-    model.load_state_dict(_read_weights(weights, description.sha256, model.state_dict()))
+    model.load_state_dict(_read_weights(
+        weights, description.sha256, model.state_dict(), getattr(model, "zero_where_missing", ())))
     try:
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -124,7 +125,7 @@ def write(folder: Path, description: ModelFile, weights: Path) -> None:
         (new / CONFIG).write_text(text, encoding="utf-8")
 
 
-def _read_weights(file: Path, sha256: str, own: dict[str, Any]) -> dict[str, Any]:
+def _read_weights(file: Path, sha256: str, own: dict[str, Any], optional: tuple[str, ...]) -> dict[str, Any]:
     try:
         with file.open("rb") as content:
             whole = hashlib.file_digest(content, "sha256").hexdigest() == sha256
@@ -138,6 +139,8 @@ def _read_weights(file: Path, sha256: str, own: dict[str, Any]) -> dict[str, Any
         raise UserError(file, "(file)", f"is not a safetensors file: {error}", _RESTORE) from None
     for name in (*own, *weights):
         here, there = own.get(name), weights.get(name)
+        if there is None and name in optional:
+            continue
         if here is None or there is None or here.shape != there.shape:
             shapes = [None if one is None else tuple(one.shape) for one in (there, here)]
             raise UserError(file, name, f"has shape {shapes[0]}, the network that is described {shapes[1]}", _RESTORE)

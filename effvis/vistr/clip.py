@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from effvis.config import InferenceConfig
 from effvis.data.masks import encode_many
 from effvis.inference.clip import MASK_PIXELS_AT_ONCE, TrackletPredictions
-from effvis.vistr.model import VisTR, VisTROutput, masks_at_input_size
+from effvis.vistr.model import VisTR, VisTROutput, resize_masks
 
 # The mask heads hold (tracklets x frames) maps of stride 4 with many channels: this many tracklets at a time bound memory.
 TRACKLET_CHUNK = 4
@@ -23,43 +24,51 @@ def predict_clip(
 ) -> TrackletPredictions:
     """Runs one clip.
 
-    Masks are computed only for tracklets that are present in some frame.
+    Masks are computed only for tracklets that are present in some frame; one whose masks are empty in all frames is dropped,
+    which means present nowhere. The row of absence counts in the softmax and for presence, but is no category.
 
     Args:
         frames_TCHW: uint8 frames at input size.
         video_size: (height, width) of the video, in whose pixels masks and boxes are returned.
     """
     output = model(frames_TCHW.unsqueeze(0).to(model.query_NTC.device))
-    probabilities_NTK = output.logits_DBNTK[-1, 0].float().softmax(dim=-1)[..., :-1]
-    present_NT = probabilities_NTK.amax(dim=-1) >= config.presence_threshold
+    rows_NTK = output.logits_DBNTK[-1, 0].softmax(dim=-1)[..., :-1]
+    present_NT = rows_NTK.amax(dim=-1) >= config.presence_threshold
+    rles = encode_masks(model.mask_logits, output, present_NT, video_size, config.mask_threshold)
+    probabilities_NTK = rows_NTK[..., int(model.config.absent_row):].float()
     boxes_NT4 = output.boxes_DBNT4[-1, 0].float()
     scale = boxes_NT4.new_tensor([video_size[1] / output.width, video_size[0] / output.height] * 2)
     return TrackletPredictions(
         probabilities_NTK.cpu().numpy(), present_NT.cpu().numpy(), (boxes_NT4 * scale).cpu().numpy(),
-        _encode_masks(model, output, present_NT, video_size, config.mask_threshold))
+        rles)
 
 
-def _encode_masks(
-    model: VisTR, output: VisTROutput, present_NT: Tensor, video_size: tuple[int, int], threshold: float
+def encode_masks(
+    mask_logits: Callable[[VisTROutput, Tensor], Tensor], output: VisTROutput, present_NT: Tensor,
+    video_size: tuple[int, int], threshold: float,
 ) -> list[list[dict | None]]:
+    """The RLE of each tracklet in each frame where it is present, else None. ``present_NT`` loses the tracklets that have
+    no pixel in any frame.
+
+    Args:
+        mask_logits: as ``VisTR.mask_logits``.
+    """
     rles: list[list[dict | None]] = [[None] * present_NT.shape[1] for _ in range(len(present_NT))]
     seen = present_NT.any(dim=1).nonzero()[:, 0]
     for first in range(0, len(seen), TRACKLET_CHUNK):
         chunk = seen[first: first + TRACKLET_CHUNK]
-        logits_XTHW = model.mask_logits(output, chunk.unsqueeze(0))[0]
+        logits_XTHW = mask_logits(output, chunk.unsqueeze(0))[0]
         for n, logits_THW in zip(chunk.tolist(), logits_XTHW, strict=True):
-            frames = present_NT[n].nonzero()[:, 0]
-            encoded = _encode(logits_THW[frames], (output.height, output.width), model.mask_stride, video_size, threshold)
-            for t, rle in zip(frames.tolist(), encoded, strict=True):
-                rles[n][t] = rle
+            masks = list(_encode(logits_THW, video_size, threshold))
+            if not any(coco_mask.area(rle) for rle in masks):
+                present_NT[n] = False
+            for t in present_NT[n].nonzero()[:, 0].tolist():
+                rles[n][t] = masks[t]
     return rles
 
 
-def _encode(
-    logits_XHW: Tensor, input_size: tuple[int, int], stride: int, video_size: tuple[int, int], threshold: float
-) -> Iterator[dict]:
-    """The RLE of each mask of the given stride, at the video's size."""
+def _encode(logits_XHW: Tensor, video_size: tuple[int, int], threshold: float) -> Iterator[dict]:
+    """The RLE of each mask at the video's size."""
     for logits in logits_XHW.split(max(1, MASK_PIXELS_AT_ONCE // (video_size[0] * video_size[1]))):
-        at_input = masks_at_input_size(logits.unsqueeze(0), *input_size, stride)
-        full = F.interpolate(at_input, size=video_size, mode="bilinear", align_corners=False)[0]
-        yield from encode_many((full.float().sigmoid() >= threshold).cpu().numpy())
+        full = resize_masks(logits.unsqueeze(0), video_size)[0]
+        yield from encode_many((full > math.log(threshold / (1 - threshold))).cpu().numpy())

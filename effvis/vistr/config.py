@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from effvis.config import Backbone, Config, OptimisationConfig
+from effvis.config import Backbone, Config, OptimisationConfig, later
 
 
 class VisTRConfig(Config):
@@ -26,6 +26,14 @@ class VisTRConfig(Config):
     attention_heads: int = Field(8, ge=1)
     ffn_dim: int = Field(2048, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1, description="0 where training must be the same on every machine")
+
+    absent_row: bool = later(
+        False, description="the class layer's row 0 is its authors' class of absent frames, before the rows of the categories")
+
+    @property
+    def class_rows(self) -> int:
+        """Rows of the class layer: absent, if there is such a row, the categories, and no-object last."""
+        return self.num_classes + 1 + self.absent_row
 
     @model_validator(mode="after")
     def _heads_divide_width(self):

@@ -31,10 +31,8 @@ from effvis.model.conversion import (
     recognise,
     why_useless,
 )
+from effvis.vistr.config import VisTRConfig
 from effvis.vistr.model import VisTR
-
-# Frames of the clips that VisTR's authors train with. A state dict has their queries in one list, frame after frame.
-PUBLISHED_FRAMES = 36
 
 # DETR stands alone, or inside the network that adds masks.
 _DETR = r"(?:detr\.|vistr\.)?"
@@ -62,6 +60,7 @@ _DETR_RULES = (
 VISTR = Source("VisTR", r"insmask_head\.0\.weight", (
     *_DETR_RULES,
     (r"mask_head\.dcn\.weight", "frame_masks.convs.4.weight"),
+    (r"mask_head\.conv_offset\.(.+)", r"frame_masks.offsets.\1"),
     (r"insmask_head\.(.+)", r"sequence_masks.\1"),
 ))
 DETR = Source("DETR", rf"{_DETR}transformer\.encoder\.layers\.0\.self_attn\.in_proj_weight", _DETR_RULES)
@@ -100,9 +99,11 @@ def convert_vistr(published: Mapping[str, Tensor], model: VisTR, *, where: objec
         if place == "query_NTC":
             return _fit_queries(value, own[place], source)
         if place.startswith("class_logits.") and len(value) != len(own[place]):
-            return _fit_classes(value, own[place], source)
+            return Fitted(None, "dropped", f"{len(value)} class rows there, {len(own[place])} here")
         fitted = fit_same_shape(place, value, own[place], where)
-        return _with_reservation(fitted, name, source)
+        if source is DETR and name.startswith("mask_head.lay1."):
+            return fitted._replace(reason="reads the encoded clip; DETR's reads what the encoder is given")
+        return fitted
 
     def why_left(name: str) -> str:
         if published_width != width:
@@ -112,6 +113,35 @@ def convert_vistr(published: Mapping[str, Tensor], model: VisTR, *, where: objec
     return assemble(
         source, published, own, place=source.place, fit=fit,
         why_dropped=lambda name, place: why_useless(name) or _why_no_place(name, place, own), why_left=why_left)
+
+
+def published_form(published: Mapping[str, Tensor], config: VisTRConfig, *, where: object) -> VisTRConfig:
+    """The configuration with what a VisTR's file decides: the clip length and whether there is a row of absence. Other files
+    leave it as it is.
+
+    Raises:
+        UserError: the file's queries or class rows are not those of the configuration.
+    """
+    plain = {name.removeprefix("module."): value for name, value in published.items()}
+    if not any(re.fullmatch(VISTR.signature, name) for name in plain):
+        return config
+    changes: dict[str, object] = {}
+    query = plain.get("vistr.query_embed.weight")
+    if query is not None:
+        if len(query) % config.queries:
+            raise UserError(where, "vistr.query_embed.weight", f"{len(query)} queries are no multiple of {config.queries}",
+                            "Set vistr.model.queries to the number per frame")
+        changes["clip_length"] = len(query) // config.queries
+    classes = plain.get("vistr.class_embed.bias")
+    if classes is not None:
+        extra = len(classes) - config.num_classes - 1
+        if extra not in (0, 1):
+            raise UserError(
+                where, "vistr.class_embed.bias",
+                f"{len(classes)} class rows are neither {config.num_classes + 1} nor, with the row of absence, "
+                f"{config.num_classes + 2}", f"Give the data set of these classes; this one has {config.num_classes}")
+        changes["absent_row"] = extra == 1
+    return config.model_copy(update=changes)
 
 
 def _width(published: Mapping[str, Tensor], default: int) -> int:
@@ -127,13 +157,13 @@ def _check_norms(published: Mapping[str, Tensor], where: object) -> None:
 
 
 def _fit_queries(value_QC: Tensor, own_NTC: Tensor, source: Source) -> Fitted:
-    """DETR's queries are those of one frame; VisTR's are one list, frame after frame."""
+    """DETR's queries are those of one frame; VisTR's are one list, frame after frame, as many per frame as here."""
     queries, frames, _ = own_NTC.shape
     published_frames = 1
     if source is VISTR:
-        published_frames = frames if len(value_QC) == queries * frames else PUBLISHED_FRAMES
-    if len(value_QC) % published_frames:
-        return Fitted(None, "dropped", f"{len(value_QC)} queries are not those of {published_frames} frames")
+        if len(value_QC) % queries:
+            return Fitted(None, "dropped", f"{len(value_QC)} queries are no multiple of {queries} per frame")
+        published_frames = len(value_QC) // queries
     value_NTC = value_QC.unflatten(0, (published_frames, -1)).transpose(0, 1)
     if len(value_NTC) < queries:
         return Fitted(None, "dropped", f"{len(value_NTC)} queries per frame are fewer than {queries}")
@@ -146,29 +176,10 @@ def _fit_queries(value_QC: Tensor, own_NTC: Tensor, source: Source) -> Fitted:
     return Fitted(fitted_NCT.transpose(1, 2), "cut" if cuts else "loaded", ", ".join(cuts))
 
 
-def _fit_classes(value: Tensor, own: Tensor, source: Source) -> Fitted:
-    """Fits a class layer for another number of classes, no-object last."""
-    if source is VISTR and len(value) == len(own) + 1:
-        # Its classes are YouTube-VIS's category numbers, which start at 1.
-        return Fitted(value[1:], "cut", "without class 0, which is no category of YouTube-VIS")
-    return Fitted(None, "dropped", f"{len(value) - 1} classes there, {len(own) - 1} here")
-
-
-def _with_reservation(fitted: Fitted, name: str, source: Source) -> Fitted:
-    """Notes which weights do not do here exactly what they did there."""
-    if name == "mask_head.dcn.weight":
-        return fitted._replace(outcome="cut", reason="a deformable filter, without its offsets")
-    if source is DETR and name.startswith("mask_head.lay1."):
-        return fitted._replace(reason="reads the encoded clip; DETR's reads what the encoder is given")
-    return fitted
-
-
 def _why_no_place(name: str, place: str | None, own: Mapping[str, Tensor]) -> str:
     layer = re.match(r"(encoder|decoder)\.\d+\.", place or "")
     if layer and not any(known.startswith(layer[0]) for known in own):
         return f"this network has only {count_parts(layer[1], own)} {layer[1]} layers"
     if name.startswith("mask_head.out_lay."):
         return "the 3-D convolutions over all frames take its place"
-    if name.startswith("mask_head.conv_offset."):
-        return "a plain convolution has no offsets"
     return "no such part in this network"

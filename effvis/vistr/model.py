@@ -3,7 +3,7 @@
 Reading order: ``VisTR.forward`` and ``VisTR.mask_logits`` here, then parts.py. docs/vistr.md says what differs from
 the original.
 
-Dimensions in names: B clips, N queries per frame (tracklets), T frames of a clip, C channels, K classes and no-object,
+Dimensions in names: B clips, N queries per frame (tracklets), T frames of a clip, C channels, K class rows,
 D decoder layers. Boxes are xyxy in input pixels.
 """
 
@@ -28,7 +28,7 @@ class VisTROutput:
     """VisTR's output for B clips; the last of the D decoder layers is the prediction.
 
     Attributes:
-        logits_DBNTK: class logits, no-object last.
+        logits_DBNTK: class logits: absent first, if the network has such a row, no-object last.
         boxes_DBNT4: xyxy in input pixels.
         query_BNTC: decoded queries of the last layer.
         memory_FCHW: encoded clips at the coarsest stride (32 in VisTR), F = B*T.
@@ -46,7 +46,13 @@ class VisTROutput:
 
 
 class VisTR(nn.Module):
-    """Predicts the classes, boxes and whole-frame masks of N tracklets in one pass over a clip."""
+    """Predicts the classes, boxes and whole-frame masks of N tracklets in one pass over a clip.
+
+    Attributes:
+        zero_where_missing: names of parameters that are zero for weights that lack them.
+    """
+
+    zero_where_missing = ("frame_masks.offsets.weight", "frame_masks.offsets.bias")
 
     def __init__(self, config: VisTRConfig, body: nn.Module, channels: Sequence[int], mask_stride: int = 4):
         """
@@ -67,7 +73,7 @@ class VisTR(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(*layer) for _ in range(config.decoder_layers))
         self.decoder_norm = nn.LayerNorm(width)
         self.query_NTC = nn.Parameter(torch.randn(config.queries, config.clip_length, width))
-        self.class_logits = nn.Linear(width, config.num_classes + 1)
+        self.class_logits = nn.Linear(width, config.class_rows)
         self.box = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
         self.box_attention = BoxAttention(width, heads)
@@ -77,6 +83,7 @@ class VisTR(nn.Module):
             for parameter in part.parameters():
                 if parameter.dim() > 1:
                     nn.init.xavier_uniform_(parameter)
+        self.register_load_state_dict_pre_hook(_zero_offsets)
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1) * 255, persistent=False)
 
@@ -125,7 +132,7 @@ class VisTR(nn.Module):
     def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Starts from the weights of the same network at another T or with other classes.
 
-        Queries learned at T=1 are repeated in time; the class layer of another number of classes stays as initialised.
+        Queries learned at T=1 are repeated in time; offsets that are not given are zero; the class layer of another number of classes stays as initialised.
 
         Returns:
             The names of its own parameters that stay as initialised.
@@ -134,6 +141,7 @@ class VisTR(nn.Module):
             ValueError: a weight is missing, unknown or has another shape, so that it is not the same network.
         """
         own = self.state_dict()
+        weights = with_offsets(weights, own)
         if own.keys() != weights.keys():
             raise ValueError(f"{min(own.keys() ^ weights.keys())} is not in both networks")
         adapted, stay = {}, []
@@ -157,10 +165,18 @@ def build_vistr(config: VisTRConfig) -> VisTR:
     return VisTR(config, body, body.channels, body.strides[0])
 
 
-def masks_at_input_size(logits: Tensor, height: int, width: int, stride: int = 4) -> Tensor:
-    """Mask logits (X, T, H/s, W/s) at the size of the input: (X, T, H, W).
+def _zero_offsets(model: VisTR, weights: dict[str, Tensor], prefix: str, *_) -> None:
+    """Fills in what ``with_offsets`` does while a state dict is loaded."""
+    if not prefix:
+        weights.update(with_offsets(weights, model.state_dict()))
 
-    The last row and column of stride s reach beyond inputs that are no multiple of it; what is beyond is cut off.
-    """
-    full = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
-    return full[..., :height, :width]
+
+def with_offsets(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, with offsets of zero where they were trained with a plain convolution at the mask head's end."""
+    zeros = {name: torch.zeros_like(own[name]) for name in own if name in VisTR.zero_where_missing}
+    return {**zeros, **weights}
+
+
+def resize_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mask logits (X, T, h, w) stretched from their stride straight to (height, width), as the authors' code does."""
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -11,6 +11,52 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from effvis.model.boxes import at_least_fp32
+
+
+# Keeps the authors' division of a coordinate by its extent from dividing by zero.
+POSITION_EPSILON = 1e-6
+
+
+def deformable_conv3x3(x_XCHW: Tensor, offsets_XOHW: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 3x3 convolution whose nine taps read the map bilinearly beside their places: (X, D, H, W).
+
+    Tap k = 3i + j of the output at row y and column x reads at row y + i - 1 + offsets[2k] and column
+    x + j - 1 + offsets[2k + 1]; each of the four corners outside of the map counts as zero. Filtering comes before reading,
+    which is the same and reads fewer channels.
+
+    Args:
+        offsets_XOHW: 18 channels, in cells.
+        conv: gives the filter (D, C, 3, 3) and the bias.
+    """
+    height, width = x_XCHW.shape[-2:]
+    offsets = at_least_fp32(offsets_XOHW)
+    rows = torch.arange(height, device=x_XCHW.device, dtype=offsets.dtype)[:, None]
+    columns = torch.arange(width, device=x_XCHW.device, dtype=offsets.dtype)
+    taps = conv.weight.flatten(2).permute(2, 0, 1).flatten(0, 1)[..., None, None]  # (9D, C, 1, 1)
+    total = torch.zeros(())
+    for k, filtered in enumerate(at_least_fp32(F.conv2d(x_XCHW, taps)).chunk(9, dim=1)):
+        row = rows + (k // 3 - 1) + offsets[:, 2 * k]
+        column = columns + (k % 3 - 1) + offsets[:, 2 * k + 1]
+        # What is read at each corner is computed again for gradients: it would be four times as large as the map.
+        total = total + checkpoint(read_bilinearly, filtered, row, column, use_reentrant=False)
+    return total + conv.bias[:, None, None]
+
+
+def read_bilinearly(x_XDHW: Tensor, row_XHW: Tensor, column_XHW: Tensor) -> Tensor:
+    """Maps read at fractional rows and columns, in cells; corners outside count as zero. Its gradients are deterministic."""
+    height, width = x_XDHW.shape[-2:]
+    top, left = row_XHW.floor(), column_XHW.floor()
+    total = torch.zeros_like(x_XDHW)
+    for y, y_share in ((top, top + 1 - row_XHW), (top + 1, row_XHW - top)):
+        for x, x_share in ((left, left + 1 - column_XHW), (left + 1, column_XHW - left)):
+            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            at = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long().flatten(1).unsqueeze(1)
+            corner = x_XDHW.flatten(2).gather(2, at.expand(-1, x_XDHW.shape[1], -1)).view_as(x_XDHW)
+            total = total + corner * (inside * y_share * x_share).unsqueeze(1)
+    return total
 
 
 def sine_positions(frames: int, height: int, width: int, channels: int, like: Tensor) -> Tensor:
@@ -28,7 +74,8 @@ def sine_positions(frames: int, height: int, width: int, channels: int, like: Te
     period_C = 10000.0 ** (2 * (channel // 2) / share)
     encoded = []
     for axis, length in enumerate((frames, height, width)):
-        place = torch.arange(1, length + 1, device=like.device, dtype=torch.float32) * (2 * math.pi / length)
+        steps = torch.arange(1, length + 1, device=like.device, dtype=torch.float32)
+        place = steps / (length + POSITION_EPSILON) * (2 * math.pi)
         angle = place[:, None] / period_C
         along = torch.where(channel % 2 == 0, angle.sin(), angle.cos())
         shape = [1, 1, 1, share]
@@ -125,6 +172,10 @@ class FrameMaskHead(nn.Module):
         for conv in (*self.convs, *self.adapters):
             nn.init.kaiming_uniform_(conv.weight, a=1)
             nn.init.zeros_(conv.bias)
+        # The last convolution is deformable. It starts as a plain one.
+        self.offsets = nn.Conv2d(widths[4], 18, 1)
+        nn.init.zeros_(self.offsets.weight)
+        nn.init.zeros_(self.offsets.bias)
 
     def forward(self, memory_FCHW: Tensor, attention_FKAHW: Tensor, levels: Sequence[Tensor]) -> Tensor:
         """Features of K tracklets in each frame: (F, K, C/16, H_4, W_4).
@@ -144,7 +195,9 @@ class FrameMaskHead(nn.Module):
         return x.view(frames, tracklets, *x.shape[1:])
 
     def _convolve(self, step: int, x: Tensor) -> Tensor:
-        return F.relu(self.norms[step](self.convs[step](x)))
+        conv = self.convs[step]
+        filtered = conv(x) if step < len(self.convs) - 1 else deformable_conv3x3(x, self.offsets(x), conv)
+        return F.relu(self.norms[step](filtered))
 
 
 class SequenceMaskHead(nn.Sequential):

@@ -75,10 +75,11 @@ def predict(
 def convert(
     published: Mapping[str, Any], settings: VisTRSettings, classes: int, clip_length: int, where: Path, hint: str
 ) -> Conversion:
-    from effvis.vistr.convert import convert_vistr
+    from effvis.vistr.convert import convert_vistr, published_form
     from effvis.vistr.model import build_vistr
 
-    return convert_vistr(published, build_vistr(settings.model.resolve(classes, clip_length)), where=where, hint=hint)
+    config = published_form(published, settings.model.resolve(classes, clip_length), where=where)
+    return convert_vistr(published, build_vistr(config), where=where, hint=hint)
 
 
 def _published() -> Iterator[tuple[str, Published]]:
