@@ -16,7 +16,6 @@ from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches, Whole, f
 from effvis.vistr.config import VisTRConfig, VisTRLossWeights
 from effvis.vistr.model import VisTR, VisTROutput, resize_masks
 
-
 # The authors' code adds this to the areas of boxes, as shares of the frame.
 AREA_EPSILON = 1e-6
 
@@ -107,8 +106,9 @@ def clip_losses(
     """Weighted losses of B clips, each a scalar: class and box summed over the decoder layers, masks of the last layer.
 
     Every layer is matched anew. The class loss is the mean over tracklets and frames, weighted by class; the others are
-    summed where the instance is present, and divided by the number of all (instance, frame) pairs, at least one. Where there are more instances than queries, those that fit worst have no tracklet. Without any instance the box and mask
-    losses are zeros that still reach every parameter.
+    summed where the instance is present, and divided by the number of all (instance, frame) pairs, at least one. Where there
+    are more instances than queries, those that fit worst have no tracklet. Without any instance the box and mask losses are
+    zeros that still reach every parameter.
 
     Args:
         whole: needed where the clips are a part of a batch; turns this part's counts into the batch's.

@@ -132,7 +132,8 @@ class VisTR(nn.Module):
     def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Starts from the weights of the same network at another T or with other classes.
 
-        Queries learned at T=1 are repeated in time; offsets that are not given are zero; the class layer of another number of classes stays as initialised.
+        Queries learned at T=1 are repeated in time; offsets that are not given are zero; the class layer of another number of
+        classes stays as initialised.
 
         Returns:
             The names of its own parameters that stay as initialised.

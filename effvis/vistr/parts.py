@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 
 from effvis.model.boxes import at_least_fp32
 
-
 # Keeps the authors' division of a coordinate by its extent from dividing by zero.
 POSITION_EPSILON = 1e-6
 
@@ -172,8 +171,8 @@ class FrameMaskHead(nn.Module):
         for conv in (*self.convs, *self.adapters):
             nn.init.kaiming_uniform_(conv.weight, a=1)
             nn.init.zeros_(conv.bias)
-        # The last convolution is deformable. It starts as a plain one.
-        self.offsets = nn.Conv2d(widths[4], 18, 1)
+        # The last convolution is deformable. It starts as a plain one, so that no random number is drawn for its offsets.
+        self.offsets = nn.utils.skip_init(nn.Conv2d, widths[4], 18, 1)
         nn.init.zeros_(self.offsets.weight)
         nn.init.zeros_(self.offsets.bias)
 

@@ -7,11 +7,12 @@ from support.published_weights import published_weights
 
 from effvis.errors import UserError
 from effvis.vistr.config import VisTRConfig
-from effvis.vistr.convert import PUBLISHED_FRAMES, convert_vistr
+from effvis.vistr.convert import convert_vistr, published_form
 from effvis.vistr.model import build_vistr
 from effvis.vistr.parts import sine_positions
 
 HEIGHT, WIDE = 64, 96
+PUBLISHED_FRAMES = 36
 
 
 def converted(published, frames, **changes):
@@ -59,7 +60,7 @@ def test_on_one_frame_a_converted_detr_is_the_published_one():
     literal = literal_segmenter("detr")
     model, conversion = converted(literal.state_dict(), frames=1)
     assert set(outcomes(conversion, "left at init")) == {
-        name for name in conversion.weights if name.startswith("sequence_masks.")}
+        name for name in conversion.weights if name.startswith(("sequence_masks.", "frame_masks.offsets."))}
     assert not outcomes(conversion, "cut")
     assert {name for name in outcomes(conversion, "dropped") if not name.endswith("num_batches_tracked")} == {
         "mask_head.out_lay.weight", "mask_head.out_lay.bias"}
@@ -86,13 +87,13 @@ def test_on_one_frame_a_converted_detr_is_the_published_one():
 
 @torch.no_grad()
 def test_on_a_clip_a_converted_vistr_is_the_published_one():
-    """Masks included: with the offsets of its deformable convolution at zero, nothing differs."""
+    """Masks included, with the offsets of its deformable convolution at zero."""
     literal = literal_segmenter("vistr")
+    literal.mask_head.conv_offset.bias.data.zero_()
     model, conversion = converted(literal.state_dict(), frames=FRAMES)
     assert outcomes(conversion, "left at init") == {"frame_masks.convs.4.bias": "nothing was published"}
-    assert outcomes(conversion, "cut") == {"frame_masks.convs.4.weight": "a deformable filter, without its offsets"}
-    assert {name for name in outcomes(conversion, "dropped") if not name.endswith("num_batches_tracked")} == {
-        "mask_head.conv_offset.weight", "mask_head.conv_offset.bias"}
+    assert not outcomes(conversion, "cut")
+    assert not [name for name in outcomes(conversion, "dropped") if not name.endswith("num_batches_tracked")]
 
     frames, pixels, position = clip(FRAMES)
     features, memory, decoded, logits, boxes = literal.vistr(pixels, position)
@@ -175,7 +176,7 @@ def test_queries_of_a_detr_are_the_same_in_all_frames():
 @pytest.mark.parametrize("per_frame, frames, reason", [
     (QUERIES, PUBLISHED_FRAMES, ""),
     (QUERIES, 1, "36 frames averaged to 1"),
-    (QUERIES + 1, 2, "the first 3 of 4 queries, 36 frames averaged to 2"),
+    (QUERIES, 2, "36 frames averaged to 2"),
 ])
 def test_queries_of_a_vistr(per_frame, frames, reason):
     published = vistr_weights(per_frame * PUBLISHED_FRAMES)
@@ -192,8 +193,7 @@ def test_queries_of_a_vistr(per_frame, frames, reason):
 
 @pytest.mark.parametrize("published, reason", [
     (lambda: detector(queries=2), "2 queries per frame are fewer than 3"),
-    (lambda: vistr_weights(2 * PUBLISHED_FRAMES), "2 queries per frame are fewer than 3"),
-    (lambda: vistr_weights(40), "40 queries are not those of 36 frames"),
+    (lambda: vistr_weights(40), "40 queries are no multiple of 3 per frame"),
 ])
 def test_queries_that_do_not_fit_stay_out(published, reason):
     conversion = convert_vistr(published(), vistr(), where="test")
@@ -204,13 +204,28 @@ def test_queries_that_do_not_fit_stay_out(published, reason):
 def test_class_layers():
     assert "class_logits.weight" in outcomes(convert_vistr(detector(), vistr(), where="test"), "loaded")
     dropped = outcomes(convert_vistr(detector(rows=92), vistr(), where="test"), "dropped")
-    assert dropped["class_embed.weight"] == dropped["class_embed.bias"] == "91 classes there, 5 here"
-    # VisTR's classes are category numbers, and none has number 0.
-    published = vistr_weights(QUERIES, rows=CLASSES + 2)
-    conversion = convert_vistr(published, vistr(), where="test")
-    assert outcomes(conversion, "cut")["class_logits.bias"].startswith("without class 0")
+    assert dropped["class_embed.weight"] == dropped["class_embed.bias"] == "92 class rows there, 6 here"
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_the_rows_of_a_vistr_say_whether_absence_has_one(extra):
+    published = vistr_weights(QUERIES * 6, rows=CLASSES + 1 + extra)
+    config = published_form(published, vistr().config, where="test")
+    assert (config.absent_row, config.clip_length) == (extra == 1, 6)
+    conversion = convert_vistr(published, build_vistr(config), where="test")
     for part in ("weight", "bias"):
-        assert torch.equal(conversion.weights[f"class_logits.{part}"], published[f"vistr.class_embed.{part}"][1:])
+        assert torch.equal(conversion.weights[f"class_logits.{part}"], published[f"vistr.class_embed.{part}"])
+
+
+@pytest.mark.parametrize("queries, rows, name", [(QUERIES, CLASSES + 3, "class_embed.bias"), (40, CLASSES + 1, "query_embed")])
+def test_a_vistr_of_other_classes_or_queries_is_an_error(queries, rows, name):
+    with pytest.raises(UserError, match=name) as error:
+        published_form(vistr_weights(queries, rows), vistr().config, where="start.pth")
+    assert error.value.where == "start.pth"
+
+
+def test_other_files_leave_the_form_as_it_is():
+    assert published_form(detector(rows=92), vistr().config, where="test") == vistr().config
 
 
 @pytest.mark.parametrize("published, changes, key, problem", [

@@ -20,15 +20,14 @@ from effvis.data.targets import ClipTargets, stack_targets
 from effvis.inference.clip import TrackletPredictions
 from effvis.inference.handcraft import link
 from effvis.inference.tracklets import best_results
-from effvis.model.boxes import generalized_iou
 from effvis.model.resnet import ResNet
 from effvis.training.matching import match
 from effvis.vistr import clip as vistr_clip
 from effvis.vistr.clip import predict_clip
 from effvis.vistr.config import VisTRConfig, VisTRLossWeights
-from effvis.vistr.losses import clip_losses, matching_cost, pair_losses
-from effvis.vistr.model import VisTR, masks_at_input_size
-from effvis.vistr.parts import BoxAttention, sine_positions
+from effvis.vistr.losses import clip_losses, giou_loss, matching_cost, pair_losses
+from effvis.vistr.model import VisTR, resize_masks
+from effvis.vistr.parts import BoxAttention, deformable_conv3x3, sine_positions
 
 
 def a_clip(tracks, clip_length=2, seed=0, absent=False):
@@ -138,7 +137,7 @@ def test_masks_part_by_part_are_those_of_all_at_once(monkeypatch):
     clip, size = torch.randint(0, 255, (3, 3, 32, 48), dtype=torch.uint8), (64, 90)
     # An untrained network's masks are all or nothing; now they are half.
     model.sequence_masks[-1].bias.sub_(model.mask_logits(model(clip[None])).median())
-    logits_NTHW = masks_at_input_size(model.mask_logits(model(clip[None]))[0], 32, 48)
+    logits_NTHW = model.mask_logits(model(clip[None]))[0]
     one_by_one = np.array([[nn.functional.interpolate(mask[None, None], size, mode="bilinear")[0, 0] >= 0 for mask in masks]
                            for masks in logits_NTHW])
     assert 0.2 < one_by_one.mean() < 0.8
@@ -211,12 +210,64 @@ def test_a_clip_of_another_length_is_refused():
         small_vistr(2)(torch.zeros(1, 3, 3, 32, 48))
 
 
-def test_masks_at_input_size_cuts_what_reaches_beyond_the_frame():
-    """A map whose value is its column's centre gives each pixel of an odd-sized input its own column."""
-    columns = (torch.arange(9) * 4 + 1.5).expand(1, 1, 3, 9)
-    full = masks_at_input_size(columns, 10, 33)
-    assert full.shape == (1, 1, 10, 33)
-    torch.testing.assert_close(full[0, 0, 5, 4:30], torch.arange(4, 30).float())
+@torch.no_grad()
+def test_sides_that_are_no_multiple_of_4():
+    """The map of 23 x 38 cells is stretched to the whole frame of 90 x 150 pixels; nothing is cut."""
+    model = small_vistr(2).eval()
+    output = model(torch.randint(0, 255, (1, 2, 3, 90, 150), dtype=torch.uint8))
+    coarse = model.mask_logits(output)[0]
+    side = model.mask_stride
+    assert coarse.shape[-2:] == (math.ceil(90 / side), math.ceil(150 / side))
+    columns = torch.arange(38.0).expand(1, 1, 23, 38)
+    full = resize_masks(columns, (90, 150))[0, 0, 45]
+    expected = ((torch.arange(150) + 0.5) * 38 / 150 - 0.5).clamp(0, 37)
+    torch.testing.assert_close(full, expected, atol=1e-4, rtol=0)
+
+
+def test_a_deformable_convolution_reads_beside_its_places():
+    """Against a literal sum over taps and corners; offsets of zero give the plain convolution."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(2, 3, 3, padding=1).double()
+    x, offsets = torch.randn(1, 2, 4, 5).double(), 2 * torch.randn(1, 18, 4, 5).double()
+    found = deformable_conv3x3(x, offsets, conv)
+    torch.testing.assert_close(deformable_conv3x3(x, torch.zeros_like(offsets), conv), conv(x), atol=1e-12, rtol=0)
+    for y, column in itertools.product(range(4), range(5)):
+        total = conv.bias.clone()
+        for k in range(9):
+            row_at = y + k // 3 - 1 + offsets[0, 2 * k, y, column].item()
+            column_at = column + k % 3 - 1 + offsets[0, 2 * k + 1, y, column].item()
+            for r, c in itertools.product(range(4), range(5)):
+                share = max(0, 1 - abs(row_at - r)) * max(0, 1 - abs(column_at - c))
+                total = total + share * conv.weight[:, :, k // 3, k % 3] @ x[0, :, r, c]
+        torch.testing.assert_close(found[0, :, y, column], total, atol=1e-12, rtol=0)
+
+
+def test_weights_without_offsets_load_as_zero():
+    model = small_vistr(2)
+    weights = {name: value for name, value in model.state_dict().items() if name not in model.zero_where_missing}
+    nn.init.ones_(model.frame_masks.offsets.weight)
+    model.load_state_dict(weights)
+    assert not model.frame_masks.offsets.weight.any()
+    nn.init.ones_(model.frame_masks.offsets.weight)
+    assert model.load_initial(weights) == [] and not model.frame_masks.offsets.weight.any()
+
+
+@pytest.mark.parametrize("absent_row", [False, True])
+def test_losses_are_normalised_by_the_targets_alone(absent_row):
+    """Losses of parts, each with the counts of the whole batch, sum to those of the batch."""
+    model = small_vistr(2, absent_row=absent_row).eval()
+    clips = [a_clip([0, 1], seed=1, absent=True), a_clip([2], seed=2)]
+    together = clip_losses(model, torch.cat([frames for frames, _ in clips]), [t for _, t in clips], VisTRLossWeights())
+    counts = []
+    for frames, targets in clips:
+        clip_losses(model, frames, [targets], VisTRLossWeights(), lambda found: counts.append(found) or found)
+    parts = [clip_losses(model, frames, [targets], VisTRLossWeights(), lambda _: sum(counts)) for frames, targets in clips]
+    for name, value in together.items():
+        assert sum(part[name] for part in parts).item() == pytest.approx(value.item(), rel=1e-4), name
+
+
+def centre_size(box):
+    return torch.cat(((box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]), dim=-1)
 
 
 def test_matching_is_the_best_of_all_assignments():
@@ -236,11 +287,12 @@ def test_matching_is_the_best_of_all_assignments():
                 present = bool(targets.present_KT[k, t])
                 probability = logits[n, t].exp() / logits[n, t].exp().sum()
                 total -= float(probability[targets.labels_K[k] if present else 3])
-                if present:
-                    true = targets.boxes_KT4[k, t].double()
-                    total += 5 * float(((boxes[n, t] - true) / size).abs().sum())
-                    total -= 2 * float(generalized_iou(boxes[n, t], true))
-            return total
+                own, true = boxes[n, t] / size, targets.boxes_KT4[k, t].double() / size
+                total += 5 * float(centre_size(own).sub(centre_size(true)).abs().mean())
+                shared = (torch.minimum(own[2:], true[2:]) - torch.maximum(own[:2], true[:2])).clamp(min=0).prod()
+                union = (own[2:] - own[:2]).prod() + (true[2:] - true[:2]).prod() - shared
+                total -= 2 * float((shared + 1e-6) / (union + 1e-6))
+            return total / 2
 
         literal = np.array([[pair_cost(n, k) for k in range(3)] for n in range(4)])
         cost = matching_cost(logits[None], boxes[None], stack_targets([targets]), size, weights)[0]
@@ -279,7 +331,7 @@ def test_losses_are_those_of_the_paper_pair_by_pair():
     with torch.no_grad():
         losses = clip_losses(model, frames, [targets], weights)
         output = model(frames)
-        masks = masks_at_input_size(model.mask_logits(output)[0], 32, 48).double()
+        masks = resize_masks(model.mask_logits(output)[0], (32, 48)).double()
     size = torch.tensor([48.0, 32, 48, 32])
     boxes, log_p = output.boxes_DBNT4[0, 0], output.logits_DBNTK[0, 0].log_softmax(dim=-1)
     owners = match(matching_cost(output.logits_DBNTK[0], output.boxes_DBNT4[0], stack_targets([targets]), size, weights)[0])
@@ -292,13 +344,13 @@ def test_losses_are_those_of_the_paper_pair_by_pair():
         class_weights += 1.0 if visible else 0.1
         if not visible:
             continue
-        # Three present (instance, frame) pairs.
-        expected["l1"] += 5 * float(((boxes[n, t] - targets.boxes_KT4[k, t]) / size).abs().sum()) / 3
-        expected["giou"] += 2 * float(1 - generalized_iou(boxes[n, t], targets.boxes_KT4[k, t])) / 3
+        # Four (instance, frame) pairs, of which three are present.
+        expected["l1"] += 5 * float((centre_size(boxes[n, t] - targets.boxes_KT4[k, t]) / size).abs().sum()) / 4
+        expected["giou"] += 2 * float(giou_loss(boxes[n, t] / size, targets.boxes_KT4[k, t] / size)) / 4
         p, true = masks[n, t].sigmoid(), targets.masks_KTHW[k, t]
         focal = torch.where(true, -0.25 * (1 - p) ** 2 * p.log(), -0.75 * p**2 * (1 - p).log())
-        expected["focal"] += float(focal.mean()) / 3
-        expected["dice"] += float(1 - (2 * p[true].sum() + 1) / (p.sum() + true.sum() + 1)) / 3
+        expected["focal"] += float(focal.mean()) / 4
+        expected["dice"] += float(1 - (2 * p[true].sum() + 1) / (p.sum() + true.sum() + 1)) / 4
     expected["category"] /= class_weights
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
 
@@ -316,7 +368,8 @@ def test_every_decoder_layer_is_trained():
         output = model(frames)
     owners = match(matching_cost(output.logits_DBNTK[1], output.boxes_DBNT4[1], stack_targets([targets]),
                                  torch.tensor([48.0, 32, 48, 32]), VisTRLossWeights())[0])
-    l1 = ((output.boxes_DBNT4[1, 0, owners] - targets.boxes_KT4) / torch.tensor([48.0, 32, 48, 32])).abs().sum() * 5 / 4
+    difference = centre_size(output.boxes_DBNT4[1, 0, owners] - targets.boxes_KT4) / torch.tensor([48.0, 32, 48, 32])
+    l1 = difference.abs().sum() * 5 / 4
     assert two["l1"].item() == pytest.approx(one["l1"].item() + l1.item(), rel=1e-4)
     assert two["category"] > one["category"]
 
