@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvis.config import ModelConfig
@@ -25,11 +26,16 @@ from effvis.model.roi_align import multilevel_roi_align
 # The maps inside the backbone are several times as large as its output. Where no gradient needs them, this many pixels go
 # through at once: four frames of 360x640, which is also faster than a whole clip.
 PIXELS_AT_ONCE = 2**20
+# Frames are padded to a multiple of this, the stride of the coarsest pyramid level, as those of the COCO weights were.
+PADDED_TO = 32
 
 
 @dataclass(frozen=True)
 class BaseFeatures:
-    """The backbone's features of B clips of T frames: per level (B*T, C, H_l, W_l)."""
+    """The backbone's features of B clips of T frames: per level (B*T, C, H_l, W_l).
+
+    ``height`` and ``width`` are the frames' own; the levels also cover the padding.
+    """
 
     pyramid: list[Tensor]
     clips: int
@@ -102,7 +108,11 @@ class EfficientVIS(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1) * 255, persistent=False)
 
     def features(self, frames_BTCHW: Tensor) -> BaseFeatures:
-        """Base features of clips (B, T, 3, H, W) of RGB frames in 0..255, uint8 or float."""
+        """Base features of clips (B, T, 3, H, W) of RGB frames in 0..255, uint8 or float.
+
+        Normalised frames get zeros at the right and at the bottom, up to a multiple of ``PADDED_TO``. Proposals and boxes
+        know nothing of it: they are relative to the frame as it was.
+        """
         clips, frames, _, height, width = frames_BTCHW.shape
         frames_FCHW = frames_BTCHW.flatten(0, 1)
         at_once = max(1, PIXELS_AT_ONCE // (height * width))
@@ -114,6 +124,8 @@ class EfficientVIS(nn.Module):
 
     def _levels(self, frames_FCHW: Tensor) -> list[Tensor]:
         pixels = (frames_FCHW.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        height, width = pixels.shape[-2:]
+        pixels = F.pad(pixels, (0, -width % PADDED_TO, 0, -height % PADDED_TO))
         return self.backbone(pixels.contiguous(memory_format=torch.channels_last))
 
     def initial_query(self, clips: int) -> Tensor:
