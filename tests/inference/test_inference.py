@@ -131,7 +131,7 @@ class _Scripted(torch.nn.Module):
     def forward(self, features, query=None):
         query = self.initial_query(1) if query is None else query
         logit = 5.0 if features.brightness > 128 else -5.0
-        return [ClipOutput(0, torch.full((1, 1, 1, 2), logit), torch.tensor([[[[0.0, 0, 48, 32]]]]), query + 1)]
+        return [ClipOutput(0, torch.full((1, 1, 1, 2), logit), torch.tensor([[[[0.0, 0, 48, 32]]]]), query + 1, query + 1)]
 
     def mask_logits(self, features, output, select):
         # The query's count decides how much of the box is mask, so that the test can read it.
@@ -323,7 +323,8 @@ class _Spotter(torch.nn.Module):
             rows, columns = bright.any(dim=1).nonzero(), bright.any(dim=0).nonzero()
             bounds.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         logits = torch.tensor([9.0, -9.0]).expand(1, 1, features.frames, 2)
-        return [ClipOutput(0, logits, torch.tensor([[bounds]], dtype=torch.float32), self.initial_query(1))]
+        query = self.initial_query(1)
+        return [ClipOutput(0, logits, torch.tensor([[bounds]], dtype=torch.float32), query, query)]
 
     def mask_logits(self, features, output, select):
         return torch.full((1, 1, features.frames, 8, 8), 9.0)

@@ -194,9 +194,10 @@ def test_on_single_frames_a_converted_network_is_the_published_one(bias):
         with torch.no_grad():
             expected = literal_stage(published, stage, query, regions)
             ours = model.interactions[stage](query.view(1, 4, 1, WIDTH), regions.view(1, 4, 1, -1, WIDTH))
-            for value, wanted in zip(ours, expected, strict=True):
+            for value, wanted in zip(ours[:3], expected, strict=True):
                 torch.testing.assert_close(value.view(wanted.shape), wanted, atol=1e-5, rtol=1e-5)
-            masks = model.mask_heads[stage](query.view(1, 4, 1, WIDTH), mask_regions.view(1, 4, 1, -1, WIDTH))
+            masks = model.mask_heads[stage](query.view(1, 4, 1, WIDTH), mask_regions.view(1, 4, 1, -1, WIDTH),
+                                            torch.zeros(1, 4, 1, dtype=torch.long))
             torch.testing.assert_close(
                 masks.view(4, 1, 8, 8), literal_masks(published, stage, query, mask_regions), atol=1e-5, rtol=1e-4)
     assert torch.equal(model.query_NTC[:, 0], published["rpn_head.init_proposal_features.weight"][:4])
