@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from effvis.errors import UserError
 from effvis.model.categories import COCO, coco_partners
 from effvis.model.conversion import (
     Conversion,
