@@ -61,8 +61,9 @@ def cost(config: ModelConfig, height: int, width: int) -> Cost:
         shape = (1, config.queries, config.clip_length)
         regions = torch.empty(*shape, config.roi_size**2, config.hidden_dim)
         mask_regions = torch.empty(*shape, config.mask_roi_size**2, config.hidden_dim)
+        labels = torch.empty(shape, dtype=torch.long)
         interactions = sum(_operations(lambda part=part: part(output.query_BNTC, regions)) for part in model.interactions)
-        masks = _operations(lambda: model.mask_heads[-1](output.query_BNTC, mask_regions))
+        masks = _operations(lambda: model.mask_heads[-1](output.mask_query_BNTC, mask_regions, labels))
         with_pooling = _operations(lambda: model(features)) + _operations(lambda: model.mask_logits(features, output))
         return Cost(
             parameters=sum(parameter.numel() for parameter in model.parameters()),

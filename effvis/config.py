@@ -56,6 +56,11 @@ class ModelConfig(Config):
     neighbour_crop: Literal["own", "here"] = Field(
         "own", description="whose proposal crops the neighbour frame t' of frame t in Eq. 3: its own, b^{t'}, or b^t; left "
         "open by the paper")
+    mask_query: Literal["attended", "refined"] = Field(
+        "attended", description="the query whose filters the mask head applies: after self-attention and before the dynamic "
+        "convolution, as in QueryInst, or the refined one, which classes and boxes read; left open by the paper")
+    mask_classes: Literal["agnostic", "specific"] = later(
+        "agnostic", description="one mask per tracklet, or one per class, as in QueryInst; left open by the paper")
     query: Literal["time-disentangled", "time-shared"] = Field(
         "time-disentangled", description="time-shared: one embedding per tracklet for all T frames (table 1f)")
 

@@ -42,7 +42,8 @@ def filtered_region(
     boxes_11T4 = output.boxes_BNT4[:, tracklet, None]
     size_11T2 = boxes_11T4[..., 2:] - boxes_11T4[..., :2]
     moved = boxes_11T4 + (size_11T2 * size_11T2.new_tensor(shift)).repeat(1, 1, 1, 2)
-    alone = replace(output, boxes_BNT4=moved, query_BNTC=output.query_BNTC[:, tracklet, None])
+    alone = replace(output, boxes_BNT4=moved, logits_BNTK=output.logits_BNTK[:, tracklet, None],
+                    mask_query_BNTC=output.mask_query_BNTC[:, tracklet, None])
     seen = []
     hook = model.mask_heads[output.stage].dynamic_conv.register_forward_hook(
         lambda _, inputs, filtered_TPC: seen.extend((inputs[1], filtered_TPC)))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from effvis.config import ModelConfig
 from effvis.fast.unfinished import UnfinishedFeatures, UnmergedFrames, detach_last_convolutions, leave_finest_lateral
-from effvis.model.efficientvis import BaseFeatures, EfficientVIS, _joined
+from effvis.model.efficientvis import PADDED_TO, BaseFeatures, EfficientVIS, _joined
 from effvis.model.roi_align import pooling_weights
 
 SAMPLING_RATIO, CANONICAL_SIZE, CANONICAL_LEVEL = 2, 224.0, 4  # as in effvis.model.roi_align.multilevel_roi_align
@@ -92,8 +92,8 @@ def bins_of_a_tracklet(config: ModelConfig) -> int:
 
 def pooling_first_pays(model: EfficientVIS, input_size: tuple[int, int]) -> bool:
     """Whether the clip's proposals, and the masks of all tracklets, have fewer bins than its pyramid has cells."""
-    height, width = input_size
-    cells = sum(-(-height // stride) * -(-width // stride) for stride in model.backbone.strides)
+    height, width = (side + -side % PADDED_TO for side in input_size)
+    cells = sum((height // stride) * (width // stride) for stride in model.backbone.strides)
     return model.config.queries * bins_of_a_tracklet(model.config) < cells
 
 

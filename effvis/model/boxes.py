@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-# Sparse R-CNN's weights of the four deltas, and the largest log-scale step.
+# Sparse R-CNN's weights of the four deltas, and the largest log-scale step in both directions, as in mmdetection, whose weights
+# the COCO starts are. (detectron2 clamps at log(1e5 / 16), from above alone.)
 DELTA_WEIGHTS = (2.0, 2.0, 1.0, 1.0)
-LARGEST_LOG_SCALE = math.log(1e5 / 16)
+LARGEST_LOG_SCALE = math.log(1000 / 16)
 
 
 def at_least_fp32(values: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def apply_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
     centre = boxes[..., :2] + size / 2
     shift = deltas / weights
     centre = centre + shift[..., :2] * size
-    size = size * shift[..., 2:].clamp(max=LARGEST_LOG_SCALE).exp()
+    size = size * shift[..., 2:].clamp(-LARGEST_LOG_SCALE, LARGEST_LOG_SCALE).exp()
     return torch.cat((centre - size / 2, centre + size / 2), dim=-1)
 
 

@@ -13,11 +13,13 @@ docs/weights.md says where the names were looked up.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from effvis.errors import UserError
+from effvis.model.categories import COCO, coco_partners
 from effvis.model.conversion import (
     Conversion,
     Fitted,
@@ -30,6 +32,7 @@ from effvis.model.conversion import (
     why_useless,
 )
 from effvis.model.efficientvis import EfficientVIS
+from effvis.model.heads import MASK_LOGITS
 
 # The epsilon of the BatchNorm layers in QueryInst's mask head: PyTorch's default, which mmdetection keeps.
 BATCH_NORM_EPS = 1e-5
@@ -87,7 +90,9 @@ SOURCES = (
 )
 
 
-def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: object, hint: str = "") -> Conversion:
+def convert(
+    published: Mapping[str, Tensor], model: EfficientVIS, *, where: object, hint: str = "", categories: Sequence[str] = ()
+) -> Conversion:
     """Puts published weights into the places of a network's own.
 
     Args:
@@ -95,6 +100,8 @@ def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: obje
         model: the network that gives names, shapes and, where nothing was published, values. It is not changed.
         where: the file, for error messages.
         hint: what else to say where the names are unknown.
+        categories: the names of the network's classes, in order. With them, the class layers of a detector of COCO's 80
+            classes are carried over by name; without them, only whole and where the number of classes is the same.
 
     Raises:
         UserError: the names come from no known source, or the network differs in more than classes and the numbers of
@@ -102,6 +109,9 @@ def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: obje
     """
     source, published = recognise(published, SOURCES, where=where, hint=hint)
     own = model.state_dict()
+    if categories and len(categories) != model.config.num_classes:
+        raise UserError(where, "categories", f"there are {len(categories)}, the network has {model.config.num_classes} classes",
+                        "Name each class once")
     published = _fold_batch_norms(published)
 
     def place(name: str) -> str | None:
@@ -113,7 +123,7 @@ def convert(published: Mapping[str, Tensor], model: EfficientVIS, *, where: obje
     check_body(published, place, own, prefix="backbone.body.", setting="model.backbone", where=where)
     return assemble(
         source, published, own, place=place,
-        fit=lambda name, here, value: _fit(here, value, own[here], where),
+        fit=lambda name, here, value: _fit(here, value, own[here], where, categories),
         why_dropped=lambda name, here: why_useless(name) or _why_no_place(here, own),
         why_left=lambda name: "images have no time" if ".attention.temporal." in name else "nothing was published")
 
@@ -125,7 +135,7 @@ def _why_no_place(place: str | None, own: Mapping[str, Tensor]) -> str:
     return "no such part in this network"
 
 
-def _fit(place: str, value: Tensor, own: Tensor, where: object) -> Fitted:
+def _fit(place: str, value: Tensor, own: Tensor, where: object, categories: Sequence[str]) -> Fitted:
     if place in ("query_NTC", "proposal_NT4") and value.ndim == 2 and value.shape[1] == own.shape[2]:
         queries = own.shape[0]
         if len(value) < queries:
@@ -134,11 +144,29 @@ def _fit(place: str, value: Tensor, own: Tensor, where: object) -> Fitted:
         if len(value) == queries:
             return Fitted(repeated, "loaded")
         return Fitted(repeated, "cut", f"the first {queries} of {len(value)} proposals")
-    if ".class_logits." in place and value.shape[1:] == own.shape[1:] and len(value) != len(own):
-        return Fitted(None, "dropped", f"{len(value)} classes there, {len(own)} here")
-    if re.fullmatch(r"mask_heads\.\d+\.logits\.\w+", place) and value.shape[1:] == own.shape[1:] and len(value) != len(own):
-        return Fitted(None, "dropped", f"{len(value)} masks, one per class, there; class-agnostic here")
+    masks = MASK_LOGITS.fullmatch(place) is not None
+    if (masks or ".class_logits." in place) and value.shape[1:] == own.shape[1:]:
+        return _fit_classes(value, own, categories, masks)
     return fit_same_shape(place, value, own, where)
+
+
+def _fit_classes(value: Tensor, own: Tensor, categories: Sequence[str], masks: bool) -> Fitted:
+    """A layer with a row per class. A mask without a partner starts from the mean of all, as does a class-agnostic one."""
+    if masks and len(own) == 1 < len(value):
+        return Fitted(value.mean(dim=0, keepdim=True), "cut", f"the mean of {len(value)} masks, one per class")
+    if categories and len(value) == len(COCO):
+        partners = coco_partners(categories)
+        known = [number for number, partner in enumerate(partners) if partner is not None]
+        if len(known) == len(own):
+            return Fitted(value[partners], "loaded")
+        if known:
+            rows = value.mean(dim=0, keepdim=True).expand_as(own).clone() if masks else own.clone()
+            rows[known] = value[[partners[number] for number in known]].to(rows.dtype)
+            return Fitted(rows, "cut", f"{len(known)} of {len(own)} classes, by name")
+        return Fitted(None, "dropped", "no class of COCO is one here")
+    if len(value) != len(own):
+        return Fitted(None, "dropped", f"{len(value)} classes there, {len(own)} here")
+    return Fitted(value, "loaded")
 
 
 def _fold_batch_norms(published: Mapping[str, Tensor]) -> dict[str, Tensor]:

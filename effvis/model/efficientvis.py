@@ -13,23 +13,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvis.config import ModelConfig
 from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from effvis.model.boxes import apply_deltas, cxcywh_to_xyxy
 from effvis.model.dynamic_conv import aggregate_cropped_here, aggregate_neighbours, boxes_of_neighbours
-from effvis.model.heads import Interaction, MaskHead, gather_tracklets
+from effvis.model.heads import MASK_LOGITS, Interaction, MaskHead, gather_tracklets
 from effvis.model.roi_align import multilevel_roi_align
 
 # The maps inside the backbone are several times as large as its output. Where no gradient needs them, this many pixels go
 # through at once: four frames of 360x640, which is also faster than a whole clip.
 PIXELS_AT_ONCE = 2**20
+# Frames are padded to a multiple of this, the stride of the coarsest pyramid level, as those of the COCO weights were.
+PADDED_TO = 32
 
 
 @dataclass(frozen=True)
 class BaseFeatures:
-    """The backbone's features of B clips of T frames: per level (B*T, C, H_l, W_l)."""
+    """The backbone's features of B clips of T frames: per level (B*T, C, H_l, W_l).
+
+    ``height`` and ``width`` are the frames' own; the levels also cover the padding.
+    """
 
     pyramid: list[Tensor]
     clips: int
@@ -53,12 +59,18 @@ class ClipOutput:
         logits_BNTK: class logits of every tracklet in every frame; all low means background (absent).
         boxes_BNT4: refined tracklet proposals.
         query_BNTC: refined tracklet queries.
+        mask_query_BNTC: the queries whose filters the mask head applies (``ModelConfig.mask_query``).
     """
 
     stage: int
     logits_BNTK: Tensor
     boxes_BNT4: Tensor
     query_BNTC: Tensor
+    mask_query_BNTC: Tensor
+
+    def best_classes(self) -> Tensor:
+        """The class of each tracklet with the highest mean probability over the clip: (B, N)."""
+        return self.logits_BNTK.sigmoid().mean(dim=2).argmax(dim=-1)
 
 
 def _joined(parts: Iterable[list[Tensor]], frames: int) -> list[Tensor]:
@@ -102,7 +114,11 @@ class EfficientVIS(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1) * 255, persistent=False)
 
     def features(self, frames_BTCHW: Tensor) -> BaseFeatures:
-        """Base features of clips (B, T, 3, H, W) of RGB frames in 0..255, uint8 or float."""
+        """Base features of clips (B, T, 3, H, W) of RGB frames in 0..255, uint8 or float.
+
+        Normalised frames get zeros at the right and at the bottom, up to a multiple of ``PADDED_TO``. Proposals and boxes
+        know nothing of it: they are relative to the frame as it was.
+        """
         clips, frames, _, height, width = frames_BTCHW.shape
         frames_FCHW = frames_BTCHW.flatten(0, 1)
         at_once = max(1, PIXELS_AT_ONCE // (height * width))
@@ -114,6 +130,8 @@ class EfficientVIS(nn.Module):
 
     def _levels(self, frames_FCHW: Tensor) -> list[Tensor]:
         pixels = (frames_FCHW.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        height, width = pixels.shape[-2:]
+        pixels = F.pad(pixels, (0, -width % PADDED_TO, 0, -height % PADDED_TO))
         return self.backbone(pixels.contiguous(memory_format=torch.channels_last))
 
     def initial_query(self, clips: int) -> Tensor:
@@ -136,11 +154,13 @@ class EfficientVIS(nn.Module):
         outputs = []
         for stage, interaction in enumerate(self.interactions):
             regions = self.regions(features, boxes, self.config.roi_size)
-            refined, logits, deltas = interaction(query, regions)
+            refined, logits, deltas, attended = interaction(query, regions)
             query = self._shared(refined)
             # Boxes are detached between interactions, queries are not (Sparse R-CNN).
             boxes = apply_deltas(boxes.detach() if stage else boxes, deltas)
-            outputs.append(ClipOutput(stage, logits, boxes, query))
+            # Where queries are time-shared, so are attended ones: equal embeddings attend alike.
+            mask_query = attended if self.config.mask_query == "attended" else query
+            outputs.append(ClipOutput(stage, logits, boxes, query, mask_query))
         return outputs
 
     def _shared(self, query_BNTC: Tensor) -> Tensor:
@@ -153,18 +173,26 @@ class EfficientVIS(nn.Module):
             return query_BNTC
         return query_BNTC.mean(dim=2, keepdim=True).expand_as(query_BNTC)
 
-    def mask_logits(self, features: BaseFeatures, output: ClipOutput, select_BK: Tensor | None = None) -> Tensor:
-        """Mask logits inside the boxes of an output: (B, N, T, S, S), or of K selected tracklets per clip (B, K, T, S, S)."""
-        boxes, query = output.boxes_BNT4.detach(), output.query_BNTC
+    def mask_logits(
+        self, features: BaseFeatures, output: ClipOutput, select_BK: Tensor | None = None, label_BK: Tensor | None = None
+    ) -> Tensor:
+        """Mask logits inside the boxes of an output: (B, N, T, S, S), or of K selected tracklets per clip (B, K, T, S, S).
+
+        Args:
+            label_BK: the class of each mask, where masks are class-specific; by default each tracklet's best class.
+        """
+        boxes, query, label = output.boxes_BNT4.detach(), output.mask_query_BNTC, output.best_classes()
         if select_BK is not None:
-            boxes, query = gather_tracklets(boxes, select_BK), gather_tracklets(query, select_BK)
-        return self.mask_heads[output.stage](query, self.regions(features, boxes, self.config.mask_roi_size))
+            boxes, query, label = (gather_tracklets(values, select_BK) for values in (boxes, query, label))
+        label = (label if label_BK is None else label_BK)[..., None].expand(query.shape[:-1])
+        return self.mask_heads[output.stage](query, self.regions(features, boxes, self.config.mask_roi_size), label)
 
     def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Starts from the weights of the same network at another T, with other classes, or without its variations.
 
         Queries and proposals learned at T=1 are repeated in time; a time-shared query starts from the mean over T of
-        time-disentangled ones. Class layers of another number of classes stay as initialised. A network with spatial or
+        time-disentangled ones. Class layers of another number of classes stay as initialised. Class-agnostic masks start
+        from the mean of class-specific ones, and these from the agnostic one. A network with spatial or
         temporal attention alone takes that block of FTSA; joint attention starts from the spatial block, to which it is
         equal at T=1.
 
@@ -191,7 +219,9 @@ class EfficientVIS(nn.Module):
                 given = given.mean(dim=1, keepdim=True)
             if name in ("query_NTC", "proposal_NT4") and given.shape[1] == 1:
                 given = given.expand_as(value)
-            if ".class_logits." in name and given.shape[0] != value.shape[0]:
+            if MASK_LOGITS.fullmatch(name) and 1 in (len(given), len(value)):
+                given = given.mean(dim=0, keepdim=True).expand_as(value)
+            if (".class_logits." in name or MASK_LOGITS.fullmatch(name)) and given.shape[0] != value.shape[0]:
                 dropped.append(name)
                 given = value
             if given.shape != value.shape:

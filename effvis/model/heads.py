@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from effvis.model.dynamic_conv import DynamicConv
 
 # The share of positives that a fresh classifier predicts, so that the focal loss starts small.
 PRIOR = 0.01
+# The names of the layers whose rows are masks: one for all classes, or one per class.
+MASK_LOGITS = re.compile(r"mask_heads\.\d+\.logits\.(weight|bias)")
 
 
 class Interaction(nn.Module):
@@ -38,25 +41,27 @@ class Interaction(nn.Module):
         nn.init.normal_(self.box_deltas.weight, std=0.01)
         nn.init.zeros_(self.box_deltas.bias)
 
-    def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Runs the interaction on the proposals' regions, mixed with their neighbours in time (Eq. 3) where configured.
 
         Returns:
-            The refined query (B, N, T, C), class logits (B, N, T, K) and box deltas (B, N, T, 4).
+            The refined query (B, N, T, C), class logits (B, N, T, K), box deltas (B, N, T, 4), and the attended query
+            (B, N, T, C), which has not seen the regions yet.
         """
         shape = query_BNTC.shape
-        query = self.attention(query_BNTC)
-        filtered = self.dynamic_conv(query.reshape(-1, shape[-1]), regions_BNTPC.flatten(0, 2))
+        attended = self.attention(query_BNTC)
+        filtered = self.dynamic_conv(attended.reshape(-1, shape[-1]), regions_BNTPC.flatten(0, 2))
         target = F.relu_(self.gather_norm(self.gather(filtered.flatten(1)))).view(shape)
-        query = self.interaction_norm(query + target)
+        query = self.interaction_norm(attended + target)
         query = self.ffn_norm(query + self.ffn(query))
-        return query, self.class_logits(self.class_tower(query)), self.box_deltas(self.box_tower(query))
+        return query, self.class_logits(self.class_tower(query)), self.box_deltas(self.box_tower(query)), attended
 
 
 class MaskHead(nn.Module):
-    """Class-agnostic masks inside the refined boxes (QueryInst's dynamic mask head).
+    """Masks inside the refined boxes (QueryInst's dynamic mask head).
 
-    The paper leaves open whether masks are class-agnostic; agnostic ones share what they learn over classes.
+    The paper leaves open whether masks are class-agnostic. QueryInst's are not; agnostic ones share what they learn over
+    classes.
     """
 
     def __init__(self, config: ModelConfig):
@@ -65,18 +70,23 @@ class MaskHead(nn.Module):
         self.dynamic_conv = DynamicConv(width, config.dynamic_dim)
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, 1, 1) for _ in range(config.mask_convs))
         self.upsample = nn.ConvTranspose2d(width, width, 2, 2)
-        self.logits = nn.Conv2d(width, 1, 1)
+        self.specific = config.mask_classes == "specific"
+        self.logits = nn.Conv2d(width, config.num_classes if self.specific else 1, 1)
 
-    def forward(self, query: Tensor, regions: Tensor) -> Tensor:
-        """Mask logits (..., S, S) of queries (..., C) from their regions (..., P, C), S twice the side of the regions."""
+    def forward(self, query: Tensor, regions: Tensor, label: Tensor) -> Tensor:
+        """Mask logits (..., S, S) of queries (..., C) from their regions (..., P, C), S twice the side of the regions.
+
+        Args:
+            label: the class (...) whose mask it is to be; class-agnostic masks do not depend on it.
+        """
         width = query.shape[-1]
         x = self.dynamic_conv(query.reshape(-1, width), regions.reshape(-1, *regions.shape[-2:]))
         x = x.transpose(1, 2).unflatten(-1, (self.roi_size, self.roi_size))
         for conv in self.convs:
             x = F.relu_(conv(x))
-        return self._upsampled_logits(x).unflatten(0, query.shape[:-1])
+        return self._upsampled_logits(x, label.flatten()).unflatten(0, query.shape[:-1])
 
-    def _upsampled_logits(self, x_XCSS: Tensor) -> Tensor:
+    def _upsampled_logits(self, x_XCSS: Tensor, label_X: Tensor) -> Tensor:
         """``logits(relu(upsample(x)))`` as two matrix products: no patch of a 2x2 transposed convolution of stride 2 overlaps.
 
         Returns:
@@ -85,7 +95,11 @@ class MaskHead(nn.Module):
         rows, width, side = x_XCSS.shape[:3]
         weight = self.upsample.weight.permute(0, 2, 3, 1).reshape(width, -1)  # the four new pixels' weights, channels last
         x = F.relu_(torch.addmm(self.upsample.bias.repeat(4), x_XCSS.permute(0, 2, 3, 1).reshape(-1, width), weight))
-        logits = F.linear(x.view(-1, width), self.logits.weight.view(1, width), self.logits.bias)
+        if self.specific:
+            weight_XC1 = self.logits.weight.view(-1, width)[label_X].unsqueeze(-1)
+            logits = x.view(rows, 4 * side**2, width) @ weight_XC1 + self.logits.bias[label_X, None, None]
+        else:
+            logits = F.linear(x.view(-1, width), self.logits.weight.view(1, width), self.logits.bias)
         return logits.view(rows, side, side, 2, 2).transpose(2, 3).reshape(rows, 2 * side, 2 * side)
 
 

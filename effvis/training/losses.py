@@ -18,7 +18,7 @@ from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the M interactions predict of B clips: class logits, boxes and refined queries of N tracklets."""
+    """What the M interactions predict of B clips: class logits, boxes and the mask heads' queries of N tracklets."""
 
     logits_MBNTK: Tensor
     boxes_MBNT4: Tensor
@@ -30,7 +30,7 @@ def stack_outputs(parts: Sequence[Sequence[ClipOutput]]) -> Predictions:
     def stack(name: str) -> Tensor:
         return torch.cat([torch.stack([getattr(output, name) for output in outputs]) for outputs in parts], dim=1)
 
-    return Predictions(at_least_fp32(stack("logits_BNTK")), at_least_fp32(stack("boxes_BNT4")), stack("query_BNTC"))
+    return Predictions(at_least_fp32(stack("logits_BNTK")), at_least_fp32(stack("boxes_BNT4")), stack("mask_query_BNTC"))
 
 
 def interaction_losses(
@@ -59,7 +59,7 @@ def interaction_losses(
     l1_R = ((boxes_R4 - true_R4) / size).abs().sum(dim=-1)
     giou_R = 1 - generalized_iou(boxes_R4, true_R4)
 
-    logits_RSS = _mask_logits(model, features, predictions, matches)
+    logits_RSS = _mask_logits(model, features, predictions, matches, targets.labels_BK[instance_R])
     image_R = (matches.clip_R * targets.masks_BKTHW.shape[1] + matches.instance_R) * features.frames + matches.frame_R
     truth_RSS = crop_masks(targets.masks_BKTHW.flatten(0, 2), image_R, boxes_R4.detach(), logits_RSS.shape[-1])
     dice_R = _dice(logits_RSS, truth_RSS)
@@ -73,18 +73,20 @@ def interaction_losses(
     }
 
 
-def _mask_logits(model: EfficientVIS, features: BaseFeatures, predictions: Predictions, matches: Matches) -> Tensor:
-    """Mask logits (R, S, S) of only the matched triples, inside the boxes of their own interaction."""
+def _mask_logits(
+    model: EfficientVIS, features: BaseFeatures, predictions: Predictions, matches: Matches, label_R: Tensor
+) -> Tensor:
+    """Mask logits (R, S, S) of only the matched triples, of their class and inside the boxes of their own interaction."""
     instances = matches.select_MBK.shape[-1]
     row_R = (matches.clip_R * instances + matches.instance_R) * features.frames + matches.frame_R
     query_RC = predictions.query_MBNTC[matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R]
     clip_B1 = torch.arange(features.clips, device=row_R.device)[:, None]
     logits = []
-    for stage, (head, query, row) in enumerate(zip(
-            model.mask_heads, query_RC.split(matches.rows_M), row_R.split(matches.rows_M), strict=True)):
+    for stage, (head, query, row, label) in enumerate(zip(
+            model.mask_heads, *(of_R.split(matches.rows_M) for of_R in (query_RC, row_R, label_R)), strict=True)):
         boxes_BKT4 = predictions.boxes_MBNT4[stage].detach()[clip_B1, matches.select_MBK[stage]]
         regions = model.regions(features, boxes_BKT4, model.config.mask_roi_size).flatten(0, 2)
-        logits.append(head(query, regions.index_select(0, row)))
+        logits.append(head(query, regions.index_select(0, row), label))
     return at_least_fp32(torch.cat(logits))
 
 

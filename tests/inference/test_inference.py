@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from pycocotools import mask as coco_mask
 from support.builders import tiny_model
@@ -131,7 +132,7 @@ class _Scripted(torch.nn.Module):
     def forward(self, features, query=None):
         query = self.initial_query(1) if query is None else query
         logit = 5.0 if features.brightness > 128 else -5.0
-        return [ClipOutput(0, torch.full((1, 1, 1, 2), logit), torch.tensor([[[[0.0, 0, 48, 32]]]]), query + 1)]
+        return [ClipOutput(0, torch.full((1, 1, 1, 2), logit), torch.tensor([[[[0.0, 0, 48, 32]]]]), query + 1, query + 1)]
 
     def mask_logits(self, features, output, select):
         # The query's count decides how much of the box is mask, so that the test can read it.
@@ -258,12 +259,23 @@ def test_a_video_leaves_neither_frames_nor_full_masks_behind(tmp_path, predict_a
     assert (held[-1] - held[1]) / 6 < height * width * 3
 
 
-def test_paste_fills_the_box_and_nothing_else():
-    masks = torch.ones(2, 8, 8)
-    boxes = torch.tensor([[8.0, 4.0, 24.0, 12.0], [-10.0, 20.0, 10.0, 60.0]])
-    pasted = paste_masks(masks, boxes, SIZE)
-    assert pasted[0].sum() == 16 * 8 and pasted[0, 4:12, 8:24].eq(1).all()
-    assert pasted[1].sum() == 10 * 12 and pasted[1, 20:, :10].eq(1).all()
+def test_paste_is_grid_sample_with_zeros_around():
+    masks = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[8.0, 4.0, 24.0, 12.0], [-10.0, 20.0, 10.0, 60.0], [3.3, 2.2, 40.1, 29.7]])
+    rows, columns = torch.arange(SIZE[0]) + 0.5, torch.arange(SIZE[1]) + 0.5
+    y = (rows - boxes[:, 1:2]) / (boxes[:, 3:] - boxes[:, 1:2]) * 2 - 1
+    x = (columns - boxes[:, :1]) / (boxes[:, 2:3] - boxes[:, :1]) * 2 - 1
+    grid = torch.stack(torch.broadcast_tensors(x[:, None], y[:, :, None]), dim=-1)
+    expected = F.grid_sample(masks[:, None], grid, align_corners=False)[:, 0]
+    torch.testing.assert_close(paste_masks(masks, boxes, SIZE), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_full_mask_fades_at_the_edge_of_its_box():
+    pasted = paste_masks(torch.ones(1, 8, 8), torch.tensor([[8.0, 4.0, 24.0, 12.0]]), SIZE)[0]
+    assert pasted[4:12, 9:23].eq(1).all() and pasted[4:12, [8, 23]].eq(0.75).all()
+    outside = pasted.clone()
+    outside[4:12, 8:24] = 0
+    assert outside.max() < 0.5
 
 
 def _rle(x0, x1):
@@ -323,7 +335,8 @@ class _Spotter(torch.nn.Module):
             rows, columns = bright.any(dim=1).nonzero(), bright.any(dim=0).nonzero()
             bounds.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         logits = torch.tensor([9.0, -9.0]).expand(1, 1, features.frames, 2)
-        return [ClipOutput(0, logits, torch.tensor([[bounds]], dtype=torch.float32), self.initial_query(1))]
+        query = self.initial_query(1)
+        return [ClipOutput(0, logits, torch.tensor([[bounds]], dtype=torch.float32), query, query)]
 
     def mask_logits(self, features, output, select):
         return torch.full((1, 1, features.frames, 8, 8), 9.0)

@@ -78,15 +78,19 @@ def test_equation_3_lives_with_regions_without_any_feature():
     assert torch.isfinite(regions.grad).all()
 
 
-def test_mask_head_is_its_layers_one_after_the_other():
+@pytest.mark.parametrize("classes", ["agnostic", "specific"])
+def test_mask_head_is_its_layers_one_after_the_other(classes):
     torch.manual_seed(0)
-    head = MaskHead(tiny_config()).double()
+    head = MaskHead(tiny_config(mask_classes=classes)).double()
     query, regions = torch.randn(2, 3, 16, dtype=torch.float64), torch.randn(2, 3, 16, 16, dtype=torch.float64)
     x = head.dynamic_conv(query.flatten(0, 1), regions.flatten(0, 1)).transpose(1, 2).reshape(6, 16, 4, 4)
     for conv in head.convs:
         x = torch.relu(conv(x))
-    expected = head.logits(torch.relu(head.upsample(x))).view(2, 3, 8, 8)
-    torch.testing.assert_close(head(query, regions), expected, atol=1e-12, rtol=0)
+    label = torch.tensor([[0, 1, 2], [2, 2, 0]])
+    expected = head.logits(torch.relu(head.upsample(x))).unflatten(0, (2, 3))
+    channel = label if classes == "specific" else torch.zeros_like(label)
+    expected = expected.gather(2, channel[..., None, None, None].expand(-1, -1, 1, 8, 8))[:, :, 0]
+    torch.testing.assert_close(head(query, regions, label), expected, atol=1e-12, rtol=0)
 
 
 def test_dynamic_conv_filters_come_from_the_query_alone():
