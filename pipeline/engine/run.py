@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effvis.errors import UserError
-from pipeline.datasets.holdout import ground_truth
 from pipeline.engine.workers import predict_on_workers, train_on_workers
 from pipeline.grid.rows import evaluation_digest
 from pipeline.identity.specs import steps_after
@@ -88,8 +86,9 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = 
         return store.evaluation(run, own) or _evaluate(params, spec, store, report)
 
 
-def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | None) -> dict[str, Any]:
-    from pipeline.engine.prediction import predict_here, score
+def _evaluate(params: Params, spec: EvalSpec, store: Any, told: OnProgress | None) -> dict[str, Any]:
+    from pipeline.engine.prediction import predict_here
+    from pipeline.engine.scoring import best_scored
     from pipeline.engine.training import steps_of_whole
 
     params = params.of_dataset(spec.train.dataset_name)
@@ -97,18 +96,11 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | N
     if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
     if params.resources.workers_per_run == 1:
-        candidates, seconds = predict_here(params, spec, index, report)
+        candidates, seconds = predict_here(params, spec, index, told)
     else:
-        candidates, seconds = predict_on_workers(params, spec, index, report)
-    truth = ground_truth(params, index)
-    scored = {threshold: score(truth, predictions) for threshold, predictions in candidates.items()}
-    best = max(scored, key=lambda threshold: scored[threshold].metrics["AP"])
+        candidates, seconds = predict_on_workers(params, spec, index, told)
+    results, report = best_scored(params, index, candidates, spec.inference, seconds)
     whole = steps_of_whole(store.folder(spec.train.key), spec.train)
-    frames = sum(len(kept) for kept in candidates[best].kept.values())
-    sweep = {"threshold": best, "ap_by_threshold": {str(t): found.metrics["AP"] for t, found in scored.items()}}
-    return store.write_evaluation(spec.train.key, spec.key, candidates[best].results, {
-        "run": spec.train.key, "evaluation": spec.key, "metrics": scored[best].metrics,
-        "per_category": scored[best].per_category, **(sweep if best is not None else {}),
-        "inference": spec.inference.model_dump(mode="json"), "seconds": round(seconds, 3), "frames": frames,
-        "frames_per_second": round(frames / seconds, 2), "time": time.time(),
+    return store.write_evaluation(spec.train.key, spec.key, results, {
+        "run": spec.train.key, "evaluation": spec.key, **report,
         "videos_seen": steps_after(whole, spec.halvings) * spec.train.train.batch_size})

@@ -174,12 +174,7 @@ class RunStore:
 
     def evaluation(self, key: str, evaluation_key: str) -> dict[str, Any] | None:
         """The ``metrics.json`` of a finished evaluation; None if there is none or its results were changed."""
-        folder = self.evaluation_folder(key, evaluation_key)
-        report = read_json(folder / "metrics.json")
-        results = folder / "results.json"
-        if report is None or not results.is_file() or report.get("results_sha256") != file_sha256(results):
-            return None
-        return report
+        return read_evaluation(self.evaluation_folder(key, evaluation_key))
 
     def evaluations(self, key: str) -> Iterator[dict[str, Any]]:
         """The ``metrics.json`` of every finished evaluation of a training."""
@@ -192,22 +187,35 @@ class RunStore:
         return self.folder(key) / "eval" / evaluation_key
 
     def write_evaluation(self, key: str, evaluation_key: str, results: list[dict], report: Mapping[str, Any]) -> dict[str, Any]:
-        """Puts a finished evaluation in its place, all three files at once.
+        """``write_evaluation`` in the training's folder."""
+        return write_evaluation(self.evaluation_folder(key, evaluation_key), results, report)
 
-        Args:
-            results: the results in the YouTube-VIS evaluator's form.
-            report: the content of ``metrics.json``; its ``per_category`` (category → metric → value) also becomes a CSV file.
 
-        Returns:
-            The content that was written to ``metrics.json``.
-        """
-        place = self.evaluation_folder(key, evaluation_key)
-        with explained(place), replacing_folder(place) as folder:
-            (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
-            (folder / "per_category.csv").write_text(_per_category_csv(report["per_category"]), encoding="utf-8")
-            written = {**report, "results_sha256": file_sha256(folder / "results.json")}
-            (folder / "metrics.json").write_bytes(json_bytes(written))
-        return written
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The ``metrics.json`` of a finished evaluation's folder; None if there is none or its results were changed."""
+    report = read_json(folder / "metrics.json")
+    results = folder / "results.json"
+    if report is None or not results.is_file() or report.get("results_sha256") != file_sha256(results):
+        return None
+    return report
+
+
+def write_evaluation(place: Path, results: list[dict], report: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts a finished evaluation in its place, all three files at once.
+
+    Args:
+        results: the results in the YouTube-VIS evaluator's form.
+        report: the content of ``metrics.json``; its ``per_category`` (category → metric → value) also becomes a CSV file.
+
+    Returns:
+        The content that was written to ``metrics.json``.
+    """
+    with explained(place), replacing_folder(place) as folder:
+        (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+        (folder / "per_category.csv").write_text(_per_category_csv(report["per_category"]), encoding="utf-8")
+        written = {**report, "results_sha256": file_sha256(folder / "results.json")}
+        (folder / "metrics.json").write_bytes(json_bytes(written))
+    return written
 
 
 def _per_category_csv(per_category: Mapping[str, Mapping[str, float]]) -> str:

@@ -7,8 +7,9 @@ import argparse
 from pipeline.system.cli import add_row_arguments
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, default: str = "the headline run or, if it is not trained, the "
+                        "weights that come with the project") -> None:
     """Adds --model, --row and --seed, which choose the model for ``pipeline.weights.models.find_model``."""
-    parser.add_argument("--model", metavar="KEY_OR_FOLDER", help="a run's key, or the folder of an exported model (default: "
-                        "the headline run or, if it is not trained, the weights that come with the project)")
+    parser.add_argument("--model", metavar="MODEL", help="a run's key, the folder of an exported model, or a .safetensors file "
+                        f"with its config.yaml beside it (default: {default})")
     add_row_arguments(parser)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from effvis.errors import UserError
 from pipeline import methods
 from pipeline.datasets.fetch import download, verify
 from pipeline.system.cli import progress_bar
+from pipeline.weights import checkpoint
 from pipeline.weights.published import find_published
 
 if TYPE_CHECKING:
@@ -59,27 +59,19 @@ def read(path: Path) -> dict[str, Any]:
     """The tensors of a .safetensors file or of a checkpoint saved by PyTorch, by name.
 
     From a checkpoint it reads the part that holds the weights: ``state_dict`` (mmdetection), ``model`` (detectron2, DETR),
-    or the whole.
+    or the whole. What is not plain data is left out, and named on stderr.
 
     Raises:
-        UserError: the file is missing, is of another kind, or holds more than plain weights.
+        UserError: the file is missing, is of another kind, or holds what no checkpoint needs.
     """
-    remedy = "Give the file as it was published, or its weights saved as .safetensors"
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             return load_file(path)
-        # The checkpoints of DETR and its successors also hold their command line: plain values in a namespace,
-        # which runs no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(path, "(file)", f"cannot be read: {error.strerror or error}", remedy) from None
-    except SafetensorError as error:
-        raise UserError(path, "(file)", f"is not a safetensors file: {error}", remedy) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        # PyTorch's message is a page long; its first line says what is wrong.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(path, "(file)", f"holds no plain weights: {reason}", remedy) from None
+        except OSError as error:
+            raise UserError(path, "(file)", f"cannot be read: {error.strerror or error}", checkpoint.REMEDY) from None
+        except SafetensorError as error:
+            raise UserError(path, "(file)", f"is not a safetensors file: {error}", checkpoint.REMEDY) from None
+    content, left_out = checkpoint.load(path)
     for part in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(part), Mapping):
             content = content[part]
@@ -87,5 +79,8 @@ def read(path: Path) -> dict[str, Any]:
     tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)} \
         if isinstance(content, Mapping) else {}
     if not tensors:
-        raise UserError(path, "(file)", "holds no tensors by name", remedy)
+        others = f", but {', '.join(left_out)}" if left_out else ""
+        raise UserError(path, "(file)", f"holds no tensors by name{others}", checkpoint.REMEDY)
+    if left_out:
+        print(f"{path}: left out, because it is no plain data: {', '.join(left_out)}", file=sys.stderr)
     return tensors

@@ -44,12 +44,14 @@ def find_model(options: argparse.Namespace) -> Found:
         raise UserError("command line", "--model", "is given together with --row", "Give one of them")
     if options.model is not None and Path(options.model).is_dir() and not _is_run(Path(options.model)):
         return _of_folder(Path(options.model))
+    if options.model is not None and Path(options.model).is_file():
+        return _of_file(Path(options.model))
     params = load_params(options.params, options.set)
     if options.model is not None:
         folder = Path(options.model).resolve() if _is_run(Path(options.model)) else params.runs_dir / options.model
         if not folder.is_dir():
             runs = ", ".join(sorted(file.parent.name for file in params.runs_dir.glob("*/done.json"))) or "none"
-            raise UserError("--model", options.model, "is no folder of a model and no run's key",
+            raise UserError("--model", options.model, "is no folder or file of a model and no run's key",
                             f"Finished runs in {params.runs_dir}: {runs}")
         return _of_run(params, RunStore(folder.parent), folder.name)
     if options.row is not None:
@@ -72,6 +74,25 @@ def _of_folder(folder: Path) -> Found:
 
     description = read(folder)
     return Found(description, folder / WEIGHTS, f"{folder}, {_score_text(description.provenance)}")
+
+
+def _of_file(weights: Path) -> Found:
+    """The model of a safetensors file under any name, with its description beside it.
+
+    Raises:
+        UserError: it is another kind of file, or nothing describes it.
+    """
+    from effvis.model_file import CONFIG, read
+
+    if weights.suffix != ".safetensors":
+        raise UserError(weights, "--model", "is no .safetensors file", "Convert a checkpoint with python -m "
+                        "pipeline.import_weights, or give the folder of an exported model")
+    if not (weights.parent / CONFIG).is_file():
+        raise UserError(weights.parent / CONFIG, "(file)", f"is missing: nothing describes the network of {weights.name}",
+                        "Write it with method, model, input_size, labels and the file's sha256 (docs/evaluation.md), or give "
+                        "the folder of an exported model")
+    description = read(weights.parent)
+    return Found(description, weights, f"{weights}, {_score_text(description.provenance)}")
 
 
 def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | None = None) -> Found:

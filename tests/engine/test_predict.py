@@ -166,7 +166,7 @@ def _of_other_data(project):
 
 
 @pytest.mark.parametrize("arguments, problem", [
-    (lambda project: ["--model", "0123456789abcdef"], "0123456789abcdef: is no folder of a model and no run's key"),
+    (lambda project: ["--model", "0123456789abcdef"], "0123456789abcdef: is no folder or file of a model and no run's key"),
     (lambda project: ["--model", str(project / "experiments")], "config.yaml.*cannot be read"),
     (lambda project: ["--model", "a", "--row", "b"], "--model.*together with --row"),
     (lambda project: [], "no weights that come with the project"),
