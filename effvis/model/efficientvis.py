@@ -20,6 +20,7 @@ from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from effvis.model.boxes import apply_deltas, cxcywh_to_xyxy
 from effvis.model.dynamic_conv import aggregate_cropped_here, aggregate_neighbours, boxes_of_neighbours
 from effvis.model.heads import Interaction, MaskHead, gather_tracklets
+from effvis.model.recompute import Recomputing
 from effvis.model.roi_align import multilevel_roi_align
 
 # The maps inside the backbone are several times as large as its output. Where no gradient needs them, this many pixels go
@@ -78,7 +79,7 @@ def _joined(parts: Iterable[list[Tensor]], frames: int) -> list[Tensor]:
     return whole
 
 
-class EfficientVIS(nn.Module):
+class EfficientVIS(Recomputing):
     """Segments, classifies and tracks the objects of a clip.
 
     The clips of a video are given one after the other, each with the output queries of the one before (Sec. 3.3).
@@ -135,13 +136,15 @@ class EfficientVIS(nn.Module):
         boxes = (cxcywh_to_xyxy(self.proposal_NT4) * size).expand(features.clips, -1, -1, -1)
         outputs = []
         for stage, interaction in enumerate(self.interactions):
-            regions = self.regions(features, boxes, self.config.roi_size)
-            refined, logits, deltas = interaction(query, regions)
+            refined, logits, deltas = self.held(self._interact, interaction, features, boxes, query)
             query = self._shared(refined)
             # Boxes are detached between interactions, queries are not (Sparse R-CNN).
             boxes = apply_deltas(boxes.detach() if stage else boxes, deltas)
             outputs.append(ClipOutput(stage, logits, boxes, query))
         return outputs
+
+    def _interact(self, interaction: Interaction, features: BaseFeatures, boxes: Tensor, query: Tensor) -> tuple:
+        return interaction(query, self.regions(features, boxes, self.config.roi_size))
 
     def _shared(self, query_BNTC: Tensor) -> Tensor:
         """Where queries are time-shared, the mean over the T embeddings of a tracklet in place of each of them.
@@ -158,7 +161,10 @@ class EfficientVIS(nn.Module):
         boxes, query = output.boxes_BNT4.detach(), output.query_BNTC
         if select_BK is not None:
             boxes, query = gather_tracklets(boxes, select_BK), gather_tracklets(query, select_BK)
-        return self.mask_heads[output.stage](query, self.regions(features, boxes, self.config.mask_roi_size))
+        return self.held(self._masks_inside, self.mask_heads[output.stage], features, boxes, query)
+
+    def _masks_inside(self, head: MaskHead, features: BaseFeatures, boxes: Tensor, query: Tensor) -> Tensor:
+        return head(query, self.regions(features, boxes, self.config.mask_roi_size))
 
     def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Starts from the weights of the same network at another T, with other classes, or without its variations.
