@@ -117,6 +117,11 @@ class OptimisationConfig(Config):
         "height from 360 to 480; the steps between are left open")
     precision: Literal["fp32", "bf16", "fp16"] = later(
         "fp32", description="of what autocast may compute in half precision; weights and losses stay in fp32")
+    activation_checkpointing: bool = later(
+        False, description="activations of backbone and heads are computed again in the backward pass: less memory, more time")
+    frozen_stages: int = later(
+        0, ge=0, le=4, description="stages of a ResNet that learn nothing, with the stem; 1 in the cited code; left open by "
+        "the paper")
     crop_share: tuple[Share, Share] = Field(
         (0.6, 1.0), description="least and largest share of each side that a random crop keeps")
 

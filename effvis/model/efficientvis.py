@@ -21,6 +21,7 @@ from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from effvis.model.boxes import apply_deltas, cxcywh_to_xyxy
 from effvis.model.dynamic_conv import aggregate_cropped_here, aggregate_neighbours, boxes_of_neighbours
 from effvis.model.heads import MASK_LOGITS, Interaction, MaskHead, gather_tracklets
+from effvis.model.recompute import Recomputing
 from effvis.model.roi_align import multilevel_roi_align
 
 # The maps inside the backbone are several times as large as its output. Where no gradient needs them, this many pixels go
@@ -90,7 +91,7 @@ def _joined(parts: Iterable[list[Tensor]], frames: int) -> list[Tensor]:
     return whole
 
 
-class EfficientVIS(nn.Module):
+class EfficientVIS(Recomputing):
     """Segments, classifies and tracks the objects of a clip.
 
     The clips of a video are given one after the other, each with the output queries of the one before (Sec. 3.3).
@@ -153,8 +154,7 @@ class EfficientVIS(nn.Module):
         boxes = (cxcywh_to_xyxy(self.proposal_NT4) * size).expand(features.clips, -1, -1, -1)
         outputs = []
         for stage, interaction in enumerate(self.interactions):
-            regions = self.regions(features, boxes, self.config.roi_size)
-            refined, logits, deltas, attended = interaction(query, regions)
+            refined, logits, deltas, attended = self.held(self._interact, interaction, features, boxes, query)
             query = self._shared(refined)
             # Boxes are detached between interactions, queries are not (Sparse R-CNN).
             boxes = apply_deltas(boxes.detach() if stage else boxes, deltas)
@@ -162,6 +162,9 @@ class EfficientVIS(nn.Module):
             mask_query = attended if self.config.mask_query == "attended" else query
             outputs.append(ClipOutput(stage, logits, boxes, query, mask_query))
         return outputs
+
+    def _interact(self, interaction: Interaction, features: BaseFeatures, boxes: Tensor, query: Tensor) -> tuple:
+        return interaction(query, self.regions(features, boxes, self.config.roi_size))
 
     def _shared(self, query_BNTC: Tensor) -> Tensor:
         """Where queries are time-shared, the mean over the T embeddings of a tracklet in place of each of them.
@@ -185,7 +188,12 @@ class EfficientVIS(nn.Module):
         if select_BK is not None:
             boxes, query, label = (gather_tracklets(values, select_BK) for values in (boxes, query, label))
         label = (label if label_BK is None else label_BK)[..., None].expand(query.shape[:-1])
-        return self.mask_heads[output.stage](query, self.regions(features, boxes, self.config.mask_roi_size), label)
+        return self.held(self._masks_inside, self.mask_heads[output.stage], features, boxes, query, label)
+
+    def _masks_inside(
+        self, head: MaskHead, features: BaseFeatures, boxes: Tensor, query: Tensor, label: Tensor
+    ) -> Tensor:
+        return head(query, self.regions(features, boxes, self.config.mask_roi_size), label)
 
     def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Starts from the weights of the same network at another T, with other classes, or without its variations.

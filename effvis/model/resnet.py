@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effvis.model.recompute import Recomputing
+
 # Scale of a fresh residual branch's last normalisation. At 1 each block would double the variance: 2**33 in ResNet-101,
 # which no running statistics correct while they are frozen. Pretrained weights overwrite it.
 FRESH_BRANCH_SCALE = 0.2
@@ -102,7 +104,7 @@ STAGE_WIDTHS = (64, 128, 256, 512)
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
-class ResNet(nn.Module):
+class ResNet(Recomputing):
     """The body of a ResNet, without its classifier.
 
     Attributes:
@@ -133,9 +135,16 @@ class ResNet(nn.Module):
         x = F.max_pool2d(F.relu_(self.bn1(self.conv1(frames_FCHW))), 3, 2, 1)
         levels = []
         for stage in STAGES:
-            x = self.get_submodule(stage)(x)
+            for block in self.get_submodule(stage):
+                x = self.held(block, x)
             levels.append(x)
         return levels
+
+    def freeze(self, stages: int) -> None:
+        """Lets the stem and the first ``stages`` stages learn nothing; with 0, everything learns."""
+        frozen = {"conv1", *STAGES[:stages]} if stages else set()
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.split(".")[0] not in frozen)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         # The classifier of ImageNet has no place here.

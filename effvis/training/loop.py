@@ -12,6 +12,7 @@ from torch import nn
 
 from effvis.config import OptimisationConfig
 from effvis.data.clips import ClipPairs
+from effvis.model.recompute import prepare
 from effvis.training.parts import BatchGradients, LossesOf
 
 # Prefixes of the names of a backbone's parameters, with a pyramid around its body and without.
@@ -69,6 +70,7 @@ def train(
         FloatingPointError: the loss is not finite.
         UserError: a batch has fewer pairs than parts.
     """
+    prepare(model, frozen_stages=config.frozen_stages, recompute=config.activation_checkpointing)
     optimizer = optimizer_of(model, config)
     scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=config.precision == "fp16")
     done = 0
@@ -117,7 +119,8 @@ def _schedule(config: OptimisationConfig, step: int, steps_per_epoch: int) -> fl
 def _parameter_groups(model: nn.Module, config: OptimisationConfig) -> list[dict[str, Any]]:
     """The parameter groups, each with its learning rate before the schedule as ``full_lr``."""
     if config.backbone_lr is None:
-        return [{"params": list(model.parameters()), "full_lr": config.lr}]
-    backbone = [p for name, p in model.named_parameters() if name.startswith(BACKBONE_PREFIXES)]
-    others = [p for name, p in model.named_parameters() if not name.startswith(BACKBONE_PREFIXES)]
+        return [{"params": [p for p in model.parameters() if p.requires_grad], "full_lr": config.lr}]
+    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    backbone = [p for name, p in learning if name.startswith(BACKBONE_PREFIXES)]
+    others = [p for name, p in learning if not name.startswith(BACKBONE_PREFIXES)]
     return [{"params": backbone, "full_lr": config.backbone_lr}, {"params": others, "full_lr": config.lr}]
