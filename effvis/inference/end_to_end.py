@@ -1,4 +1,4 @@
-"""Fully end-to-end inference (Sec. 3.3): output queries of a clip are the initial queries of the next."""
+"""Fully end-to-end inference (Sec. 3.3): a clip starts from the output queries of the one before, averaged over time."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def track(
     current = [VideoTracklet() for _ in range(len(initial))]
     background_N = np.zeros(len(initial), dtype=int)
     for frames, pixels in clips:
-        prediction, query = predict_clip(model, pixels, query, video_size, config)
+        prediction, output = predict_clip(model, pixels, query, video_size, config)
+        query = output.mean(dim=1, keepdim=True)
         for n, tracklet in enumerate(current):
             tracklet.add(prediction, n, frames)
         seen_N = prediction.present_NT[:, : len(frames)].any(axis=1)
         background_N = np.where(seen_N, 0, background_N + 1)
         for n in np.flatnonzero(background_N >= config.reinit_after):
-            query = query.clone()
             query[n] = initial[n]
             finished.append(current[n])
             current[n] = VideoTracklet()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over the second axis, followed by the residual sum and LayerNorm (post-norm)."""
+    """Multi-head self-attention over the second axis, followed by the residual sum and LayerNorm (post-norm).
 
-    def __init__(self, hidden_dim: int, heads: int):
+    Args:
+        gated: a fresh block returns its input exactly, norm included: each channel moves from there to what the block makes
+            of it as far as a learned gate opens, which starts at 0 (1 is the block without gate). So a temporal block, for
+            which no weights of images exist, leaves the pretrained block after it what it expects.
+    """
+
+    def __init__(self, hidden_dim: int, heads: int, *, gated: bool = False):
         super().__init__()
         self.heads = heads
         self.project_in = nn.Linear(hidden_dim, 3 * hidden_dim)
         self.project_out = nn.Linear(hidden_dim, hidden_dim)
         self.norm = nn.LayerNorm(hidden_dim)
+        self.gate = nn.Parameter(torch.zeros(hidden_dim)) if gated else None
         nn.init.xavier_uniform_(self.project_in.weight)
         nn.init.zeros_(self.project_in.bias)
         nn.init.zeros_(self.project_out.bias)
@@ -25,7 +33,8 @@ class SelfAttention(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
         mixed = mixed.transpose(1, 2).reshape(sequences, length, width)
-        return self.norm(x_SLC + self.project_out(mixed))
+        attended = self.norm(x_SLC + self.project_out(mixed))
+        return attended if self.gate is None else x_SLC + self.gate * (attended - x_SLC)
 
 
 def over_time(block: SelfAttention, query_BNTC: Tensor) -> Tensor:
@@ -53,7 +62,7 @@ class FactorisedTemporoSpatialAttention(nn.Module):
     def __init__(self, hidden_dim: int, heads: int, *, spatial_first: bool = False):
         super().__init__()
         self.spatial_first = spatial_first
-        self.temporal = SelfAttention(hidden_dim, heads)
+        self.temporal = SelfAttention(hidden_dim, heads, gated=True)
         self.spatial = SelfAttention(hidden_dim, heads)
 
     def forward(self, query_BNTC: Tensor) -> Tensor:
@@ -67,7 +76,7 @@ class TemporalAttention(nn.Module):
 
     def __init__(self, hidden_dim: int, heads: int):
         super().__init__()
-        self.temporal = SelfAttention(hidden_dim, heads)
+        self.temporal = SelfAttention(hidden_dim, heads, gated=True)
 
     def forward(self, query_BNTC: Tensor) -> Tensor:
         return over_time(self.temporal, query_BNTC)

@@ -1,83 +1,85 @@
-"""Temporal dynamic convolution (Sec. 3.2, Eq. 3): a tracklet's own filters, applied to its aligned neighbours in time."""
+"""Dynamic convolution, and the temporal one (Sec. 3.1, Eq. 3): frame t's filter, applied to frames t-1, t and t+1."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-
-# The norm of a region without any feature, whose cosine is then 0, as in F.normalize.
-SMALLEST_NORM = 1e-12
 
 
-def aggregate_neighbours(regions_BNTPC: Tensor, temperature: float) -> Tensor:
-    """Eq. 3's weighted sum over t' in {t-1, t, t+1} of a tracklet's regions of interest.
+class DynamicConv(nn.Module):
+    """Two 1x1 convolutions C -> D -> C whose weights one linear layer makes from the query (Sparse R-CNN's dynamic head)."""
 
-    Each location of frame t takes from the same location of its neighbours' regions, weighted by a softmax over t' of the
-    cosine similarity between the two features. Beyond the clip there is no neighbour.
+    def __init__(self, hidden_dim: int, dynamic_dim: int):
+        super().__init__()
+        self.hidden_dim, self.dynamic_dim = hidden_dim, dynamic_dim
+        self.filters = nn.Linear(hidden_dim, 2 * hidden_dim * dynamic_dim)
+        self.norm1 = nn.LayerNorm(dynamic_dim)
+        self.norm2 = nn.LayerNorm(hidden_dim)
+
+    def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> Tensor:
+        """Filters the P locations of each tracklet's region in each frame by the query of that frame: (B, N, T, P, C)."""
+        filters_X = self.filters(query_BNTC).flatten(0, 2)
+        first, second = filters_X.split(self.hidden_dim * self.dynamic_dim, dim=-1)
+        x = torch.bmm(regions_BNTPC.flatten(0, 2), first.view(-1, self.hidden_dim, self.dynamic_dim))
+        x = F.relu_(self.norm1(x))
+        x = torch.bmm(x, second.view(-1, self.dynamic_dim, self.hidden_dim))
+        return F.relu_(self.norm2(x)).view(regions_BNTPC.shape)
+
+
+class TemporalDynamicConv(DynamicConv):
+    """Eq. 3: the filter of frame t is applied to the regions of frames t-1, t and t+1, and what comes out is summed.
+
+    At each location the weights of the three outputs are the softmax of their cosine similarities to frame t's own output.
+    Beyond the clip there is no frame. At T=1 this is the plain dynamic convolution; its parameters are the same.
 
     Args:
-        regions_BNTPC: P locations of the regions cropped by the proposals, C channels.
-        temperature: the softmax's temperature.
-
-    Returns:
-        The sums (B, N, T, P, C).
-    """
-    return regions_BNTPC if regions_BNTPC.shape[2] == 1 else _Aggregation.apply(regions_BNTPC, temperature)
-
-
-class _Aggregation(torch.autograd.Function):
-    """Eq. 3 with its gradient written out.
-
-    The regions are the largest tensors of a step, and its time depends on how often they are traversed. Here no copy of them
-    is made or kept, neither normalised nor shifted in time.
+        hidden_dim: C.
+        dynamic_dim: inner width of the dynamic convolution.
+        temperature: the softmax's; the paper names none, which is 1.
     """
 
-    @staticmethod
-    def forward(ctx, x_BNTPC: Tensor, temperature: float) -> Tensor:
-        now, later = slice(None, -1), slice(1, None)
-        norm = torch.linalg.vector_norm(x_BNTPC, dim=-1).clamp(min=SMALLEST_NORM)  # (B, N, T, P)
-        # Similarity is symmetric: frame t's to t+1 is frame t+1's to t.
-        cosine = (x_BNTPC[:, :, now] * x_BNTPC[:, :, later]).sum(dim=-1) / (norm[:, :, now] * norm[:, :, later])
-        similarity = norm.new_full((3, *norm.shape), float("-inf"))
-        similarity[0, :, :, later] = similarity[2, :, :, now] = cosine / temperature
-        similarity[1] = 1.0 / temperature
-        weight = similarity.softmax(dim=0).to(x_BNTPC.dtype)  # autocast would leave it in fp32
-        before, here, after = weight.unsqueeze(-1)
+    def __init__(self, hidden_dim: int, dynamic_dim: int, temperature: float = 1.0):
+        super().__init__(hidden_dim, dynamic_dim)
+        self.temperature = temperature
 
-        mixed = torch.mul(here, x_BNTPC, out=x_BNTPC.new_empty(x_BNTPC.shape))
-        mixed[:, :, later].addcmul_(before[:, :, later], x_BNTPC[:, :, now])
-        mixed[:, :, now].addcmul_(after[:, :, now], x_BNTPC[:, :, later])
-        ctx.save_for_backward(x_BNTPC, weight, norm, cosine)
-        ctx.temperature = temperature
-        return mixed
+    def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> Tensor:
+        """The tracklet features o (B, N, T, P, C).
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_BNTPC: Tensor) -> tuple[Tensor, None]:
-        x, weight, norm, cosine = ctx.saved_tensors
-        now, later = slice(None, -1), slice(1, None)
-        before, here, after = weight.unsqueeze(-1)
-        # Through the sum to what was summed, and to the weights.
-        grad_x = torch.mul(here, grad_BNTPC, out=torch.empty_like(x))
-        grad_x[:, :, now].addcmul_(before[:, :, later], grad_BNTPC[:, :, later])
-        grad_x[:, :, later].addcmul_(after[:, :, now], grad_BNTPC[:, :, now])
-        grad_weight = torch.zeros_like(weight)
-        grad_weight[0, :, :, later] = (grad_BNTPC[:, :, later] * x[:, :, now]).sum(dim=-1)
-        grad_weight[1] = (grad_BNTPC * x).sum(dim=-1)
-        grad_weight[2, :, :, now] = (grad_BNTPC[:, :, now] * x[:, :, later]).sum(dim=-1)
-        # Through the softmax to the cosines, and through each cosine to its two regions.
-        grad_similarity = weight * (grad_weight - (weight * grad_weight).sum(dim=0))
-        grad_cosine = (grad_similarity[0, :, :, later] + grad_similarity[2, :, :, now]) / ctx.temperature
-        along = torch.zeros_like(norm)
-        along[:, :, now] += grad_cosine * cosine
-        along[:, :, later] += grad_cosine * cosine
-        across = (grad_cosine / (norm[:, :, now] * norm[:, :, later])).unsqueeze(-1)
-        grad_x.addcmul_((along / norm.square()).unsqueeze(-1), x, value=-1)
-        grad_x[:, :, now].addcmul_(across, x[:, :, later])
-        grad_x[:, :, later].addcmul_(across, x[:, :, now])
-        return grad_x, None
+        Args:
+            query_BNTC: tracklet queries.
+            regions_BNTPC: the region of each frame, cropped by the frame's own proposal; or (B, N, T, 3, P, C), the regions of
+                frames t-1, t and t+1 that frame t looks at, where its own proposal crops all three.
+        """
+        frames, locations = query_BNTC.shape[2], regions_BNTPC.shape[-2]
+        if regions_BNTPC.dim() == 5:
+            if frames == 1:
+                return super().forward(query_BNTC, regions_BNTPC)
+            regions_BNTPC = _with_neighbours(regions_BNTPC)
+        outputs = super().forward(query_BNTC, regions_BNTPC.flatten(3, 4)).unflatten(3, (3, locations))
+        own = outputs[:, :, :, 1:2]
+        similarity_BNT3P = F.cosine_similarity(own, outputs, dim=-1) / self.temperature
+        weight = similarity_BNT3P.masked_fill(_beyond_the_clip(frames, own.device)[..., None], float("-inf")).softmax(dim=3)
+        return (weight.to(outputs.dtype).unsqueeze(-1) * outputs).sum(dim=3)
+
+
+def _with_neighbours(regions_BNTPC: Tensor) -> Tensor:
+    """The regions of frames t-1, t and t+1 beside each other: (B, N, T, 3, P, C), zeros beyond the clip."""
+    padded = F.pad(regions_BNTPC, (0, 0, 0, 0, 1, 1))
+    return torch.stack((padded[:, :, :-2], regions_BNTPC, padded[:, :, 2:]), dim=3)
+
+
+def _beyond_the_clip(frames: int, device: torch.device) -> Tensor:
+    """Which of the frames t-1, t and t+1 do not exist: (T, 3)."""
+    t = torch.arange(frames, device=device)
+    return torch.stack((t == 0, torch.zeros_like(t, dtype=torch.bool), t == frames - 1), dim=1)
+
+
+def build_dynamic_conv(kind: str, hidden_dim: int, dynamic_dim: int, temperature: float) -> DynamicConv:
+    """The dynamic convolution of ``ModelConfig.dynamic_conv``."""
+    if kind == "still":
+        return DynamicConv(hidden_dim, dynamic_dim)
+    return TemporalDynamicConv(hidden_dim, dynamic_dim, temperature)
 
 
 def boxes_of_neighbours(boxes_BNT4: Tensor) -> Tensor:
@@ -93,41 +95,11 @@ def boxes_of_neighbours(boxes_BNT4: Tensor) -> Tensor:
     return torch.stack((later, boxes_BNT4, earlier))
 
 
-def aggregate_cropped_here(regions_3BNTPC: Tensor, temperature: float) -> Tensor:
-    """Eq. 3's weighted sum over t' in {t-1, t, t+1}, all three cropped by the proposal of frame t.
-
-    Args:
-        regions_3BNTPC: the regions that the boxes of ``boxes_of_neighbours`` crop.
-        temperature: the softmax's temperature.
+def looked_at(regions_3BNTPC: Tensor) -> Tensor:
+    """From the regions that ``boxes_of_neighbours`` crops in each frame u, those that each frame t looks at.
 
     Returns:
-        The sums (B, N, T, P, C).
+        (B, N, T, 3, P, C): frames t-1, t and t+1 under b^t. Beyond the clip they mean nothing.
     """
     as_before, here, as_after = regions_3BNTPC
-    frames = here.shape[2]
-    neighbours = torch.stack((as_before.roll(1, dims=2), here, as_after.roll(-1, dims=2)))
-    unit = F.normalize(neighbours, dim=-1)
-    similarity = (unit[1] * unit).sum(dim=-1) / temperature  # (3, B, N, T, P)
-    t = torch.arange(frames, device=here.device)
-    outside_3T = torch.stack((t == 0, torch.zeros_like(t, dtype=torch.bool), t == frames - 1))
-    similarity = similarity.masked_fill(outside_3T[:, None, None, :, None], float("-inf"))
-    return (similarity.softmax(dim=0).unsqueeze(-1) * neighbours).sum(dim=0)
-
-
-class DynamicConv(nn.Module):
-    """Two 1x1 convolutions C -> D -> C whose weights one linear layer makes from the query (Sparse R-CNN's dynamic head)."""
-
-    def __init__(self, hidden_dim: int, dynamic_dim: int):
-        super().__init__()
-        self.hidden_dim, self.dynamic_dim = hidden_dim, dynamic_dim
-        self.filters = nn.Linear(hidden_dim, 2 * hidden_dim * dynamic_dim)
-        self.norm1 = nn.LayerNorm(dynamic_dim)
-        self.norm2 = nn.LayerNorm(hidden_dim)
-
-    def forward(self, query_XC: Tensor, regions_XPC: Tensor) -> Tensor:
-        """Filters the P locations of X regions by their X queries: (X, P, C)."""
-        first, second = self.filters(query_XC).split(self.hidden_dim * self.dynamic_dim, dim=-1)
-        x = torch.bmm(regions_XPC, first.view(-1, self.hidden_dim, self.dynamic_dim))
-        x = F.relu_(self.norm1(x))
-        x = torch.bmm(x, second.view(-1, self.dynamic_dim, self.hidden_dim))
-        return F.relu_(self.norm2(x))
+    return torch.stack((as_before.roll(1, dims=2), here, as_after.roll(-1, dims=2)), dim=3)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from effvis.config import ModelConfig
 from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from effvis.model.boxes import apply_deltas, cxcywh_to_xyxy
-from effvis.model.dynamic_conv import aggregate_cropped_here, aggregate_neighbours, boxes_of_neighbours
+from effvis.model.dynamic_conv import boxes_of_neighbours, looked_at
 from effvis.model.heads import MASK_LOGITS, Interaction, MaskHead, gather_tracklets
 from effvis.model.recompute import Recomputing
 from effvis.model.roi_align import multilevel_roi_align
@@ -101,16 +101,12 @@ class EfficientVIS(Recomputing):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, config.hidden_dim)
-        # Time-disentangled: one embedding per tracklet and frame. Time-shared: (N, 1, C), one for all frames.
-        embeddings = 1 if config.query == "time-shared" else config.clip_length
-        self.query_NTC = nn.Parameter(torch.empty(config.queries, embeddings, config.hidden_dim))
+        # One embedding and one proposal per tracklet, repeated T times for a clip (footnote 1): weights fit any clip length.
+        self.query_NTC = nn.Parameter(torch.randn(config.queries, 1, config.hidden_dim))
         # Centre and size as shares of the frame; every first proposal is the whole frame.
-        self.proposal_NT4 = nn.Parameter(torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(config.queries, config.clip_length, 1))
+        self.proposal_NT4 = nn.Parameter(torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(config.queries, 1, 1))
         self.interactions = nn.ModuleList(Interaction(config) for _ in range(config.iterations))
         self.mask_heads = nn.ModuleList(MaskHead(config) for _ in range(config.iterations))
-        # All T embeddings of a tracklet start alike.
-        nn.init.normal_(self.query_NTC[:, :1].data)
-        self.query_NTC.data.copy_(self.query_NTC.data[:, :1].expand_as(self.query_NTC))
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1) * 255, persistent=False)
 
@@ -136,22 +132,24 @@ class EfficientVIS(Recomputing):
         return self.backbone(pixels.contiguous(memory_format=torch.channels_last))
 
     def initial_query(self, clips: int) -> Tensor:
-        """The learned tracklet queries, for each of B clips: (B, N, T, C)."""
-        return self.query_NTC.expand(clips, -1, self.config.clip_length, -1)
+        """The learned tracklet queries, for each of B clips: (B, N, 1, C)."""
+        return self.query_NTC.expand(clips, -1, -1, -1)
 
     def forward(self, features: BaseFeatures, query_BNTC: Tensor | None = None) -> list[ClipOutput]:
         """M query-video interactions.
 
         Args:
             features: base features of the clips.
-            query_BNTC: the tracklets' queries so far; by default the learned initial queries.
+            query_BNTC: the output queries of the clips before, of any length; each tracklet's T embeddings start from their
+                average over time (Sec. 3.3). By default the learned initial queries.
 
         Returns:
             The predictions of every interaction, the last one best.
         """
-        query = self.initial_query(features.clips) if query_BNTC is None else self._shared(query_BNTC)
+        query = self.initial_query(features.clips) if query_BNTC is None else query_BNTC.mean(dim=2, keepdim=True)
+        query = query.expand(-1, -1, features.frames, -1)
         size = query.new_tensor([features.width, features.height] * 2)
-        boxes = (cxcywh_to_xyxy(self.proposal_NT4) * size).expand(features.clips, -1, -1, -1)
+        boxes = (cxcywh_to_xyxy(self.proposal_NT4) * size).expand(features.clips, -1, features.frames, -1)
         outputs = []
         for stage, interaction in enumerate(self.interactions):
             refined, logits, deltas, attended = self.held(self._interact, interaction, features, boxes, query)
@@ -198,8 +196,7 @@ class EfficientVIS(Recomputing):
     def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Starts from the weights of the same network at another T, with other classes, or without its variations.
 
-        Queries and proposals learned at T=1 are repeated in time; a time-shared query starts from the mean over T of
-        time-disentangled ones. Class layers of another number of classes stay as initialised. Class-agnostic masks start
+        Class layers of another number of classes stay as initialised. Class-agnostic masks start
         from the mean of class-specific ones, and these from the agnostic one. A network with spatial or
         temporal attention alone takes that block of FTSA; joint attention starts from the spatial block, to which it is
         equal at T=1.
@@ -223,10 +220,6 @@ class EfficientVIS(Recomputing):
                 raise ValueError(f"{name} is not among the weights")
             given = weights[source]
             taken.add(source)
-            if name == "query_NTC" and self.config.query == "time-shared":
-                given = given.mean(dim=1, keepdim=True)
-            if name in ("query_NTC", "proposal_NT4") and given.shape[1] == 1:
-                given = given.expand_as(value)
             if MASK_LOGITS.fullmatch(name) and 1 in (len(given), len(value)):
                 given = given.mean(dim=0, keepdim=True).expand_as(value)
             if (".class_logits." in name or MASK_LOGITS.fullmatch(name)) and given.shape[0] != value.shape[0]:
@@ -239,16 +232,16 @@ class EfficientVIS(Recomputing):
         return dropped + [name for name in weights if name not in taken]
 
     def regions(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
-        """Base features inside boxes, with those of the neighbour frames by Eq. 3: (B, N, T, P, C)."""
-        if self.config.dynamic_conv == "still" or features.frames == 1:
+        """Base features inside boxes (B, N, T, P, C), as the dynamic convolution takes them.
+
+        Where b^t crops the neighbours of frame t as well, they are (B, N, T, 3, P, C).
+        """
+        if self.config.neighbour_crop == "own" or self.config.dynamic_conv == "still" or features.frames == 1:
             return self._crop(features, boxes_BNT4, size)
-        temperature = self.config.similarity_temperature
-        if self.config.neighbour_crop == "own":
-            return aggregate_neighbours(self._crop(features, boxes_BNT4, size), temperature)
         boxes = boxes_of_neighbours(boxes_BNT4)
         # Three boxes per tracklet and frame are three tracklets to the pooling.
         regions = self._crop(features, boxes.transpose(0, 1).flatten(1, 2), size)
-        return aggregate_cropped_here(regions.unflatten(1, (3, -1)).transpose(0, 1), temperature)
+        return looked_at(regions.unflatten(1, (3, -1)).transpose(0, 1))
 
     def _crop(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
         """Base features inside boxes: (B, N, T, P, C)."""

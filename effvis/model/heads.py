@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from effvis.config import ModelConfig
 from effvis.model.attention import build_attention
-from effvis.model.dynamic_conv import DynamicConv
+from effvis.model.dynamic_conv import build_dynamic_conv
 
 # The share of positives that a fresh classifier predicts, so that the focal loss starts small.
 PRIOR = 0.01
@@ -26,7 +26,8 @@ class Interaction(nn.Module):
         super().__init__()
         width = config.hidden_dim
         self.attention = build_attention(config.attention, width, config.attention_heads)
-        self.dynamic_conv = DynamicConv(width, config.dynamic_dim)
+        self.dynamic_conv = build_dynamic_conv(
+            config.dynamic_conv, width, config.dynamic_dim, config.similarity_temperature)
         self.gather = nn.Linear(config.roi_size**2 * width, width)
         self.gather_norm = nn.LayerNorm(width)
         self.interaction_norm = nn.LayerNorm(width)
@@ -42,16 +43,15 @@ class Interaction(nn.Module):
         nn.init.zeros_(self.box_deltas.bias)
 
     def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Runs the interaction on the proposals' regions, mixed with their neighbours in time (Eq. 3) where configured.
+        """Runs the interaction on the proposals' regions, as ``EfficientVIS.regions`` gives them.
 
         Returns:
             The refined query (B, N, T, C), class logits (B, N, T, K), box deltas (B, N, T, 4), and the attended query
             (B, N, T, C), which has not seen the regions yet.
         """
-        shape = query_BNTC.shape
         attended = self.attention(query_BNTC)
-        filtered = self.dynamic_conv(attended.reshape(-1, shape[-1]), regions_BNTPC.flatten(0, 2))
-        target = F.relu_(self.gather_norm(self.gather(filtered.flatten(1)))).view(shape)
+        filtered = self.dynamic_conv(attended, regions_BNTPC)
+        target = F.relu_(self.gather_norm(self.gather(filtered.flatten(3))))
         query = self.interaction_norm(attended + target)
         query = self.ffn_norm(query + self.ffn(query))
         return query, self.class_logits(self.class_tower(query)), self.box_deltas(self.box_tower(query)), attended
@@ -67,24 +67,24 @@ class MaskHead(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         width, self.roi_size = config.hidden_dim, config.mask_roi_size
-        self.dynamic_conv = DynamicConv(width, config.dynamic_dim)
+        self.dynamic_conv = build_dynamic_conv(
+            config.dynamic_conv, width, config.dynamic_dim, config.similarity_temperature)
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, 1, 1) for _ in range(config.mask_convs))
         self.upsample = nn.ConvTranspose2d(width, width, 2, 2)
         self.specific = config.mask_classes == "specific"
         self.logits = nn.Conv2d(width, config.num_classes if self.specific else 1, 1)
 
-    def forward(self, query: Tensor, regions: Tensor, label: Tensor) -> Tensor:
-        """Mask logits (..., S, S) of queries (..., C) from their regions (..., P, C), S twice the side of the regions.
+    def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor, label_BNT: Tensor) -> Tensor:
+        """Mask logits (B, N, T, S, S) from ``EfficientVIS.regions`` of the mask boxes, S twice the side of the regions.
 
         Args:
-            label: the class (...) whose mask it is to be; class-agnostic masks do not depend on it.
+            label_BNT: the class whose mask it is to be; class-agnostic masks do not depend on it.
         """
-        width = query.shape[-1]
-        x = self.dynamic_conv(query.reshape(-1, width), regions.reshape(-1, *regions.shape[-2:]))
+        x = self.dynamic_conv(query_BNTC, regions_BNTPC).flatten(0, 2)
         x = x.transpose(1, 2).unflatten(-1, (self.roi_size, self.roi_size))
         for conv in self.convs:
             x = F.relu_(conv(x))
-        return self._upsampled_logits(x, label.flatten()).unflatten(0, query.shape[:-1])
+        return self._upsampled_logits(x, label_BNT.flatten()).unflatten(0, query_BNTC.shape[:-1])
 
     def _upsampled_logits(self, x_XCSS: Tensor, label_X: Tensor) -> Tensor:
         """``logits(relu(upsample(x)))`` as two matrix products: no patch of a 2x2 transposed convolution of stride 2 overlaps.
