@@ -66,14 +66,12 @@ def train_with_bars(params: Params, spec: TrainSpec) -> Path:
 def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = None) -> dict[str, Any]:
     """The content of the evaluation's ``metrics.json``, computed unless the store has it.
 
-    With hand-craft linking, every score threshold is tried and the best AP counts, as in the paper; all are recorded.
-
     Args:
         report: called with ``step`` and ``total``, in videos.
 
     Returns:
-        ``metrics`` (the 12 numbers as fractions), ``per_category``, ``threshold`` and ``ap_by_threshold`` (hand-craft
-        only), ``seconds`` of prediction, ``frames``, ``frames_per_second``, and the keys ``run`` and ``evaluation``.
+        ``metrics`` (the 12 numbers as fractions), ``per_category``, ``seconds`` of prediction, ``frames``,
+        ``frames_per_second``, and the keys ``run`` and ``evaluation``.
 
     Raises:
         UserError: the run is not trained far enough, or the dataset is not the one that the spec was made for.
@@ -97,18 +95,16 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | N
     if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
     if params.resources.workers_per_run == 1:
-        candidates, seconds = predict_here(params, spec, index, report)
+        predictions, seconds = predict_here(params, spec, index, report)
     else:
-        candidates, seconds = predict_on_workers(params, spec, index, report)
+        predictions, seconds = predict_on_workers(params, spec, index, report)
     truth = ground_truth(params, index)
-    scored = {threshold: score(truth, predictions) for threshold, predictions in candidates.items()}
-    best = max(scored, key=lambda threshold: scored[threshold].metrics["AP"])
+    scored = score(truth, predictions)
     whole = steps_of_whole(store.folder(spec.train.key), spec.train)
-    frames = sum(len(kept) for kept in candidates[best].kept.values())
-    sweep = {"threshold": best, "ap_by_threshold": {str(t): found.metrics["AP"] for t, found in scored.items()}}
-    return store.write_evaluation(spec.train.key, spec.key, candidates[best].results, {
-        "run": spec.train.key, "evaluation": spec.key, "metrics": scored[best].metrics,
-        "per_category": scored[best].per_category, **(sweep if best is not None else {}),
+    frames = sum(len(kept) for kept in predictions.kept.values())
+    return store.write_evaluation(spec.train.key, spec.key, predictions.results, {
+        "run": spec.train.key, "evaluation": spec.key, "metrics": scored.metrics,
+        "per_category": scored.per_category,
         "inference": spec.inference.model_dump(mode="json"), "seconds": round(seconds, 3), "frames": frames,
         "frames_per_second": round(frames / seconds, 2), "time": time.time(),
         "videos_seen": steps_after(whole, spec.halvings) * spec.train.train.batch_size})
