@@ -155,6 +155,8 @@ class InferenceConfig(Config):
     reinit_after: int = Field(2, ge=1, description="a query is re-initialised after so many background clips in a row")
     max_tracklets: int = Field(10, ge=1, description="(tracklet, category) pairs kept per video, best scores first")
     handcraft: HandcraftConfig = HandcraftConfig()
+    same_frames_fps: float | None = later(
+        None, gt=0, description="also score the predictions on only the frames that this frame rate keeps (table 1h)")
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -39,6 +39,19 @@ def kept_frames(video: Video, test_fps: float | None) -> list[int]:
     return [math.floor(i * stride) for i in range(math.ceil(video.length / stride))]
 
 
+def keep_predictions(predictions: Predictions, index: DatasetIndex, fps: float) -> Predictions:
+    """The same predictions on only the frames that a lower frame rate keeps; a result that is absent from these is dropped.
+
+    Raises:
+        ValueError: the predictions have no mask for one of these frames.
+    """
+    wanted = {video.id: kept_frames(video, fps) for video in index.videos}
+    places = {video: [predictions.kept[video].index(frame) for frame in frames] for video, frames in wanted.items()}
+    cut = [result | {"segmentations": [result["segmentations"][place] for place in places[result["video_id"]]]}
+           for result in predictions.results]
+    return Predictions([result for result in cut if any(result["segmentations"])], wanted)
+
+
 def predict_split(
     model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, *, input_size: tuple[int, int],
     progress: Callable[[int, int], None] | None = None,

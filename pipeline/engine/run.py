@@ -13,6 +13,7 @@ from pipeline.grid.rows import evaluation_digest
 from pipeline.identity.specs import steps_after
 from pipeline.indexing.read import load_index
 from pipeline.runs.storage import pull_run
+from pipeline.runs.cells import SAME_FRAMES
 from pipeline.runs.store import RunStore
 from pipeline.system.cli import progress_bar
 
@@ -70,7 +71,7 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = 
         report: called with ``step`` and ``total``, in videos.
 
     Returns:
-        ``metrics`` (the 12 numbers as fractions), ``per_category``, ``seconds`` of prediction, ``frames``,
+        ``metrics`` (the 12 numbers as fractions, and with ``inference.same_frames_fps`` AP_same_frames), ``per_category``, ``seconds`` of prediction, ``frames``,
         ``frames_per_second``, and the keys ``run`` and ``evaluation``.
 
     Raises:
@@ -87,6 +88,7 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = 
 
 
 def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | None) -> dict[str, Any]:
+    from effvis.inference.predictor import keep_predictions
     from pipeline.engine.prediction import predict_here, score
     from pipeline.engine.training import steps_of_whole
 
@@ -100,10 +102,14 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | N
         predictions, seconds = predict_on_workers(params, spec, index, report)
     truth = ground_truth(params, index)
     scored = score(truth, predictions)
+    metrics = dict(scored.metrics)
+    if spec.inference.same_frames_fps is not None:
+        same = keep_predictions(predictions, index, spec.inference.same_frames_fps)
+        metrics[SAME_FRAMES] = score(truth, same).metrics["AP"]
     whole = steps_of_whole(store.folder(spec.train.key), spec.train)
     frames = sum(len(kept) for kept in predictions.kept.values())
     return store.write_evaluation(spec.train.key, spec.key, predictions.results, {
-        "run": spec.train.key, "evaluation": spec.key, "metrics": scored.metrics,
+        "run": spec.train.key, "evaluation": spec.key, "metrics": metrics,
         "per_category": scored.per_category,
         "inference": spec.inference.model_dump(mode="json"), "seconds": round(seconds, 3), "frames": frames,
         "frames_per_second": round(frames / seconds, 2), "time": time.time(),

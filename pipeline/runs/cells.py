@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
 
+SAME_FRAMES = "AP_same_frames"  # AP on only the frames that inference.same_frames_fps keeps
+
 
 class Settings(Config):
     """The settings that a number follows from, as in a run's config.yaml."""
