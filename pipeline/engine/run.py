@@ -12,8 +12,8 @@ from pipeline.engine.workers import predict_on_workers, train_on_workers
 from pipeline.grid.rows import evaluation_digest
 from pipeline.identity.specs import steps_after
 from pipeline.indexing.read import load_index
-from pipeline.runs.storage import pull_run
 from pipeline.runs.cells import SAME_FRAMES
+from pipeline.runs.storage import pull_run
 from pipeline.runs.store import RunStore
 from pipeline.system.cli import progress_bar
 
@@ -71,8 +71,8 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = 
         report: called with ``step`` and ``total``, in videos.
 
     Returns:
-        ``metrics`` (the 12 numbers as fractions, and with ``inference.same_frames_fps`` AP_same_frames), ``per_category``, ``seconds`` of prediction, ``frames``,
-        ``frames_per_second``, and the keys ``run`` and ``evaluation``.
+        ``metrics`` (the 12 numbers as fractions, and with ``inference.same_frames_fps`` AP_same_frames), ``per_category``,
+        ``seconds`` of prediction, ``frames``, ``frames_per_second``, and the keys ``run`` and ``evaluation``.
 
     Raises:
         UserError: the run is not trained far enough, or the dataset is not the one that the spec was made for.

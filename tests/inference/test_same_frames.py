@@ -26,7 +26,7 @@ def files(places, found):
              "categories": [{"id": 1, "name": "square"}],
              "annotations": [{"id": 1, "video_id": 1, "category_id": 1, "iscrowd": 0, "segmentations": [rle(x) for x in places],
                               "areas": [100] * len(places), "bboxes": [[x, 5, 10, 10] for x in places]}]}
-    return truth, [{"video_id": 1, "category_id": 1, "score": 0.9, "segmentations": [x if x is None else rle(x) for x in found]}]
+    return truth, [{"video_id": 1, "category_id": 1, "score": 0.9, "segmentations": [rle(x) for x in found]}]
 
 
 def test_predictions_are_scored_on_the_frames_that_the_low_rate_keeps():
