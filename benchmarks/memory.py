@@ -83,7 +83,7 @@ def vistr_results(index: DatasetIndex, inference: InferenceConfig, watch: Watch)
         pixels = reader.clip(0, clip_frames(start, CLIP_LENGTH, video.length))
         frames = list(range(start, min(start + CLIP_LENGTH, video.length)))
         clips.append((frames, vistr_clip.predict_clip(model, pixels, size, inference)))
-    tracklets = handcraft.link(clips, size, inference.handcraft, threshold=0.0)
+    tracklets = handcraft.link(clips, size, inference.handcraft.model_copy(update={"score_threshold": 0.0}))
     return best_results(tracklets, video_id=1, category_ids=[category.id for category in index.categories],
                         length=video.length, most=inference.max_tracklets)
 

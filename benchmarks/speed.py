@@ -328,7 +328,7 @@ def compare_ap(args: argparse.Namespace) -> dict[str, Any]:
     from effvis import model_file
     from effvis.data.youtube_vis import read_split
     from effvis.evaluation.video_ap import evaluate, keep_frames
-    from effvis.inference.predictor import predict_split, predict_sweep
+    from effvis.inference.predictor import predict_linked, predict_split
 
     description = model_file.read(args.model)
     plain = model_file.predictor(description, args.model / model_file.WEIGHTS, device=args.device).model
@@ -343,8 +343,7 @@ def compare_ap(args: argparse.Namespace) -> dict[str, Any]:
     for name, model in networks.items():
         if isinstance(model, VisTR) or description.inference.linking == "hand-craft":
             predict = vistr_clip.predict_clip if isinstance(model, VisTR) else clip.predict_alone
-            swept = predict_sweep(model, index, description.inference, predict=predict, input_size=size)
-            predictions = swept[description.inference.handcraft.thresholds[0]]
+            predictions = predict_linked(model, index, description.inference, predict=predict, input_size=size)
         else:
             predictions = predict_split(model, index, description.inference, input_size=size)
         score = evaluate(keep_frames(truth, predictions.kept), predictions.results, allow_empty=True)

@@ -141,14 +141,15 @@ class TrainConfig(OptimisationConfig):
 
 
 class HandcraftConfig(Config):
-    """Costs of the partially end-to-end linking (table 1d); the paper leaves the weights open."""
+    """The partially end-to-end linking (table 1d). The paper leaves the weights open and varies the matching threshold;
+    ``python -m pipeline.linking`` chooses both on videos that are neither trained on nor reported."""
 
-    box_iou: float = Field(1.0, ge=0)
-    box_l1: float = Field(1.0, ge=0)
-    mask_iou: float = Field(1.0, ge=0)
-    category: float = Field(1.0, ge=0)
-    new_tracklet_below: float = Field(0.3, description="a pair of less similarity is not linked")
-    thresholds: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.3), description="score thresholds; the best one is reported")
+    box_iou: float = Field(1.0, ge=0, description="weight")
+    box_l1: float = Field(1.0, ge=0, description="weight")
+    mask_iou: float = Field(1.0, ge=0, description="weight")
+    category: float = Field(1.0, ge=0, description="weight")
+    new_tracklet_below: float = Field(0.3, description="the matching threshold: a pair of less similarity is not linked")
+    score_threshold: float = Field(0.05, description="a clip's tracklets that score less are dropped before they are linked")
 
 
 class InferenceConfig(Config):
@@ -164,6 +165,8 @@ class InferenceConfig(Config):
     reinit_after: int = Field(2, ge=1, description="a query is re-initialised after so many background clips in a row")
     max_tracklets: int = Field(10, ge=1, description="(tracklet, category) pairs kept per video, best scores first")
     handcraft: HandcraftConfig = HandcraftConfig()
+    same_frames_fps: float | None = later(
+        None, gt=0, description="also score the predictions on only the frames that this frame rate keeps (table 1h)")
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -72,8 +72,8 @@ class Predictor:
 
     Args:
         input_size: (height, width) that frames are resized to.
-        inference: the settings of inference. With hand-craft linking, its first threshold counts. Its frame rate and its
-            number of tracklets are ignored: every given frame is used, and every tracklet is returned.
+        inference: the settings of inference. Its frame rate and its number of tracklets are ignored: every given frame is
+            used, and every tracklet is returned.
         categories: the categories in the order of the network's classes.
     """
 
@@ -107,8 +107,7 @@ class Predictor:
             return method.track(self.model, clips, clips.size, self.inference)
         predicted = [(numbers, method.predict_clip(self.model, pixels, clips.size, self.inference))
                      for numbers, pixels in clips]
-        linking = self.inference.handcraft
-        return handcraft.link(predicted, clips.size, linking, linking.thresholds[0])
+        return handcraft.link(predicted, clips.size, self.inference.handcraft)
 
     def _named(self, number: int, tracklet: VideoTracklet) -> Tracklet:
         score_K = tracklet.score_K()

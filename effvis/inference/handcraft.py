@@ -19,14 +19,13 @@ def link(
     clips: Sequence[tuple[list[int], TrackletPredictions]],
     video_size: tuple[int, int],
     config: HandcraftConfig,
-    threshold: float,
 ) -> list[VideoTracklet]:
-    """Links the tracklets of successive clips that score at least ``threshold``.
+    """Links the tracklets of successive clips that score at least ``config.score_threshold``.
 
     A tracklet of the new clip is compared with every tracklet of the video by the last frame of the one and the first of
-    the other: box IoU, box L1 as a share of the frame, mask IoU, and the product of their class probabilities. The
-    matching has the largest total similarity; its pairs of at least ``config.new_tracklet_below`` are linked, and the new
-    clip's other tracklets begin anew.
+    the other: box IoU, box L1 as a share of the frame, mask IoU, and the product of their class probabilities, each with
+    its weight in ``config``; the L1 distance is subtracted. The matching has the largest total similarity; its pairs of at
+    least ``config.new_tracklet_below`` are linked, and the new clip's other tracklets begin anew.
     """
     video: list[VideoTracklet] = []
     for frames, clip in clips:
@@ -34,7 +33,7 @@ def link(
         for n in range(len(clip.rles)):
             tracklet = VideoTracklet()
             tracklet.add(clip, n, frames)
-            if tracklet.rles and tracklet.score_K().max() >= threshold:
+            if tracklet.rles and tracklet.score_K().max() >= config.score_threshold:
                 fresh.append(tracklet)
         if video and fresh:
             similarity = np.array([[_similarity(old, new, video_size, config) for new in fresh] for old in video])

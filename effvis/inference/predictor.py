@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from effvis.inference import end_to_end, handcraft
 from effvis.inference.clip import TrackletPredictions
 from effvis.inference.tracklets import VideoTracklet, best_results
 from effvis.model.efficientvis import EfficientVIS
+
+PredictClip = Callable[[nn.Module, Tensor, tuple[int, int], InferenceConfig], TrackletPredictions]
+Clip = tuple[list[int], TrackletPredictions]  # the numbers of its frames among the kept ones, without padding
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,19 @@ def kept_frames(video: Video, test_fps: float | None) -> list[int]:
     return [math.floor(i * stride) for i in range(math.ceil(video.length / stride))]
 
 
+def keep_predictions(predictions: Predictions, index: DatasetIndex, fps: float) -> Predictions:
+    """The same predictions on only the frames that a lower frame rate keeps; a result that is absent from these is dropped.
+
+    Raises:
+        ValueError: the predictions have no mask for one of these frames.
+    """
+    wanted = {video.id: kept_frames(video, fps) for video in index.videos}
+    places = {video: [predictions.kept[video].index(frame) for frame in frames] for video, frames in wanted.items()}
+    cut = [result | {"segmentations": [result["segmentations"][place] for place in places[result["video_id"]]]}
+           for result in predictions.results]
+    return Predictions([result for result in cut if any(result["segmentations"])], wanted)
+
+
 def predict_split(
     model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, *, input_size: tuple[int, int],
     progress: Callable[[int, int], None] | None = None,
@@ -55,34 +71,46 @@ def predict_split(
     return _collect(index, config, tracklets, progress)
 
 
-def predict_sweep(
-    model: nn.Module, index: DatasetIndex, config: InferenceConfig, *,
-    predict: Callable[[nn.Module, Tensor, tuple[int, int], InferenceConfig], TrackletPredictions],
-    input_size: tuple[int, int], progress: Callable[[int, int], None] | None = None,
-) -> dict[float, Predictions]:
-    """Results by hand-crafted linking for each score threshold; the network runs once.
+def predict_linked(
+    model: nn.Module, index: DatasetIndex, config: InferenceConfig, *, predict: PredictClip, input_size: tuple[int, int],
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Results of every video of a split by hand-crafted linking.
 
     Args:
         predict: the method's function that predicts one clip; it takes the network, frames (T, 3, H, W), the video's
             (height, width) and the config.
         progress: called with (videos done, videos).
     """
+    clips = predict_clips(model, index, config, predict=predict, input_size=input_size, progress=progress)
+    return link_clips(clips, index, config)
+
+
+def predict_clips(
+    model: nn.Module, index: DatasetIndex, config: InferenceConfig, *, predict: PredictClip, input_size: tuple[int, int],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[Clip]]:
+    """The clips of every video, in the order of ``index.videos``, each predicted by itself; arguments as ``predict_linked``."""
     model.eval()
     reader = _reader(index, input_size)
     clips = []
     for v, video in enumerate(index.videos):
-        frames = kept_frames(video, config.test_fps)
         size = (video.height, video.width)
         clips.append([(numbers, predict(model, pixels, size, config))
-                      for numbers, pixels in _clips(reader, v, frames, model.config.clip_length)])
+                      for numbers, pixels in _clips(reader, v, kept_frames(video, config.test_fps), model.config.clip_length)])
         if progress is not None:
             progress(v + 1, len(index.videos))
+    return clips
 
-    def linker(threshold: float) -> Callable[[int, list[int]], list[VideoTracklet]]:
-        return lambda v, frames: handcraft.link(
-            clips[v], (index.videos[v].height, index.videos[v].width), config.handcraft, threshold)
 
-    return {threshold: _collect(index, config, linker(threshold), None) for threshold in config.handcraft.thresholds}
+def link_clips(clips: Sequence[Sequence[Clip]], index: DatasetIndex, config: InferenceConfig) -> Predictions:
+    """Results of every video from its predicted clips, linked as ``config.handcraft`` says. The clips are not changed, so
+    that they can be linked in many ways."""
+
+    def tracklets(v: int, frames: list[int]) -> list[VideoTracklet]:
+        return handcraft.link(clips[v], (index.videos[v].height, index.videos[v].width), config.handcraft)
+
+    return _collect(index, config, tracklets, None)
 
 
 def _reader(index: DatasetIndex, input_size: tuple[int, int]) -> FrameReader:

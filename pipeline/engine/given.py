@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from effvis.errors import UserError
 from effvis.model_file import predictor
 from pipeline.engine.prediction import predict
-from pipeline.engine.scoring import best_scored
+from pipeline.engine.scoring import scored
 from pipeline.engine.training import set_up_torch
 from pipeline.grid.rows import evaluation_digest
 from pipeline.identity.digests import key
@@ -52,10 +52,10 @@ def evaluate_given(
     set_up_torch(params)
     model = predictor(description, weights, device=str(device(params.resources))).model
     began = time.monotonic()
-    candidates = predict(model, description.method, index, description.inference, description.input_size,
-                         lambda done, total: report({"step": done, "total": total}) if report else None)
-    results, facts = best_scored(params, index, candidates, description.inference, time.monotonic() - began)
-    return write_evaluation(out, results, {
+    predictions = predict(model, description.method, index, description.inference, description.input_size,
+                          lambda done, total: report({"step": done, "total": total}) if report else None)
+    facts = scored(params, index, predictions, description.inference, time.monotonic() - began)
+    return write_evaluation(out, predictions.results, {
         "evaluation": own, "weights_sha256": description.sha256, "method": description.method,
         "dataset": {"name": params.dataset_name, "val_digest": index.digest}, **facts})
 

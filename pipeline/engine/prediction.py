@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def predict(
     model: nn.Module, method: str, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
     progress: Callable[[int, int], None] | None,
-) -> dict[float | None, Predictions]:
-    """Predictions by score threshold; end-to-end inference has no threshold to choose, so its key is None."""
+) -> Predictions:
+    """The predictions of a split by the method's way of inference."""
     return methods.get(method).predict(model, index, config, input_size, progress)
 
 
@@ -38,10 +38,8 @@ def score(ground_truth: Mapping[str, Any], predictions: Predictions) -> Evaluati
     return evaluate(keep_frames(ground_truth, predictions.kept), predictions.results, allow_empty=True)
 
 
-def predict_here(
-    params: Params, spec: EvalSpec, index: DatasetIndex, report: OnProgress | None
-) -> tuple[dict[float | None, Predictions], float]:
-    """Predicts a split's videos in this process; returns the predictions by score threshold and the seconds that they took.
+def load_network(params: Params, spec: EvalSpec) -> nn.Module:
+    """The trained network of an evaluation, on the device that the parameters ask for.
 
     Raises:
         UserError: the run is not trained.
@@ -50,8 +48,19 @@ def predict_here(
     set_up_torch(params)
     model = build_model(spec.train.model)
     model.load_state_dict(weights)
-    model.to(device(params.resources))
+    return model.to(device(params.resources))
+
+
+def predict_here(
+    params: Params, spec: EvalSpec, index: DatasetIndex, report: OnProgress | None
+) -> tuple[Predictions, float]:
+    """Predicts a split's videos in this process; returns the predictions and the seconds that they took.
+
+    Raises:
+        UserError: the run is not trained.
+    """
+    model = load_network(params, spec)
     began = time.monotonic()
-    candidates = predict(model, spec.train.method, index, spec.inference, spec.train.input_size,
-                         lambda done, total: report({"step": done, "total": total}) if report else None)
-    return candidates, time.monotonic() - began
+    predictions = predict(model, spec.train.method, index, spec.inference, spec.train.input_size,
+                          lambda done, total: report({"step": done, "total": total}) if report else None)
+    return predictions, time.monotonic() - began

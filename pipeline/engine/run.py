@@ -64,14 +64,12 @@ def train_with_bars(params: Params, spec: TrainSpec) -> Path:
 def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = None) -> dict[str, Any]:
     """The content of the evaluation's ``metrics.json``, computed unless the store has it.
 
-    With hand-craft linking, every score threshold is tried and the best AP counts, as in the paper; all are recorded.
-
     Args:
         report: called with ``step`` and ``total``, in videos.
 
     Returns:
-        ``metrics`` (the 12 numbers as fractions), ``per_category``, ``threshold`` and ``ap_by_threshold`` (hand-craft
-        only), ``seconds`` of prediction, ``frames``, ``frames_per_second``, and the keys ``run`` and ``evaluation``.
+        ``metrics`` (the 12 numbers as fractions, and with ``inference.same_frames_fps`` AP_same_frames), ``per_category``,
+        ``seconds`` of prediction, ``frames``, ``frames_per_second``, and the keys ``run`` and ``evaluation``.
 
     Raises:
         UserError: the run is not trained far enough, or the dataset is not the one that the spec was made for.
@@ -86,9 +84,9 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = 
         return store.evaluation(run, own) or _evaluate(params, spec, store, report)
 
 
-def _evaluate(params: Params, spec: EvalSpec, store: Any, told: OnProgress | None) -> dict[str, Any]:
+def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | None) -> dict[str, Any]:
     from pipeline.engine.prediction import predict_here
-    from pipeline.engine.scoring import best_scored
+    from pipeline.engine.scoring import scored
     from pipeline.engine.training import steps_of_whole
 
     params = params.of_dataset(spec.train.dataset_name)
@@ -96,11 +94,10 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, told: OnProgress | Non
     if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
     if params.resources.workers_per_run == 1:
-        candidates, seconds = predict_here(params, spec, index, told)
+        predictions, seconds = predict_here(params, spec, index, report)
     else:
-        candidates, seconds = predict_on_workers(params, spec, index, told)
-    results, report = best_scored(params, index, candidates, spec.inference, seconds)
+        predictions, seconds = predict_on_workers(params, spec, index, report)
     whole = steps_of_whole(store.folder(spec.train.key), spec.train)
-    return store.write_evaluation(spec.train.key, spec.key, results, {
-        "run": spec.train.key, "evaluation": spec.key, **report,
+    return store.write_evaluation(spec.train.key, spec.key, predictions.results, {
+        "run": spec.train.key, "evaluation": spec.key, **scored(params, index, predictions, spec.inference, seconds),
         "videos_seen": steps_after(whole, spec.halvings) * spec.train.train.batch_size})

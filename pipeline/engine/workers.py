@@ -151,7 +151,7 @@ def _value(ray: Any, reference: Any) -> Any:
 
 def predict_on_workers(
     params: Params, spec: EvalSpec, index: DatasetIndex, report: OnProgress | None
-) -> tuple[dict[float | None, Predictions], float]:
+) -> tuple[Predictions, float]:
     """As ``pipeline.engine.prediction.predict_here``, in ``resources.workers_per_run`` tasks with a part of the videos each.
 
     The predictions are the same, in the same order; the time is that of the slowest task.
@@ -172,16 +172,14 @@ def predict_on_workers(
             if report is not None:
                 report({"step": sum(read_progress(file).get("step", 0) for file in files), "total": len(index.videos)})
         parts = _value(ray, references)
-    candidates = {
-        threshold: Predictions([result for found, _ in parts for result in found[threshold].results],
-                               {video: frames for found, _ in parts for video, frames in found[threshold].kept.items()})
-        for threshold in parts[0][0]}
-    return candidates, max(seconds for _, seconds in parts)
+    predictions = Predictions([result for found, _ in parts for result in found.results],
+                              {video: frames for found, _ in parts for video, frames in found.kept.items()})
+    return predictions, max(seconds for _, seconds in parts)
 
 
 def _predict_part(
     params: Params, spec: EvalSpec, index: DatasetIndex, progress_file: Path
-) -> tuple[dict[float | None, Predictions], float]:
+) -> tuple[Predictions, float]:
     from pipeline.engine.prediction import predict_here
 
     cluster.check_here()

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
-from effvis.config import Config, InferenceConfig, OptimisationConfig, build
+from effvis.config import Config, HandcraftConfig, InferenceConfig, OptimisationConfig, build
 from effvis.errors import UserError
 from pipeline import methods
-from pipeline.grid import starts
+from pipeline.grid import linking, starts
 from pipeline.grid.table_file import Row, RowFile, Table, TableFile
 from pipeline.identity.digests import evaluation_code_digest, key, training_digest
 from pipeline.identity.specs import EvalSpec, TrainSpec
@@ -126,7 +126,15 @@ def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpe
     """
     params = _of_row(params, settings)
     inference = methods.get(settings.method).linked(_override(params.inference, settings, "linking", "test_fps"))
-    return _evaluation(params, _train_spec(params, settings, seed), inference)
+    return _evaluation(params, _train_spec(params, settings, seed), _with_chosen_linking(params, settings, inference))
+
+
+def _with_chosen_linking(params: Params, settings: RowSettings, inference: InferenceConfig) -> InferenceConfig:
+    """The inference with the hand-crafted linking that pipeline.linking chose; linking that the parameters set counts more."""
+    if inference.linking != "hand-craft" or inference.handcraft != HandcraftConfig():
+        return inference
+    found = linking.chosen(params, settings.method, settings.T)
+    return inference if found is None else inference.model_copy(update={"handcraft": found})
 
 
 def _of_row(params: Params, settings: RowSettings) -> Params:

@@ -95,8 +95,7 @@ class Method:
             ``clips_per_video(train, clip_length, longest_video)``.
         losses: a network's loss function, as ``losses(model, train)``. The result is called with a batch or, for a part of a
             batch, also with ``whole``, and gives losses by name.
-        predict: predictions by score threshold, or by None if there is no threshold to choose, as
-            ``predict(model, index, inference, input_size, progress)``.
+        predict: the predictions of a split, as ``predict(model, index, inference, input_size, progress)``.
         training_code, evaluation_code: modules that decide a trained weight, and what it scores, besides those that all methods
             share and its own functions above.
         reads: the published weights that it can start from, in words.
@@ -114,7 +113,7 @@ class Method:
     pretrain_config: Callable[[Any, bool], OptimisationConfig]
     clips_per_video: Callable[[Any, int, int], int]
     losses: Callable[[Any, Any], Callable[..., dict[str, Any]]]
-    predict: Callable[..., dict[float | None, Any]]
+    predict: Callable[..., Any]
     section: str = ""
     derived: Mapping[str, str] = field(default_factory=dict)
     row_keys: frozenset[str] = frozenset()

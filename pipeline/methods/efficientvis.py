@@ -79,13 +79,13 @@ def losses(model: EfficientVIS, train: TrainConfig) -> Callable[..., dict[str, A
 def predict(
     model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
     progress: Callable[[int, int], None] | None,
-) -> dict[float | None, Predictions]:
+) -> Predictions:
     from effvis.inference.clip import predict_alone
-    from effvis.inference.predictor import predict_split, predict_sweep
+    from effvis.inference.predictor import predict_linked, predict_split
 
     if config.linking == "hand-craft":
-        return dict(predict_sweep(model, index, config, predict=predict_alone, input_size=input_size, progress=progress))
-    return {None: predict_split(model, index, config, input_size=input_size, progress=progress)}
+        return predict_linked(model, index, config, predict=predict_alone, input_size=input_size, progress=progress)
+    return predict_split(model, index, config, input_size=input_size, progress=progress)
 
 
 def convert(

@@ -65,11 +65,11 @@ def losses(model: VisTR, train: VisTRTrainConfig) -> Callable[..., dict[str, Any
 def predict(
     model: VisTR, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
     progress: Callable[[int, int], None] | None,
-) -> dict[float | None, Predictions]:
-    from effvis.inference.predictor import predict_sweep
+) -> Predictions:
+    from effvis.inference.predictor import predict_linked
     from effvis.vistr.clip import predict_clip
 
-    return dict(predict_sweep(model, index, config, predict=predict_clip, input_size=input_size, progress=progress))
+    return predict_linked(model, index, config, predict=predict_clip, input_size=input_size, progress=progress)
 
 
 def convert(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
 
+SAME_FRAMES = "AP_same_frames"  # AP on only the frames that inference.same_frames_fps keeps
+
 
 class Settings(Config):
     """The settings that a number follows from, as in a run's config.yaml."""
@@ -55,7 +57,6 @@ class Cell(Config):
     Attributes:
         evaluation, run: the keys of the evaluation and of its training.
         metrics: the 12 numbers as fractions, -1 where undefined.
-        threshold, ap_by_threshold: the best score threshold and the AP of each; only with hand-craft linking.
     """
 
     evaluation: str
@@ -63,8 +64,6 @@ class Cell(Config):
     seed: int
     config: Settings
     metrics: dict[str, float]
-    threshold: float | None = Field(None, exclude_if=lambda value: value is None)
-    ap_by_threshold: dict[str, float] | None = Field(None, exclude_if=lambda value: value is None)
     videos_seen: int | None = Field(None, exclude_if=lambda value: value is None)
     times: Times
     made: Made | None = Field(None, exclude_if=lambda value: value is None)
@@ -117,7 +116,7 @@ def _from_store(params: Params, spec: EvalSpec) -> Cell | None:
         seed=spec.train.seed,
         config=Settings(train=spec.train.describe(), inference=spec.inference.model_dump(mode="json")),
         metrics=report["metrics"],
-        **{name: report[name] for name in ("threshold", "ap_by_threshold", "videos_seen") if name in report},
+        videos_seen=report.get("videos_seen"),
         times=Times(
             train_seconds=trained.get("seconds"),
             train_cpu_seconds=trained.get("cpu_seconds"),

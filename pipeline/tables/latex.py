@@ -7,7 +7,7 @@ them, and the table stays narrow.
 from __future__ import annotations
 
 from pipeline.tables.form import Measured, RowSummary, TableSummary
-from pipeline.tables.summary import FIRST, OTHERS
+from pipeline.tables.summary import FIRST, OTHERS, same_frames
 
 METRICS = (FIRST, *OTHERS)
 _NONE = "--"
@@ -30,6 +30,7 @@ _SPECIAL = {
 def latex(table: TableSummary) -> str:
     """The table as a ``table`` environment with the label ``tab:<table>``."""
     extra = list(table.rows[0].columns)
+    metrics = (*METRICS, *same_frames(table))
     # A table with many columns spans both columns of a two-column page, in smaller letters.
     environment, size = ("table*", r"\scriptsize") if len(extra) > 2 else ("table", r"\footnotesize")
     caption = [
@@ -43,34 +44,34 @@ def latex(table: TableSummary) -> str:
         rf"  \centering{size}\setlength{{\tabcolsep}}{{2pt}}",
         rf"  \caption{{{escape(' '.join(caption))}}}",
         rf"  \label{{tab:{table.table}}}",
-        rf"  \begin{{tabular}}{{{'l' * (2 + len(extra))}{'r' * len(METRICS)}}}",
+        rf"  \begin{{tabular}}{{{'l' * (2 + len(extra))}{'r' * len(metrics)}}}",
         r"    \toprule",
-        _line(["", *map(escape, extra), "", *METRICS]),
+        _line(["", *map(escape, extra), "", *map(escape, metrics)]),
     ]
     for number, row in enumerate(table.rows):
-        lines += [r"    \addlinespace" if number else r"    \midrule", *_row(row)]
+        lines += [r"    \addlinespace" if number else r"    \midrule", *_row(row, metrics)]
     lines += [r"    \bottomrule", r"  \end{tabular}", rf"\end{{{environment}}}"]
     return "\n".join(lines) + "\n"
 
 
-def _row(row: RowSummary) -> list[str]:
+def _row(row: RowSummary, metrics: tuple[str, ...]) -> list[str]:
     """The lines of a row: published, measured and server's numbers, in this order, as far as they exist."""
     published, measured = row.published, row.measured
     numbers = []
     if published:
-        numbers.append(["published", *(_published(published.get(name)) for name in METRICS)])
+        numbers.append(["published", *(_published(published.get(name)) for name in metrics)])
     if row.not_run is None:
-        numbers.append(_ours("measured", measured))
+        numbers.append(_ours("measured", measured, metrics))
     if row.server is not None:
-        numbers.append(_ours("server", row.server))
+        numbers.append(_ours("server", row.server, metrics))
     names = [escape(row.name), *map(escape, row.columns.values())]
     return [_line([*(names if line is numbers[0] else [""] * len(names)), *line]) for line in numbers]
 
 
-def _ours(source: str, measured: dict[str, Measured]) -> list[str]:
+def _ours(source: str, measured: dict[str, Measured], metrics: tuple[str, ...]) -> list[str]:
     """The cells of a line of means; the first ones name the source of the numbers and the number of seeds."""
     seeds = f", n={measured[FIRST].n}" if FIRST in measured else ""
-    return [source + seeds, *(_measured(measured.get(name)) for name in METRICS)]
+    return [source + seeds, *(_measured(measured.get(name)) for name in metrics)]
 
 
 def escape(text: str) -> str:

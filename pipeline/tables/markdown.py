@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from pipeline.tables.convergence import text
 from pipeline.tables.form import Measured, TableSummary
-from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION
+from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION, same_frames
 
 
 def markdown(table: TableSummary) -> str:
     """The table for people, with an explanation of the two kinds of numbers above it."""
     extra = list(table.rows[0].columns)
-    numbers = ["AP published", "AP measured", "Δ AP", *(f"{name} published / measured" for name in OTHERS), "seeds"]
+    same = same_frames(table)
+    numbers = ["AP published", "AP measured", "Δ AP", *(f"{name} published / measured" for name in OTHERS), *same, "seeds"]
     lines = [_line(["", *map(_escape, extra), *numbers]), _line([":--"] * (1 + len(extra)) + ["--:"] * len(numbers))]
     for row in table.rows:
         published, measured = row.published, row.measured
         first = [_published(published, FIRST), row.not_run and "not run" or _measured_text(measured, FIRST)]
         others = [f"{_published(published, name)} / {_measured_text(measured, name)}" for name in OTHERS]
+        others += [_measured_text(measured, name) for name in same]
         seeds = str(len(row.evaluations)) if measured else ""
         texts = [_escape(text) for text in (row.name, *row.columns.values())]
         lines.append(_line([*texts, *first, _difference(published, measured), *others, seeds]))

@@ -21,6 +21,11 @@ OTHERS = ("AP50", "AP75", "AR1", "AR10")  # of the 12 numbers, those that the pa
 SERVER_CAPTION = "Scored by the competition's server, on ground truth that only it has:"
 
 
+def same_frames(table: TableSummary) -> tuple[str, ...]:
+    """The column for AP on the frames that all rows have, if a row measures it."""
+    return (cells.SAME_FRAMES,) if any(cells.SAME_FRAMES in row.measured for row in table.rows) else ()
+
+
 def summary(params: Params, table: Table) -> TableSummary:
     """The table's machine-readable form, from the present cells."""
     datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]

@@ -110,9 +110,6 @@ def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | N
         inference = params.inference
     inference = methods.get(config["method"]).linked(inference)
     report = _best_report(store, run, inference)
-    if report is not None and "threshold" in report:
-        linking = inference.handcraft.model_copy(update={"thresholds": (report["threshold"],)})
-        inference = inference.model_copy(update={"handcraft": linking})
     description = describe({
         "method": config["method"], "input_size": config["input_size"], "model": config["model"],
         "inference": inference.model_dump(mode="json"), "labels": _labels(params, config, file), "sha256": done["sha256"],

@@ -30,7 +30,7 @@ from pipeline.settings.loading import load_params
 CHECKOUT = Path(effvis.__file__).resolve().parents[1]
 VISTR_ROW = "table1d:T=18 VisTR"
 # Random weights find something everywhere.
-EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"new_tracklet_below": -100, "thresholds": [0.0]}}
+EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"new_tracklet_below": -100, "score_threshold": 0.0}}
 
 
 def put_run(project, row=None):
@@ -126,16 +126,12 @@ def test_an_export_tells_labels_data_code_and_metrics(tiny_project, tmp_path):
     assert provenance["metrics"]["AP"] == 0.125 and provenance["evaluation"] == spec.key
 
 
-def test_linking_by_hand_takes_the_threshold_that_was_best(tiny_project, tmp_path):
-    project = tiny_project(vistr={"pretrain": {"source": "none"}})
-    params, spec = put_run(project, VISTR_ROW)
-    store = RunStore(params.runs_dir)
-    store.write_evaluation(spec.train.key, spec.key, [], {
-        "evaluation": spec.key, "metrics": {"AP": 0.5}, "per_category": {}, "threshold": 0.2, "videos_seen": 9,
-        "inference": spec.inference.model_dump(mode="json")})
+def test_linking_by_hand_is_as_it_was_evaluated(tiny_project, tmp_path):
+    project = tiny_project(vistr={"pretrain": {"source": "none"}}, inference={"handcraft": {"new_tracklet_below": 0.7}})
+    put_run(project, VISTR_ROW)
     assert export.main(["--params", str(project / "params.yaml"), "--row", VISTR_ROW, "--out", str(tmp_path / "model")]) == 0
     loaded = effvis.load(tmp_path / "model")
-    assert loaded.inference.handcraft.thresholds == (0.2,) and loaded.inference.linking == "hand-craft"
+    assert loaded.inference.handcraft.new_tracklet_below == 0.7 and loaded.inference.linking == "hand-craft"
 
 
 def test_without_a_trained_run_the_weights_that_come_with_the_project_are_taken(video, tmp_path, capsys):

@@ -27,7 +27,7 @@ FIRST = {
     TrainConfig: "epochs batch_size lr backbone_lr lr_drop_epoch warmup_steps weight_decay clip_norm horizontal_flip "
                  "augmentation scales crop_share correspondence loss",
     InferenceConfig: "linking test_fps scored_frames presence_threshold mask_threshold reinit_after max_tracklets handcraft",
-    HandcraftConfig: "box_iou box_l1 mask_iou category new_tracklet_below thresholds",
+    HandcraftConfig: "box_iou box_l1 mask_iou category new_tracklet_below score_threshold",
     VisTRConfig: "num_classes clip_length queries backbone hidden_dim encoder_layers decoder_layers attention_heads ffn_dim "
                  "dropout",
     VisTRLossWeights: "category l1 giou focal dice no_object",

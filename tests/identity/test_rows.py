@@ -10,7 +10,7 @@ from pipeline.indexing.read import load_clips, load_index
 from pipeline.settings.loading import load_params
 
 # An untrained network is sure of nothing.
-EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"thresholds": [0.0]}}
+EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"score_threshold": 0.0}}
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_every_row_takes_a_step_and_gives_predictions(tiny_project):
             assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None), row.name
             models[spec.train.key] = model
         model = models[spec.train.key].eval()
-        (found,) = predict(model, spec.train.method, val, spec.inference, spec.train.input_size, lambda *_: None).values()
+        found = predict(model, spec.train.method, val, spec.inference, spec.train.input_size, lambda *_: None)
         assert {result["video_id"] for result in found.results} == {video.id for video in val.videos}, row.name
         assert all(len(r["segmentations"]) == len(found.kept[r["video_id"]]) for r in found.results), row.name
         frames = sum(len(kept) for kept in found.kept.values())

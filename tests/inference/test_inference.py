@@ -22,7 +22,7 @@ from effvis.data.youtube_vis import annotation_entry, read_split, write_annotati
 from effvis.inference import clip as clip_module
 from effvis.inference import end_to_end, handcraft
 from effvis.inference.clip import TrackletPredictions, mask_logits_in_groups, paste_masks, predict_alone, predict_clip
-from effvis.inference.predictor import _propagate, kept_frames, predict_split, predict_sweep
+from effvis.inference.predictor import _propagate, kept_frames, predict_linked, predict_split
 from effvis.inference.tracklets import VideoTracklet, best_results
 from effvis.model import efficientvis
 from effvis.model.efficientvis import ClipOutput
@@ -59,7 +59,7 @@ def test_every_frame_of_a_video_gets_one_prediction(length):
 def test_handcraft_linking_gives_every_frame_each_tracklet_once(length):
     model = tiny_model(3).eval()
     clips = [(numbers, predict_clip(model, pixels, None, SIZE, EVERYTHING)[0]) for numbers, pixels in _clips(length, 3)]
-    always, never = (handcraft.link(clips, SIZE, HandcraftConfig(new_tracklet_below=below), threshold=0.0)
+    always, never = (handcraft.link(clips, SIZE, HandcraftConfig(new_tracklet_below=below, score_threshold=0.0))
                      for below in (-100.0, 100.0))
     assert [sorted(tracklet.rles) for tracklet in always] == [list(range(length))] * 4
     assert len(never) == 4 * len(clips)
@@ -83,8 +83,8 @@ def odd_videos(tmp_path_factory):
 @pytest.mark.parametrize("linking", ["end-to-end", "hand-craft"])
 def test_results_of_videos_of_any_length_have_one_mask_per_frame(odd_videos, linking):
     inference = InferenceConfig(
-        presence_threshold=0.0, linking=linking, handcraft={"new_tracklet_below": -100, "thresholds": [0.0]})
-    (found,) = predict(tiny_model(3), "efficientvis", odd_videos, inference, SIZE, lambda done, total: None).values()
+        presence_threshold=0.0, linking=linking, handcraft={"new_tracklet_below": -100, "score_threshold": 0.0})
+    found = predict(tiny_model(3), "efficientvis", odd_videos, inference, SIZE, lambda done, total: None)
     for video in odd_videos.videos:
         assert found.kept[video.id] == list(range(video.length))
         own = [result["segmentations"] for result in found.results if result["video_id"] == video.id]
@@ -240,7 +240,7 @@ def _live_bytes() -> int:
     return sum(x.numel() * x.element_size() for x in tensors) + tracemalloc.get_traced_memory()[0]
 
 
-@pytest.mark.parametrize("predict_all", [predict_split, partial(predict_sweep, predict=predict_alone)],
+@pytest.mark.parametrize("predict_all", [predict_split, partial(predict_linked, predict=predict_alone)],
                          ids=["end-to-end", "hand-craft"])
 def test_a_video_leaves_neither_frames_nor_full_masks_behind(tmp_path, predict_all):
     """From clip to clip, memory grows by less than a frame; run lengths need far less."""
@@ -295,10 +295,10 @@ def test_handcraft_links_what_overlaps_and_begins_anew_where_nothing_does():
     clips = [([0], _clip([0, 30], [[0.9, 0.1], [0.1, 0.8]])),
              ([1], _clip([31, 1], [[0.1, 0.8], [0.9, 0.1]])),
              ([2], _clip([2, 16], [[0.9, 0.1], [0.01, 0.02]]))]
-    video = handcraft.link(clips, SIZE, HandcraftConfig(), threshold=0.05)
+    video = handcraft.link(clips, SIZE, HandcraftConfig(score_threshold=0.05))
     assert [sorted(t.rles) for t in video] == [[0, 1, 2], [0, 1]]
     assert video[0].boxes[1][0] == 1 and video[1].boxes[1][0] == 31
-    everything = handcraft.link(clips, SIZE, HandcraftConfig(), threshold=0.0)
+    everything = handcraft.link(clips, SIZE, HandcraftConfig(score_threshold=0.0))
     assert [sorted(t.rles) for t in everything] == [[0, 1, 2], [0, 1], [2]]
 
 
@@ -369,8 +369,8 @@ def test_dropped_frames_are_scored_by_the_mask_before_them(tiny_project, tmp_pat
         spec = evaluation_spec(load_params(params, [f"inference.scored_frames={scored}"]), row, 0)
         assert (spec.inference.test_fps, spec.inference.scored_frames) == (1.5, scored)
         keys.add(spec.key)
-        (found[scored],) = predict(
-            _Spotter(spec.train.model), "efficientvis", index, spec.inference, (32, 96), lambda done, total: None).values()
+        found[scored] = predict(
+            _Spotter(spec.train.model), "efficientvis", index, spec.inference, (32, 96), lambda done, total: None)
     assert len(keys) == 2
     assert found["kept"].kept == {1: [0, 4, 8]} and found["all"].kept == {1: list(range(10))}
     assert score(truth, found["kept"]).metrics["AP"] == pytest.approx(1.0)

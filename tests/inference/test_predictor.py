@@ -14,13 +14,13 @@ from effvis.data.clips import read_frame
 from effvis.data.dataset import Category
 from effvis.errors import UserError
 from effvis.inference.clip import predict_alone
-from effvis.inference.predictor import predict_split, predict_sweep
+from effvis.inference.predictor import predict_linked, predict_split
 from effvis.predictor import Predictor
 from effvis.vistr import clip as vistr_clip
 
 SIZE = (32, 48)
 FIVE = tuple(Category(number, f"shape{number}") for number in range(1, 6))
-LINKED = {"new_tracklet_below": -100, "thresholds": (0.0,)}
+LINKED = {"new_tracklet_below": -100, "score_threshold": 0.0}
 
 
 def predictor(model, input_size=SIZE, **inference):
@@ -33,7 +33,7 @@ def _by_evaluation(name, model, index, input_size, inference):
     if name == "end-to-end":
         return predict_split(model, index, inference, input_size=input_size)
     predict = predict_alone if name == "hand-craft" else vistr_clip.predict_clip
-    return predict_sweep(model, index, inference, predict=predict, input_size=input_size)[0.0]
+    return predict_linked(model, index, inference, predict=predict, input_size=input_size)
 
 
 @pytest.mark.parametrize("input_size", [SIZE, (24, 40)], ids=["as they are", "resized"])

@@ -106,7 +106,7 @@ FILES = {
                  "segmentations": [encode(np.ones((video.height, video.width), bool))] * video.length}
                 for video in index.videos]
             progress(len(index.videos), len(index.videos))
-            return {None: Predictions(results, kept)}
+            return Predictions(results, kept)
 
 
         METHOD = Method(name="toy", title="Toy", section="toy", settings=ToySettings, train_config=train_config,

@@ -94,7 +94,7 @@ def project(_tiny_template, tmp_path_factory):
     shutil.copytree(_tiny_template, folder)
     short = {"pretrain": {"source": "none"}, "train": {"epochs": 2}}
     write_params(folder, **short, vistr=short, seeds=1, tables=["table1h", "table1e"], resources={"snapshots": 2},
-                 inference={"presence_threshold": 0.0, "handcraft": {"thresholds": [0.0]}})
+                 inference={"presence_threshold": 0.0, "handcraft": {"score_threshold": 0.0}})
     params = load_params(folder / "params.yaml")
     tables = {name: load_table(params, name) for name in (*ROWS, "table2")}
     for name, wanted in ROWS.items():

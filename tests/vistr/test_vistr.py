@@ -113,7 +113,7 @@ def test_every_frame_of_a_video_gets_each_tracklet_once(length):
     video = torch.randint(0, 255, (length, 3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     clips = [(list(range(start, min(start + 3, length))),
               predict_clip(model, video[clip_frames(start, 3, length)], (32, 48), inference)) for start in range(0, length, 3)]
-    always, never = (link(clips, (32, 48), HandcraftConfig(new_tracklet_below=below), threshold=0.0)
+    always, never = (link(clips, (32, 48), HandcraftConfig(new_tracklet_below=below, score_threshold=0.0))
                      for below in (-100.0, 100.0))
     assert [sorted(tracklet.rles) for tracklet in always] == [list(range(length))] * 4
     assert sorted(frame for tracklet in never for frame in tracklet.rles) == sorted(list(range(length)) * 4)
