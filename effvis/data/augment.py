@@ -43,7 +43,7 @@ def mirror(frames_TCHW: Tensor, targets: ClipTargets) -> tuple[Tensor, ClipTarge
     x0, y0, x1, y1 = targets.boxes_KT4.unbind(-1)
     boxes = torch.stack((width - x1, y0, width - x0, y1), dim=-1) * targets.present_KT.unsqueeze(-1)
     return frames_TCHW.flip(-1), ClipTargets(
-        targets.track_ids_K, targets.labels_K, targets.present_KT, boxes, targets.masks_KTHW.flip(-1))
+        targets.track_ids_K, targets.labels_K, targets.present_KT, boxes, targets.masks_KTHW.flip(-1), targets.real_T)
 
 
 def crop(
@@ -72,7 +72,7 @@ def crop(
     boxes = torch.stack((left_KT, top_KT, right_KT, bottom_KT), dim=-1).float() * present.unsqueeze(-1)
     seen = present.any(dim=-1)
     return frames, ClipTargets(
-        targets.track_ids_K[seen], targets.labels_K[seen], present[seen], boxes[seen], masks[seen])
+        targets.track_ids_K[seen], targets.labels_K[seen], present[seen], boxes[seen], masks[seen], targets.real_T)
 
 
 def _resized(x_XYHW: Tensor, size: tuple[int, int]) -> Tensor:

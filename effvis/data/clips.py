@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,7 +160,9 @@ class ClipPairs:
 
     def _clip(self, video: int, start: int, size: tuple[int, int]) -> tuple[Tensor, ClipTargets]:
         frames = clip_frames(start, self.clips.clip_length, self.index.videos[video].length)
-        return self._readers[size].clip(video, frames), self._targets(video, frames, size)
+        targets = self._targets(video, frames, size)
+        real = torch.arange(start, start + self.clips.clip_length) < self.index.videos[video].length
+        return self._readers[size].clip(video, frames), replace(targets, real_T=real)
 
     def _targets(self, video: int, frames: list[int], size: tuple[int, int]) -> ClipTargets:
         entry, instances = self.index.videos[video], self._instances[video]

@@ -9,7 +9,7 @@ S side of a mask. Boxes are xyxy in input pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +44,11 @@ class BaseFeatures:
     height: int
     width: int
 
+    @property
+    def size_B4(self) -> Tensor:
+        """(width, height, width, height) of each clip's frames in input pixels."""
+        return self.pyramid[0].new_tensor([self.width, self.height] * 2).expand(self.clips, -1)
+
     def select(self, clips: slice) -> BaseFeatures:
         """The features of some of the clips."""
         chosen = range(self.clips)[clips]
@@ -72,6 +77,13 @@ class ClipOutput:
     def best_classes(self) -> Tensor:
         """The class of each tracklet with the highest mean probability over the clip: (B, N)."""
         return self.logits_BNTK.sigmoid().mean(dim=2).argmax(dim=-1)
+
+
+def join_outputs(parts: Sequence[ClipOutput]) -> ClipOutput:
+    """The outputs of one interaction on each part of the clips, joined over all clips."""
+    return ClipOutput(parts[0].stage, *(
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("logits_BNTK", "boxes_BNT4", "query_BNTC", "mask_query_BNTC")))
 
 
 def _joined(parts: Iterable[list[Tensor]], frames: int) -> list[Tensor]:
@@ -148,8 +160,7 @@ class EfficientVIS(Recomputing):
         """
         query = self.initial_query(features.clips) if query_BNTC is None else query_BNTC.mean(dim=2, keepdim=True)
         query = query.expand(-1, -1, features.frames, -1)
-        size = query.new_tensor([features.width, features.height] * 2)
-        boxes = (cxcywh_to_xyxy(self.proposal_NT4) * size).expand(features.clips, -1, features.frames, -1)
+        boxes = (cxcywh_to_xyxy(self.proposal_NT4) * features.size_B4[:, None, None]).expand(-1, -1, features.frames, -1)
         outputs = []
         for stage, interaction in enumerate(self.interactions):
             refined, logits, deltas, attended = self.held(self._interact, interaction, features, boxes, query)

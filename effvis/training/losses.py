@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,77 +15,65 @@ from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
 from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What the M interactions predict of B clips: class logits, boxes and the mask heads' queries of N tracklets."""
-
-    logits_MBNTK: Tensor
-    boxes_MBNT4: Tensor
-    query_MBNTC: Tensor
-
-
-def stack_outputs(parts: Sequence[Sequence[ClipOutput]]) -> Predictions:
-    """The outputs of M interactions on each part of the clips, joined over all clips."""
-    def stack(name: str) -> Tensor:
-        return torch.cat([torch.stack([getattr(output, name) for output in outputs]) for outputs in parts], dim=1)
-
-    return Predictions(at_least_fp32(stack("logits_BNTK")), at_least_fp32(stack("boxes_BNT4")), stack("mask_query_BNTC"))
-
-
 def interaction_losses(
     model: EfficientVIS,
     features: BaseFeatures,
-    predictions: Predictions,
+    outputs: Sequence[ClipOutput],
     targets: StackedTargets,
     matches: Matches,
     weights: LossWeights,
+    entries: int,
 ) -> dict[str, Tensor]:
-    """Weighted losses of B clips, summed over the M interactions, each a scalar.
+    """Weighted losses of B clips (Eq. 5), summed over the M interactions and divided by ``entries``, each a scalar.
 
-    A tracklet without an instance, and one whose instance is absent in a frame, is background there: only the focal loss
-    counts it. With no instance at all the box and mask losses are zeros that still reach every parameter.
+    In every real frame of a matched tracklet its class is learned, background where the instance is absent, and the
+    cross-entropy of its mask, whose target is zero there. Box and dice losses need the instance. A tracklet without an
+    instance is background: only the focal loss counts it. With no instance at all the box and mask losses are zeros that still
+    reach every parameter.
+
+    Args:
+        matches: of the instances' entries, absent frames included.
     """
-    where_R = matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R
     instance_R = matches.clip_R, matches.instance_R
-    share_R = matches.share_MB[matches.stage_R, matches.clip_R]
+    true_R = *instance_R, matches.frame_R
+    present_R = targets.present_BKT[true_R]
+    where_R = matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R
+    where_X = tuple(index[present_R] for index in where_R)
 
-    labels = torch.zeros_like(predictions.logits_MBNTK)
-    labels[*where_R, targets.labels_BK[instance_R]] = 1
-    focal_MB = _focal(predictions.logits_MBNTK, labels).sum(dim=(-3, -2, -1))
+    logits_MBNTK = at_least_fp32(torch.stack([output.logits_BNTK for output in outputs]))
+    labels = torch.zeros_like(logits_MBNTK)
+    labels[*where_X, targets.labels_BK[instance_R][present_R]] = 1
+    focal_MBT = _focal(logits_MBNTK, labels).sum(dim=(-3, -1))
 
-    size = features.pyramid[0].new_tensor([features.width, features.height] * 2)
-    boxes_R4, true_R4 = predictions.boxes_MBNT4[where_R], targets.boxes_BKT4[*instance_R, matches.frame_R]
-    l1_R = ((boxes_R4 - true_R4) / size).abs().sum(dim=-1)
-    giou_R = 1 - generalized_iou(boxes_R4, true_R4)
+    boxes_R4 = at_least_fp32(torch.stack([output.boxes_BNT4 for output in outputs]))[where_R]
+    boxes_X4, true_X4 = boxes_R4[present_R], targets.boxes_BKT4[true_R][present_R]
+    l1_X = ((boxes_X4 - true_X4) / features.size_B4[where_X[1]]).abs().sum(dim=-1)
+    giou_X = 1 - generalized_iou(boxes_X4, true_X4)
 
-    logits_RSS = _mask_logits(model, features, predictions, matches, targets.labels_BK[instance_R])
+    logits_RSS = _mask_logits(model, features, outputs, targets, matches)
     image_R = (matches.clip_R * targets.masks_BKTHW.shape[1] + matches.instance_R) * features.frames + matches.frame_R
     truth_RSS = crop_masks(targets.masks_BKTHW.flatten(0, 2), image_R, boxes_R4.detach(), logits_RSS.shape[-1])
-    dice_R = _dice(logits_RSS, truth_RSS)
+    dice_X = _dice(logits_RSS[present_R], truth_RSS[present_R])
     bce_R = F.binary_cross_entropy_with_logits(logits_RSS, truth_RSS, reduction="none").mean(dim=(-2, -1))
     return {
-        "focal": weights.focal * (focal_MB * matches.share_MB).sum(),
-        "l1": weights.l1 * (l1_R * share_R).sum(),
-        "giou": weights.giou * (giou_R * share_R).sum(),
-        "dice": weights.dice * (dice_R * share_R).sum(),
-        "bce": weights.bce * (bce_R * share_R).sum(),
+        "focal": weights.focal * (focal_MBT * targets.real_BT).sum() / entries,
+        "l1": weights.l1 * l1_X.sum() / entries,
+        "giou": weights.giou * giou_X.sum() / entries,
+        "dice": weights.dice * dice_X.sum() / entries,
+        "bce": weights.bce * bce_R.sum() / entries,
     }
 
 
 def _mask_logits(
-    model: EfficientVIS, features: BaseFeatures, predictions: Predictions, matches: Matches, label_R: Tensor
+    model: EfficientVIS, features: BaseFeatures, outputs: Sequence[ClipOutput], targets: StackedTargets, matches: Matches
 ) -> Tensor:
-    """Mask logits (R, S, S) of only the matched triples, of their class and inside the boxes of their own interaction."""
-    instances = matches.select_MBK.shape[-1]
-    row_R = (matches.clip_R * instances + matches.instance_R) * features.frames + matches.frame_R
-    query_RC = predictions.query_MBNTC[matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R]
-    clip_B1 = torch.arange(features.clips, device=row_R.device)[:, None]
+    """Mask logits (R, S, S) of the matched triples, of their class and inside the boxes of their own interaction."""
+    place_R = matches.clip_R, matches.instance_R, matches.frame_R
     logits = []
-    for stage, (head, query, row, label) in enumerate(zip(
-            model.mask_heads, *(of_R.split(matches.rows_M) for of_R in (query_RC, row_R, label_R)), strict=True)):
-        boxes_BKT4 = predictions.boxes_MBNT4[stage].detach()[clip_B1, matches.select_MBK[stage]]
-        regions = model.regions(features, boxes_BKT4, model.config.mask_roi_size).flatten(0, 2)
-        logits.append(head(query, regions.index_select(0, row), label))
+    for output, select_BK, *place in zip(
+            outputs, matches.select_MBK, *(of_R.split(matches.rows_M) for of_R in place_R), strict=True):
+        # Eq. 3 looks at neighbouring frames, so that the masks of whole tracklets are made.
+        logits.append(model.mask_logits(features, output, select_BK, targets.labels_BK)[tuple(place)])
     return at_least_fp32(torch.cat(logits))
 
 

@@ -94,7 +94,7 @@ class Method:
         clips_per_video: how many clips of a video a training looks at together, as
             ``clips_per_video(train, clip_length, longest_video)``.
         losses: a network's loss function, as ``losses(model, train)``. The result is called with a batch or, for a part of a
-            batch, also with ``whole``, and gives losses by name.
+            batch, also with ``counts``, and gives losses by name.
         predict: the predictions of a split, as ``predict(model, index, inference, input_size, progress)``.
         training_code, evaluation_code: modules that decide a trained weight, and what it scores, besides those that all methods
             share and its own functions above.

@@ -73,7 +73,7 @@ def clips_per_video(train: TrainConfig, clip_length: int, longest_video: int) ->
 def losses(model: EfficientVIS, train: TrainConfig) -> Callable[..., dict[str, Any]]:
     from effvis.training.correspondence import pair_losses
 
-    return partial(pair_losses, model, weights=train.loss, correspondence=train.correspondence)
+    return partial(pair_losses, model, weights=train.loss, correspondence=train.correspondence, matching=train.matching)
 
 
 def predict(

@@ -33,7 +33,7 @@ def trained_for(steps, index, *, stop_after=None, **changes):
 
     def fresh():
         model = tiny_vistr(**changes)
-        return model, lambda batch, whole: pair_losses(model, batch, VisTRLossWeights(), whole), clip_pairs(index)
+        return model, lambda batch, counts: pair_losses(model, batch, VisTRLossWeights(), counts), clip_pairs(index)
 
     model, losses_of, pairs = fresh()
     snapshot = None
