@@ -64,7 +64,6 @@ class StackedTargets:
 
     Attributes:
         labels_BK, present_BKT, boxes_BKT4, masks_BKTHW, real_BT: as in ``ClipTargets``. K is at least one.
-        entries_BKT: the (instance, frame) pairs of the clips' own instances in real frames.
     """
 
     labels_BK: Tensor
@@ -72,7 +71,6 @@ class StackedTargets:
     boxes_BKT4: Tensor
     masks_BKTHW: Tensor
     real_BT: Tensor
-    entries_BKT: Tensor
 
     def to(self, device: torch.device | str) -> StackedTargets:
         return StackedTargets(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -87,7 +85,7 @@ def stack_targets(targets: Sequence[ClipTargets]) -> StackedTargets:
     return StackedTargets(
         stack([clip.labels_K for clip in targets]), stack([clip.present_KT for clip in targets]),
         stack([clip.boxes_KT4 for clip in targets]), stack([clip.masks_KTHW for clip in targets]),
-        torch.stack([clip.real() for clip in targets]), stack([clip.real().expand(len(clip), -1) for clip in targets]))
+        torch.stack([clip.real() for clip in targets]))
 
 
 @dataclass(frozen=True)

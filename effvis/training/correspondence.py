@@ -54,7 +54,7 @@ def pair_losses(
         at_least_fp32(torch.stack([getattr(output, name) for output in outputs])) for name in ("logits_BNTK", "boxes_BNT4"))
     cost_MBNK = matching_cost(logits_MBNTK, boxes_MBNT4, targets, features.size_B4, matching, ious)
     assignment_MBK = _assign(cost_MBNK.float().cpu().numpy(), clips, first)
-    matches = find_matches(assignment_MBK, stacked.entries_BKT.numpy(), device)
+    matches = find_matches(assignment_MBK, stacked.real_BT[:, None].numpy(), device)
     entries = max(counts.entries + (counts.gone if correspondence else 0), 1)
     return interaction_losses(model, features, outputs, targets, matches, weights, entries)
 

@@ -144,7 +144,7 @@ def find_matches(assignment_MBK: np.ndarray, pairs_BKT: np.ndarray, device: torc
 
     Args:
         assignment_MBK: per stage, clip and instance its tracklet or -1.
-        pairs_BKT: the (instance, frame) pairs that are asked for.
+        pairs_BKT: the (instance, frame) pairs that are asked for; K may be one that stands for all.
     """
     matched_MBKT = (assignment_MBK >= 0)[..., None] & pairs_BKT
     stage_R, clip_R, instance_R, frame_R = np.nonzero(matched_MBKT)
