@@ -111,7 +111,8 @@ def overfit(model: EfficientVIS, index: DatasetIndex, args: argparse.Namespace) 
     pairs = ClipPairs(index, clip_index(index, FRAMES), input_size=SIZE, batch_size=len(index.videos), seed=args.seed,
                       clips_per_video=1)
     config = TrainConfig(lr=args.lr, warmup_steps=args.warmup_steps, epochs=args.steps, lr_drop_epoch=args.drop_at,
-                         batch_size=pairs.batch_size, frozen_stages=args.frozen_stages, correspondence=False)
+                         batch_size=pairs.batch_size, frozen_stages=args.frozen_stages, precision=args.precision,
+                         correspondence=False)
     print(" step     loss  mask IoU  box IoU  probability  s/step  of a processor")
     now = learned(model, index)
     print(_line(0, now))
@@ -152,6 +153,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--iterations", type=int, default=6, help="M, query-video interactions (default: 6)")
     parser.add_argument("--hidden-dim", type=int, default=256, help="C, channels of a query (default: 256)")
     parser.add_argument("--frozen-stages", type=int, default=1, help="of the ResNet, with its stem (default: 1)")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
+                        help="of autocast; bf16 is faster where the processor has instructions for it (default: fp32)")
     parser.add_argument("--lr", type=float, default=2e-4, help="learning rate (default: 2e-4)")
     parser.add_argument("--warmup-steps", type=int, default=20, help="(default: 20)")
     parser.add_argument("--steps", type=int, default=200, help="the most steps to take (default: 200)")
