@@ -219,11 +219,14 @@ def _start(
     params: Params, model: Config, correspondence: bool
 ) -> tuple[str | None, TrainSpec | None]:
     """The start of a training: its name for the key, and the training that makes it, if there is one."""
-    source, setting = params.of_method(model.method).pretrain.source, f"{methods.get(model.method).prefix}pretrain.source"
+    settings, setting = params.of_method(model.method).pretrain, f"{methods.get(model.method).prefix}pretrain.source"
+    source = settings.source
     if source == "none":
+        if settings.required:
+            raise starts.is_required(model)
         return None, None
-    if source not in ("auto", "shipped", "scratch"):
-        return starts.file_start(params.root / source, key=setting), None
+    if source not in starts.WORDS:
+        return starts.file_start(params.root / starts.file_name(source, model), key=setting), None
     if source != "scratch":
         found = starts.find_shipped(model.resolve(1, 1), correspondence)
         if found is not None:

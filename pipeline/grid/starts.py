@@ -5,20 +5,61 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from effvis.config import Config
 from effvis.errors import UserError
+from pipeline import methods
 from pipeline.system.files import file_sha256, write_atomically
+
+if TYPE_CHECKING:
+    from pipeline.settings.params import Params
 
 FOLDER = Path(__file__).resolve().parents[2] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
 
 
+# What ``pretrain.source`` may say instead of a file's name.
+WORDS = ("auto", "shipped", "scratch", "none")
+
+
 class NothingFits(UserError):
     """No shipped weights fit the wanted network."""
+
+
+class StartRequired(UserError):
+    """A training would start from nothing where the parameters forbid it."""
+
+
+def is_required(model: Config) -> StartRequired:
+    """The error for a network that would start from nothing, with the way to what its method's authors start from."""
+    method = methods.get(model.method)
+    key, name = f"{method.prefix}pretrain.source", method.usual_start.get(model.backbone)
+    if name is None:
+        remedy = f"Set {key} to converted weights (docs/weights.md)"
+    else:
+        options = "" if method.name == methods.DEFAULT else f" --method {method.name}"
+        options += f" -S {method.prefix}model.backbone={model.backbone}"
+        start = f"{name.partition('-')[0]}-{{backbone}}.safetensors"
+        remedy = (f"Run python -m pipeline.import_weights --published {name}{options} --out {file_name(start, model)}, which "
+                  f"takes {method.published[name].file} (with --from FILE, your copy of {method.published[name].url}), and set "
+                  f"{key}: {start}")
+    return StartRequired("params.yaml", key, f"is none, but {method.prefix}pretrain.required is true: the {model.backbone} of "
+                         f"{method.title} would be trained from nothing", remedy)
+
+
+def refusals(params: Params) -> dict[str, StartRequired]:
+    """The methods whose rows would be refused because they have no start, each with its error."""
+    found = {name: params.of_method(name) for name in methods.names()}
+    return {name: is_required(settings.model.resolve(1, 1)) for name, settings in found.items()
+            if settings.pretrain.required and settings.pretrain.source == "none"}
+
+
+def file_name(source: str, model: Config) -> str:
+    """The name of the user's own weights for this network: ``{backbone}`` in ``pretrain.source`` stands for its backbone."""
+    return source.replace("{backbone}", model.backbone)
 
 
 def find_shipped(model: Config, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
