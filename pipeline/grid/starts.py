@@ -44,8 +44,7 @@ def is_required(model: Config) -> StartRequired:
         options += f" -S {method.prefix}model.backbone={model.backbone}"
         start = f"{name.partition('-')[0]}-{{backbone}}.safetensors"
         remedy = (f"Run python -m pipeline.import_weights --published {name}{options} --out {file_name(start, model)}, which "
-                  f"takes {method.published[name].file} (with --from FILE, your copy of {method.published[name].url}), and set "
-                  f"{key}: {start}")
+                  f"downloads {method.published[name].url} or, with --from FILE, takes your copy, and set {key}: {start}")
     return StartRequired("params.yaml", key, f"is none, but {method.prefix}pretrain.required is true: the {model.backbone} of "
                          f"{method.title} would be trained from nothing", remedy)
 
@@ -55,6 +54,20 @@ def refusals(params: Params) -> dict[str, StartRequired]:
     found = {name: params.of_method(name) for name in methods.names()}
     return {name: is_required(settings.model.resolve(1, 1)) for name, settings in found.items()
             if settings.pretrain.required and settings.pretrain.source == "none"}
+
+
+def given(params: Params, model: Config) -> str | None:
+    """The user's own weights that a network starts from, as ``file:<sha256>``; None if ``pretrain.source`` names no file.
+
+    Raises:
+        UserError: there is no such file, or a start is required and there is none.
+    """
+    settings = params.of_method(model.method).pretrain
+    if settings.source == "none" and settings.required:
+        raise is_required(model)
+    if settings.source in WORDS:
+        return None
+    return file_start(params.root / file_name(settings.source, model), key=f"{methods.get(model.method).prefix}pretrain.source")
 
 
 def file_name(source: str, model: Config) -> str:
@@ -133,7 +146,8 @@ def file_start(path: Path, *, key: str = "pretrain.source") -> str:
     if not path.is_file():
         raise UserError("params.yaml", key, f"there is no file {path}",
                         "Convert published weights with python -m pipeline.import_weights, or correct the path")
-    return f"file:{file_sha256(path)}"
+    stat = path.stat()
+    return f"file:{_sha256_of_version(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))}"
 
 
 def load_file_start(path: Path, init: str) -> dict[str, Any]:
@@ -177,6 +191,12 @@ def _read(description: Path) -> Mapping[str, Any]:
         if not isinstance(facts, dict) or key not in facts:
             raise UserError(description, key, "is missing", "Restore the file from the project's repository")
     return facts
+
+
+@cache
+def _sha256_of_version(path: Path, version: tuple[int, ...]) -> str:
+    """The checksum of a file, once per version: every row and seed of a grid asks for it."""
+    return file_sha256(path)
 
 
 @cache

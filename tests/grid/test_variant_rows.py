@@ -101,7 +101,7 @@ def test_where_a_start_is_required_nothing_starts_from_nothing(tiny_project, met
         _train_spec(params, T=3, method=method)
     published = methods.get(method).published[methods.get(method).usual_start["resnet50"]]
     assert refused.value.where == "params.yaml" and refused.value.key == f"{prefix}pretrain.source"
-    for told in ("pipeline.import_weights --published", published.file, published.url, "{backbone}.safetensors"):
+    for told in ("pipeline.import_weights --published", published.url, "{backbone}.safetensors"):
         assert told in refused.value.remedy
     assert _train_spec(load_params(project / "params.yaml", none), T=3, method=method).init is None
 
