@@ -55,9 +55,9 @@ def _one_table(params: Params, name: str, rows: list[RowSettings]) -> Iterator[F
         counts[of_row.dataset_name] = counts.get(of_row.dataset_name, 0) + 1
     for dataset, count in scored.items():
         official = "" if params.holdout is None else ", which are not the official validation videos"
-        yield Finding("tables", f"{name}: AP and AR of {count} rows, {params.seeds} seeds each, on {dataset}{official}")
+        yield Finding("tables", f"{name}: AP and AR of {_rows(count)}, {params.seeds} seeds each, on {dataset}{official}")
     for dataset, count in unscored.items():
-        yield Finding("tables", f"{name}: no AP of {count} rows: {dataset} has no ground truth for val, and only a "
+        yield Finding("tables", f"{name}: no AP of {_rows(count)}: {dataset} has no ground truth for val, and only a "
                       "competition's server can score it", "Pack each row's results with python -m pipeline.submit, and add "
                       "the server's numbers with --scores; or hold training videos out: -S holdout.fraction=0.1 "
                       "(docs/paper-run.md)")
@@ -65,7 +65,12 @@ def _one_table(params: Params, name: str, rows: list[RowSettings]) -> Iterator[F
     if lacking:
         links = ", ".join(f"{methods.get(method).title} at T={frames}" for method, frames in lacking)
         yield Finding("tables", f"{name}: the hand-crafted linking of {links} has the profile's weights and threshold, which "
-                      "nobody has chosen", "After the first training: python -m pipeline.linking (docs/evaluation.md)")
+                      "nobody has chosen", "python -m pipeline.linking chooses them, on training videos that it holds out "
+                      f"itself{'' if params.holdout is None else ', without holdout in the parameters'} (docs/evaluation.md)")
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
 
 
 def _linking_is_chosen(params: Params, settings: RowSettings) -> bool:

@@ -36,17 +36,22 @@ class StartRequired(UserError):
 def is_required(model: Config) -> StartRequired:
     """The error for a network that would start from nothing, with the way to what its method's authors start from."""
     method = methods.get(model.method)
-    key, name = f"{method.prefix}pretrain.source", method.usual_start.get(model.backbone)
-    if name is None:
-        remedy = f"Set {key} to converted weights (docs/weights.md)"
-    else:
-        options = "" if method.name == methods.DEFAULT else f" --method {method.name}"
-        options += f" -S {method.prefix}model.backbone={model.backbone}"
-        start = f"{name.partition('-')[0]}-{{backbone}}.safetensors"
-        remedy = (f"Run python -m pipeline.import_weights --published {name}{options} --out {file_name(start, model)}, which "
-                  f"downloads {method.published[name].url} or, with --from FILE, takes your copy, and set {key}: {start}")
+    key, name = f"{method.prefix}pretrain.source", method.usual_start.get(model.backbone, "weights")
+    source = f"{name.partition('-')[0]}-{{backbone}}.safetensors"
     return StartRequired("params.yaml", key, f"is none, but {method.prefix}pretrain.required is true: the {model.backbone} of "
-                         f"{method.title} would be trained from nothing", remedy)
+                         f"{method.title} would be trained from nothing",
+                         f"{_conversion(model, file_name(source, model))}, and set {key}: {source}")
+
+
+def _conversion(model: Config, out: str) -> str:
+    """What to do for a file of weights that a network's training can start from."""
+    method = methods.get(model.method)
+    name = method.usual_start.get(model.backbone)
+    if name is None:
+        return f"Convert weights of a {model.backbone} into {out} (docs/weights.md)"
+    options = "" if method.name == methods.DEFAULT else f" --method {method.name}"
+    return (f"Run python -m pipeline.import_weights --published {name}{options} -S {method.prefix}model.backbone="
+            f"{model.backbone} --out {out}, which downloads {method.published[name].url} or, with --from FILE, takes your copy")
 
 
 def refusals(params: Params) -> dict[str, StartRequired]:
@@ -67,7 +72,10 @@ def given(params: Params, model: Config) -> str | None:
         raise is_required(model)
     if settings.source in WORDS:
         return None
-    return file_start(params.root / file_name(settings.source, model), key=f"{methods.get(model.method).prefix}pretrain.source")
+    path, key = params.root / file_name(settings.source, model), f"{methods.get(model.method).prefix}pretrain.source"
+    if not path.is_file():
+        raise UserError("params.yaml", key, f"there is no file {path}", f"{_conversion(model, path.name)}; or correct the path")
+    return file_start(path, key=key)
 
 
 def file_name(source: str, model: Config) -> str:

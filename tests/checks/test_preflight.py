@@ -17,7 +17,8 @@ from pipeline import download, index, preflight
 from pipeline.checks.finding import WIDTH, Finding, page
 from pipeline.settings.loading import load_params
 
-PAPER = ["profile=paper", "dataset=youtube-vis-2019", "tables=[table1d]", "seeds=1"]
+# The fixture's own parameters would train a start here.
+PAPER = ["profile=paper", "dataset=youtube-vis-2019", "tables=[table1d]", "seeds=1", "pretrain.source=none"]
 # A network that a processor can train, from weights of its own.
 SMALL = ["model.backbone=resnet18", "resources.gpus_per_worker=0", "resources.workers_per_run=1", "resources.threads=1",
          "resources.memory_gib=0.5", "resources.slots=1", "pretrain.source=start-{backbone}.safetensors",

@@ -132,5 +132,5 @@ def test_a_start_s_name_may_hold_the_backbone(tiny_project):
     inits = {backbone: _train_spec(params, T=3, backbone=backbone).init for backbone in ("R50", "R101")}
     assert inits["R50"].startswith("file:") and inits["R50"] != inits["R101"]
     (project / "coco-tiny-deep.safetensors").unlink()
-    with pytest.raises(UserError, match="coco-tiny-deep.safetensors"):
+    with pytest.raises(UserError, match="no file .*coco-tiny-deep.safetensors.*Convert weights of a tiny-deep"):
         _train_spec(params, T=3, backbone="R101")
