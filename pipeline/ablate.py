@@ -8,10 +8,16 @@ with its log and does not stop the others; the exit code is then 1.
 from __future__ import annotations
 
 import contextlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pipeline import methods
 from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
+
+if TYPE_CHECKING:
+    from pipeline.settings.params import Params
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,8 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     params = load_params(options.params, overrides)
     names = expand_grid(known_tables(params), options.grid)
     prepare(params, [*names, *(params.tables if options.ahead else ())])
-    tables = [load_table(params, name) for name in names]
     wanted = options.methods.split(",")
+    if options.dry_run:
+        params = _without_starts(params, overrides, options.params, wanted)
+    tables = [load_table(params, name) for name in names]
     rows = of_methods(choose_rows(tables, options.rows), wanted)
     ahead = [load_table(params, name) for name in params.tables if options.ahead and name not in names]
     everything = [*rows, *of_methods((row for table in ahead for row in table.rows), wanted)]
@@ -70,6 +78,18 @@ def main(argv: list[str] | None = None) -> int:
     for file in written:
         print(file)
     return report_end(ended, plan_rows(params, rows).labels)
+
+
+def _without_starts(params: Params, overrides: Sequence[str], file: str, wanted: Sequence[str]) -> Params:
+    """The parameters with rows that may start from nothing: what would be refused for it is a warning on stderr."""
+    from pipeline.grid.starts import refusals
+    from pipeline.settings.loading import load_params
+
+    refused = refusals(params)
+    for name, error in refused.items():
+        if name in wanted:
+            print(f"warning: {error}", file=sys.stderr)
+    return load_params(file, [*overrides, *(f"{methods.get(name).prefix}pretrain.required=false" for name in refused)])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pipeline import methods
 # Top to bottom. docs/architecture.md has the same list with a line for each room.
 ROOMS = (
     "pipeline",  # the front doors: python -m pipeline.<command>
+    "pipeline/checks",
     "pipeline/mlflow_view", "pipeline/reporting", "pipeline/planning", "pipeline/search", "pipeline/tables", "pipeline/weights",
     "pipeline/engine", "pipeline/grid", "pipeline/indexing", "pipeline/datasets", "pipeline/runs", "pipeline/scheduling",
     "pipeline/identity", "pipeline/settings", "pipeline/importers", "pipeline/methods", "pipeline/system",

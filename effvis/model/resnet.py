@@ -100,6 +100,9 @@ ARCHITECTURES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, i
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
+# Blocks that are recomputed together, so that only the input of the first is kept. One alone keeps 4.4 GiB more of a ResNet-101
+# (benchmarks/activations.py); the more there are, the more a recomputation takes.
+BLOCKS_AT_ONCE = 3
 STAGE_WIDTHS = (64, 128, 256, 512)
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -135,8 +138,9 @@ class ResNet(Recomputing):
         x = F.max_pool2d(F.relu_(self.bn1(self.conv1(frames_FCHW))), 3, 2, 1)
         levels = []
         for stage in STAGES:
-            for block in self.get_submodule(stage):
-                x = self.held(block, x)
+            blocks = self.get_submodule(stage)
+            for first in range(0, len(blocks), BLOCKS_AT_ONCE):
+                x = self.held(blocks[first: first + BLOCKS_AT_ONCE], x)
             levels.append(x)
         return levels
 

@@ -210,7 +210,8 @@ def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> dict[s
     if spec.init is None:
         return None
     if spec.init.startswith("file:"):
-        return starts.load_file_start(params.root / params.of_method(spec.method).pretrain.source, spec.init)
+        source = params.of_method(spec.method).pretrain.source
+        return starts.load_file_start(params.root / starts.file_name(source, spec.model), spec.init)
     return starts.load(spec.init)
 
 

@@ -110,12 +110,25 @@ def find_in_table(params: Params, row: str) -> tuple[RowFile, RowSettings]:
         UserError: there is no such row, or it is not run.
     """
     table, _, name = row.partition(":")
-    file, all_settings = _read_table(params, table)
-    runnable = {found.name: (found, settings)
-                for found, settings in zip(file.rows, all_settings, strict=True) if found.not_run is None}
+    runnable = {found.name: (found, settings) for found, settings in runnable_rows(params, table)}
     if name not in runnable:
         raise UserError("--row", row, f"{table} has no such row to run", f"Its rows are {', '.join(map(repr, runnable))}")
     return runnable[name]
+
+
+def runnable_rows(params: Params, table: str) -> list[tuple[RowFile, RowSettings]]:
+    """The rows of a table that are run, each as it is written, and its settings.
+
+    Raises:
+        UserError: there is no such table, or something in it is wrong.
+    """
+    file, all_settings = _read_table(params, table)
+    return [(row, settings) for row, settings in zip(file.rows, all_settings, strict=True) if row.not_run is None]
+
+
+def network(params: Params, settings: RowSettings) -> Config:
+    """The network of a row, before its data set has decided the number of classes."""
+    return _network(_of_row(params, settings), settings)
 
 
 def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpec:
@@ -220,13 +233,9 @@ def _start(
 ) -> tuple[str | None, TrainSpec | None]:
     """The start of a training: its name for the key, and the training that makes it, if there is one."""
     source, setting = params.of_method(model.method).pretrain.source, f"{methods.get(model.method).prefix}pretrain.source"
-    if source == "none":
-        return None, None
-    if source not in ("auto", "shipped", "scratch"):
-        path = params.root / source
-        found = starts.file_start(path, key=setting)
-        starts.check_form(path, model, where="params.yaml", prefix=setting.replace("pretrain.source", "model."))
-        return found, None
+    given = starts.given(params, model)
+    if given is not None or source == "none":
+        return given, None
     if source != "scratch":
         found = starts.find_shipped(model.resolve(1, 1), correspondence)
         if found is not None:

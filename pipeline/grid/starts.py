@@ -6,22 +6,87 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from safetensors import SafetensorError, safe_open
 
 from effvis.config import Config
 from effvis.errors import UserError
+from pipeline import methods
 from pipeline.system.files import file_sha256, write_atomically
+
+if TYPE_CHECKING:
+    from pipeline.settings.params import Params
 
 FOLDER = Path(__file__).resolve().parents[2] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
 _FORM = "form"  # the one key of a converted file's metadata: with several, their order would differ from file to file
 
 
+# What ``pretrain.source`` may say instead of a file's name.
+WORDS = ("auto", "shipped", "scratch", "none")
+
+
 class NothingFits(UserError):
     """No shipped weights fit the wanted network."""
+
+
+class StartRequired(UserError):
+    """A training would start from nothing where the parameters forbid it."""
+
+
+def is_required(model: Config) -> StartRequired:
+    """The error for a network that would start from nothing, with the way to what its method's authors start from."""
+    method = methods.get(model.method)
+    key, name = f"{method.prefix}pretrain.source", method.usual_start.get(model.backbone, "weights")
+    source = f"{name.partition('-')[0]}-{{backbone}}.safetensors"
+    return StartRequired("params.yaml", key, f"is none, but {method.prefix}pretrain.required is true: the {model.backbone} of "
+                         f"{method.title} would be trained from nothing",
+                         f"{_conversion(model, file_name(source, model))}, and set {key}: {source}")
+
+
+def _conversion(model: Config, out: str) -> str:
+    """What to do for a file of weights that a network's training can start from."""
+    method = methods.get(model.method)
+    name = method.usual_start.get(model.backbone)
+    if name is None:
+        return f"Convert weights of a {model.backbone} into {out} (docs/weights.md)"
+    options = "" if method.name == methods.DEFAULT else f" --method {method.name}"
+    return (f"Run python -m pipeline.import_weights --published {name}{options} -S {method.prefix}model.backbone="
+            f"{model.backbone} --out {out}, which downloads {method.published[name].url} or, with --from FILE, takes your copy")
+
+
+def refusals(params: Params) -> dict[str, StartRequired]:
+    """The methods whose rows would be refused because they have no start, each with its error."""
+    found = {name: params.of_method(name) for name in methods.names()}
+    return {name: is_required(settings.model.resolve(1, 1)) for name, settings in found.items()
+            if settings.pretrain.required and settings.pretrain.source == "none"}
+
+
+def given(params: Params, model: Config) -> str | None:
+    """The user's own weights that a network starts from, as ``file:<sha256>``; None if ``pretrain.source`` names no file.
+
+    Raises:
+        UserError: there is no such file, its network is of another form, or a start is required and there is none.
+    """
+    settings = params.of_method(model.method).pretrain
+    if settings.source == "none" and settings.required:
+        raise is_required(model)
+    if settings.source in WORDS:
+        return None
+    prefix = methods.get(model.method).prefix
+    path, key = params.root / file_name(settings.source, model), f"{prefix}pretrain.source"
+    if not path.is_file():
+        raise UserError("params.yaml", key, f"there is no file {path}", f"{_conversion(model, path.name)}; or correct the path")
+    found = file_start(path, key=key)
+    check_form(path, model, where="params.yaml", prefix=f"{prefix}model.")
+    return found
+
+
+def file_name(source: str, model: Config) -> str:
+    """The name of the user's own weights for this network: ``{backbone}`` in ``pretrain.source`` stands for its backbone."""
+    return source.replace("{backbone}", model.backbone)
 
 
 def find_shipped(model: Config, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
@@ -95,7 +160,8 @@ def file_start(path: Path, *, key: str = "pretrain.source") -> str:
     if not path.is_file():
         raise UserError("params.yaml", key, f"there is no file {path}",
                         "Convert published weights with python -m pipeline.import_weights, or correct the path")
-    return f"file:{file_sha256(path)}"
+    stat = path.stat()
+    return f"file:{_sha256_of_version(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))}"
 
 
 def form_metadata(form: Mapping[str, bool]) -> dict[str, str] | None:
@@ -167,6 +233,12 @@ def _read(description: Path) -> Mapping[str, Any]:
         if not isinstance(facts, dict) or key not in facts:
             raise UserError(description, key, "is missing", "Restore the file from the project's repository")
     return facts
+
+
+@cache
+def _sha256_of_version(path: Path, version: tuple[int, ...]) -> str:
+    """The checksum of a file, once per version: every row and seed of a grid asks for it."""
+    return file_sha256(path)
 
 
 @cache

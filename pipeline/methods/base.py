@@ -23,7 +23,9 @@ class PretrainSettings(Config):
     source: str = Field(
         "auto", pattern=r"^(auto|shipped|scratch|none|.+\.safetensors)$",
         description="shipped: weights that come with the project; scratch: weights trained here first; auto: shipped if "
-        "they fit, else scratch; none; or a file relative to params.yaml, as pipeline.import_weights writes it")
+        "they fit, else scratch; none; or a file relative to params.yaml, as pipeline.import_weights writes it; {backbone} in "
+        "its name stands for the row's model.backbone")
+    required: bool = Field(False, description="none is refused: a row must start from something")
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Method:
         published: such files, by name.
         convert: converts published weights to those of a network that ``settings.model`` describes, as
             ``convert(published, settings, classes, clip_length, where, hint)``; without a clip length, it is the file's or 1.
+        usual_start: the name in ``published`` of what its authors start from, by backbone.
         starts_have_frames: whether a start depends on the clip length.
         comparisons: figures that compare this method with others.
     """
@@ -125,6 +128,7 @@ class Method:
     reads: tuple[str, ...] = ()
     published: Mapping[str, Published] = field(default_factory=dict)
     convert: Callable[[Mapping[str, Any], Any, int, int | None, Path, str], Conversion] | None = None
+    usual_start: Mapping[str, str] = field(default_factory=dict)
     starts_have_frames: bool = False
     comparisons: tuple[Comparison, ...] = ()
 

@@ -130,4 +130,5 @@ METHOD = Method(
     learns_correspondence=True,
     train_config=train_config, pretrain_config=pretrain_config, clips_per_video=clips_per_video, losses=losses, predict=predict,
     training_code=("effvis.training.correspondence",),
-    reads=("Sparse R-CNN", "QueryInst"), published=dict(_published()), convert=convert)
+    reads=("Sparse R-CNN", "QueryInst"), published=dict(_published()), convert=convert,
+    usual_start={"resnet50": "queryinst-r50", "resnet101": "queryinst-r101"})

@@ -44,7 +44,7 @@ def side_by_side(resources: ResourceSettings) -> int:
     """How many runs can go on at once: ``resources.slots``, or as many as there are processors, memory and GPUs for."""
     if resources.slots is not None:
         return resources.slots
-    holds = [processors() // resources.threads, int(_memory_bytes() // (resources.memory_gib * 2**30))]
+    holds = [processors() // resources.threads, int(memory_bytes() // (resources.memory_gib * 2**30))]
     if resources.gpus_per_worker:
         import torch
 
@@ -74,6 +74,6 @@ def peak_memory_mib() -> int:
     return int(line.split()[1]) // 1024
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
     """The machine's memory, or less in a container."""
     return int(min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), cgroup.memory_bytes()))

@@ -8,9 +8,10 @@ from support.models import LAPTOP, SCHEMES
 from effvis.errors import UserError
 from effvis.methods import build_model
 from effvis.model.efficientvis import EfficientVIS
-from pipeline import methods
+from pipeline import ablate, methods
 from pipeline.engine.training import _initial_weights, start
 from pipeline.grid.rows import evaluation_spec
+from pipeline.grid.starts import StartRequired
 from pipeline.indexing.read import load_clips, load_index
 from pipeline.runs.store import RunStore
 from pipeline.settings.loading import load_params
@@ -89,3 +90,47 @@ def test_a_run_starts_from_a_file_of_weights(tiny_project, method):
     (project / "start.safetensors").write_bytes(b"another")
     with pytest.raises(UserError, match="changed after"):
         _initial_weights(params, spec, RunStore(params.runs_dir))
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_where_a_start_is_required_nothing_starts_from_nothing(tiny_project, method, capsys):
+    project, prefix = tiny_project(), methods.get(method).prefix
+    none = [f"{prefix}pretrain.source=none", f"{prefix}model.backbone=resnet50", f"{prefix}model.hidden_dim=96"]
+    params = load_params(project / "params.yaml", [*none, f"{prefix}pretrain.required=true"])
+    with pytest.raises(StartRequired) as refused:
+        _train_spec(params, T=3, method=method)
+    published = methods.get(method).published[methods.get(method).usual_start["resnet50"]]
+    assert refused.value.where == "params.yaml" and refused.value.key == f"{prefix}pretrain.source"
+    for told in ("pipeline.import_weights --published", published.url, "{backbone}.safetensors"):
+        assert told in refused.value.remedy
+    assert _train_spec(load_params(project / "params.yaml", none), T=3, method=method).init is None
+
+    # What --dry-run refuses to die of, it says.
+    table = "table1e" if method == methods.DEFAULT else "table1d"
+    overrides = [*none, f"{prefix}pretrain.required=true", "seeds=1"]
+    arguments = [argument for override in overrides for argument in ("-S", override)]
+    common = ["--params", str(project / "params.yaml"), "--grid", table, "--methods", method, *arguments]
+    assert ablate.main([*common, "--dry-run"]) == 0
+    shown = capsys.readouterr()
+    assert f"warning: params.yaml: {prefix}pretrain.source" in shown.err and "missing" in shown.out
+    with pytest.raises(StartRequired):
+        ablate.main(common)
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_usual_starts_are_published_for_their_backbone(method):
+    method = methods.get(method)
+    assert method.usual_start.keys() == {"resnet50", "resnet101"}
+    assert all(method.published[name].backbone == backbone for backbone, name in method.usual_start.items())
+
+
+def test_a_start_s_name_may_hold_the_backbone(tiny_project):
+    project = tiny_project()
+    params = load_params(project / "params.yaml", ["pretrain.source=coco-{backbone}.safetensors"])
+    for backbone, content in (("tiny", b"one"), ("tiny-deep", b"other")):
+        (project / f"coco-{backbone}.safetensors").write_bytes(content)
+    inits = {backbone: _train_spec(params, T=3, backbone=backbone).init for backbone in ("R50", "R101")}
+    assert inits["R50"].startswith("file:") and inits["R50"] != inits["R101"]
+    (project / "coco-tiny-deep.safetensors").unlink()
+    with pytest.raises(UserError, match="no file .*coco-tiny-deep.safetensors.*Convert weights of a tiny-deep"):
+        _train_spec(params, T=3, backbone="R101")

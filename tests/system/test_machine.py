@@ -15,7 +15,7 @@ from pipeline.settings.params import ResourceSettings
 def test_slots_are_what_is_set_or_what_the_machine_holds(monkeypatch):
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(12)), raising=False)
     monkeypatch.setattr(machine.cgroup, "processors", lambda: math.inf)
-    monkeypatch.setattr(machine, "_memory_bytes", lambda: 20 * 2**30)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 20 * 2**30)
     assert machine.side_by_side(ResourceSettings(slots=7, threads=4)) == 7
     assert machine.side_by_side(ResourceSettings(threads=4, memory_gib=1)) == 3, "processors"
     assert machine.side_by_side(ResourceSettings(threads=1, memory_gib=4)) == 5, "memory"

@@ -1,0 +1,80 @@
+"""Looks at the data sets of tables, and at what the tables will be able to report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from effvis.config import HandcraftConfig
+from effvis.errors import UserError
+from pipeline import methods
+from pipeline.checks.finding import Finding, looked_at
+from pipeline.datasets import holdout
+from pipeline.grid import linking
+from pipeline.grid.rows import runnable_rows
+from pipeline.indexing.read import read_facts
+
+if TYPE_CHECKING:
+    from pipeline.settings.params import Params, RowSettings
+
+
+def data(sets: Iterable[Params]) -> list[Finding]:
+    """Whether each data set is in place and indexed, and whether its validation videos have instances."""
+    return [found for params in sets for found in looked_at("data", lambda params=params: _one_set(params))]
+
+
+def _one_set(params: Params) -> Iterator[Finding]:
+    splits = read_facts(params)["splits"]
+    train, val = splits["train"], splits["val"]
+    yield Finding("data", f"{params.dataset_name}: {len(train['videos']):,} videos to train on, the longest of "
+                  f"{train['longest_video']} frames; {len(val['videos']):,} with {val['instances']:,} instances to validate on")
+    for remark in holdout.remarks(params, val["instances"]):
+        problem, stop, remedy = remark.partition(". ")
+        yield Finding("data", problem, remedy if stop else None)
+
+
+def tables(params: Params, names: Iterable[str], wanted: Iterable[str]) -> Iterator[Finding]:
+    """What each table will show of the wanted methods' rows: AP, or nothing before a server has scored its results."""
+    for name in names:
+        rows = [settings for _, settings in runnable_rows(params, name) if settings.method in wanted]
+        try:
+            yield from list(_one_table(params, name, rows))
+        except UserError:
+            yield Finding("tables", f"{name}: not before its data sets are indexed", unknown=True)
+
+
+def _one_table(params: Params, name: str, rows: list[RowSettings]) -> Iterator[Finding]:
+    if not rows:
+        yield Finding("tables", f"{name}: no row of these methods is run")
+        return
+    scored, unscored = {}, {}
+    for settings in rows:
+        of_row = params.with_dataset(settings.dataset)
+        truth = read_facts(of_row)["splits"]["val"]["instances"] > 0
+        counts = scored if truth else unscored
+        counts[of_row.dataset_name] = counts.get(of_row.dataset_name, 0) + 1
+    for dataset, count in scored.items():
+        official = "" if params.holdout is None else ", which are not the official validation videos"
+        yield Finding("tables", f"{name}: AP and AR of {_rows(count)}, {params.seeds} seeds each, on {dataset}{official}")
+    for dataset, count in unscored.items():
+        yield Finding("tables", f"{name}: no AP of {_rows(count)}: {dataset} has no ground truth for val, and only a "
+                      "competition's server can score it", "Pack each row's results with python -m pipeline.submit, and add "
+                      "the server's numbers with --scores; or hold training videos out: -S holdout.fraction=0.1 "
+                      "(docs/paper-run.md)")
+    lacking = sorted({(settings.method, settings.T) for settings in rows if not _linking_is_chosen(params, settings)})
+    if lacking:
+        links = ", ".join(f"{methods.get(method).title} at T={frames}" for method, frames in lacking)
+        yield Finding("tables", f"{name}: the hand-crafted linking of {links} has the profile's weights and threshold, which "
+                      "nobody has chosen", "python -m pipeline.linking chooses them, on training videos that it holds out "
+                      f"itself{'' if params.holdout is None else ', without holdout in the parameters'} (docs/evaluation.md)")
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
+
+
+def _linking_is_chosen(params: Params, settings: RowSettings) -> bool:
+    if methods.get(settings.method).linkings[0] != "hand-craft" and settings.linking != "hand-craft":
+        return True
+    default = HandcraftConfig()
+    return params.inference.handcraft != default or linking.chosen(params, settings.method, settings.T) is not None
