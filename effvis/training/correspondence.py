@@ -10,7 +10,7 @@ from torch import Tensor
 
 from effvis.config import LossWeights
 from effvis.data.targets import ClipPairBatch, ClipTargets, stack_targets
-from effvis.model.efficientvis import BaseFeatures, EfficientVIS
+from effvis.model.efficientvis import EfficientVIS, Features
 from effvis.training.losses import Predictions, interaction_losses, stack_outputs
 from effvis.training.matching import Whole, find_matches, itself, match, matching_cost
 
@@ -31,20 +31,20 @@ def pair_losses(
     clips = [clip for clips in batch.targets for clip in clips]
     # Joined in their memory layout, channels last: as decoded, and as the backbone takes them.
     frames = torch.cat([frames.to(device).movedim(2, -1) for frames in batch.frames]).movedim(-1, 2)
-    features = model.features(frames)
+    features = model.features(frames, [clip.size for clip in clips])
     predictions = _predict(model, features, correspondence)
     stacked = stack_targets(clips)
     targets = stacked.to(device)
 
-    size = features.pyramid[0].new_tensor([features.width, features.height] * 2)
-    cost_MBNK = matching_cost(predictions.logits_MBNTK, predictions.boxes_MBNT4, targets, size, weights)
+    size_4 = features.size_B4[:, None, None, None]  # before N, T and instances
+    cost_MBNK = matching_cost(predictions.logits_MBNTK, predictions.boxes_MBNT4, targets, size_4, weights)
     assignment_MBK = _assign(cost_MBNK.float().cpu().numpy(), clips, pairs if correspondence else len(clips))
     groups = 2 if correspondence else 1
     matches = find_matches(assignment_MBK, stacked.present_BKT.numpy(), groups=groups, device=device, whole=whole)
     return interaction_losses(model, features, predictions, targets, matches, weights)
 
 
-def _predict(model: EfficientVIS, features: BaseFeatures, correspondence: bool) -> Predictions:
+def _predict(model: EfficientVIS, features: Features, correspondence: bool) -> Predictions:
     """Predictions of all first clips, then of all second ones."""
     if not correspondence:
         return stack_outputs([model(features)])

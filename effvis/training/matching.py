@@ -35,7 +35,7 @@ def matching_cost(
 
     Args:
         logits_BNTK, boxes_BNT4: predictions of B clips; several interactions add dimensions before B.
-        size_4: (width, height, width, height) of the input.
+        size_4: (width, height, width, height) of the input, for all clips or for each (B, 1, 1, 1, 4).
     """
     own, true = boxes_BNT4.unsqueeze(-2), targets.boxes_BKT4.transpose(1, 2).unsqueeze(1)  # (B, N or 1, T, 1 or K, 4)
     label = targets.labels_BK[:, None, None].expand(*own.shape[:-2], -1)

@@ -194,8 +194,8 @@ def _spec(
     resolved = model.resolve(len(dataset.categories), clip_length)
     return TrainSpec(
         kind=kind, model=resolved.at_one_frame() if kind == "pretrain" else resolved, train=train, seed=seed,
-        input_size=params.input_size, dataset_name=params.dataset_name, dataset_digest=dataset.digests["train"],
-        code_digest=training_digest(model.method), init=init, parent=parent)
+        input_size=params.input_size_of(model.method), dataset_name=params.dataset_name,
+        dataset_digest=dataset.digests["train"], code_digest=training_digest(model.method), init=init, parent=parent)
 
 
 def _correspondence(params: Params, settings: RowSettings) -> bool:

@@ -105,7 +105,7 @@ def test_spatial_attention_permutes_with_frames_and_temporal_with_tracklets():
 def _pyramid(frames, width=5):
     torch.manual_seed(1)
     return BaseFeatures([torch.randn(2 * frames, width, 32 // stride, 48 // stride, dtype=torch.float64)
-                         for stride in (4, 8, 16)], 2, frames, 32, 48)
+                         for stride in (4, 8, 16)], 2, frames, torch.tensor([[48.0, 32.0] * 2] * 2))
 
 
 @torch.no_grad()
@@ -118,7 +118,7 @@ def test_equation_3_with_either_proposal_is_its_literal_transcription(crop, fram
     features = _pyramid(frames)
     strides = model.backbone.strides
     features = BaseFeatures(features.pyramid[: len(strides)], *(getattr(features, k) for k in (
-        "clips", "frames", "height", "width")))
+        "clips", "frames", "size_B4")))
     low = torch.rand(2, 3, frames, 2, dtype=torch.float64) * 16
     boxes = torch.cat((low, low + 6 + 10 * torch.rand_like(low)), dim=-1)
     expected = torch.zeros(2, 3, frames, size * size, 5, dtype=torch.float64)
