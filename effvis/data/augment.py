@@ -5,22 +5,16 @@ Random choices are made once for both clips of a pair, so that an object in both
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from effvis.data.sizes import InputSize, frame_size
 from effvis.data.targets import ClipTargets
 
 # Every second sample is cropped, as in the code that the paper builds on.
 CROP_PROBABILITY = 0.5
-
-
-def scaled_sizes(input_size: tuple[int, int], scales: Sequence[float]) -> list[tuple[int, int]]:
-    """Input sizes (height, width) for multi-scale training, at least one pixel each way."""
-    return [tuple(max(1, round(side * scale)) for side in input_size) for scale in scales]
 
 
 def draw_window(rng: np.random.Generator, size: tuple[int, int], share: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -47,9 +41,9 @@ def mirror(frames_TCHW: Tensor, targets: ClipTargets) -> tuple[Tensor, ClipTarge
 
 
 def crop(
-    frames_TCHW: Tensor, targets: ClipTargets, window: tuple[int, int, int, int]
+    frames_TCHW: Tensor, targets: ClipTargets, window: tuple[int, int, int, int], input_size: InputSize
 ) -> tuple[Tensor, ClipTargets]:
-    """Cuts out a window (top, left, height, width) and resizes it bilinearly to the size of the frames.
+    """Cuts out a window (top, left, height, width) and resizes it bilinearly, as a video of the window's size would be.
 
     A box becomes the bounds of what is left of its mask. An instance with no pixel left in a frame is absent there; an
     instance that is absent in all frames leaves the targets. The whole frame as a window changes nothing.
@@ -57,10 +51,10 @@ def crop(
     Args:
         frames_TCHW: uint8 frames.
     """
-    size = tuple(frames_TCHW.shape[-2:])
     top, left, height, width = window
-    if (height, width) == size:
+    if (height, width) == targets.size:
         return frames_TCHW, targets
+    size = frame_size(input_size, height, width)
     part = (..., slice(top, top + height), slice(left, left + width))
     frames = _resized(frames_TCHW[part].float(), size).round().clamp(0, 255).to(torch.uint8)
     masks = targets.masks_KTHW[part]

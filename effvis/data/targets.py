@@ -33,6 +33,11 @@ class ClipTargets:
     def __len__(self) -> int:
         return len(self.labels_K)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the clip's frames, without what pads them to the other clips of a batch."""
+        return tuple(self.masks_KTHW.shape[-2:])
+
     def real(self) -> Tensor:
         """Which of the T frames are frames of the video."""
         return self.present_KT.new_ones(self.present_KT.shape[1]) if self.real_T is None else self.real_T
@@ -63,7 +68,8 @@ class StackedTargets:
     """The targets of B clips in one, each clip's instances padded to K with instances that are absent in every frame.
 
     Attributes:
-        labels_BK, present_BKT, boxes_BKT4, masks_BKTHW, real_BT: as in ``ClipTargets``. K is at least one.
+        labels_BK, present_BKT, boxes_BKT4, masks_BKTHW, real_BT: as in ``ClipTargets``. K is at least one. Smaller masks are
+            padded at the right and at the bottom, where they are empty.
     """
 
     labels_BK: Tensor
@@ -77,15 +83,30 @@ class StackedTargets:
 
 
 def stack_targets(targets: Sequence[ClipTargets]) -> StackedTargets:
-    """Stacks the targets of clips that have the same size and length."""
+    """Stacks the targets of clips that have the same length."""
     def stack(values: list[Tensor]) -> Tensor:
         padded = pad_sequence(values, batch_first=True)
         return padded if padded.shape[1] else padded.new_zeros(len(values), 1, *padded.shape[2:])
 
     return StackedTargets(
         stack([clip.labels_K for clip in targets]), stack([clip.present_KT for clip in targets]),
-        stack([clip.boxes_KT4 for clip in targets]), stack([clip.masks_KTHW for clip in targets]),
+        stack([clip.boxes_KT4 for clip in targets]), _stack_masks([clip.masks_KTHW for clip in targets]),
         torch.stack([clip.real() for clip in targets]))
+
+
+def _stack_masks(masks: Sequence[Tensor]) -> Tensor:
+    """Masks (K, T, H, W) of clips in one (B, K, T, H, W), empty where a clip has fewer instances or smaller frames."""
+    height, width = largest([clip.shape[-2:] for clip in masks])
+    stacked = masks[0].new_zeros(len(masks), max(1, *map(len, masks)), masks[0].shape[1], height, width)
+    for into, clip in zip(stacked, masks, strict=True):
+        into[: len(clip), :, : clip.shape[-2], : clip.shape[-1]] = clip
+    return stacked
+
+
+def largest(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The greatest height and the greatest width of some sizes."""
+    heights, widths = zip(*sizes, strict=True)
+    return max(heights), max(widths)
 
 
 @dataclass(frozen=True)
@@ -128,7 +149,8 @@ class ClipPairBatch:
     Where a second clip teaches nothing, it is left out, and there is one of each below instead of two.
 
     Attributes:
-        frames: two tensors (B, T, 3, H, W) uint8.
+        frames: two tensors (B, T, 3, H, W) uint8. Frames of a clip that are smaller than others, as its targets' ``size`` says,
+            lie at the top left; the rest is padding.
         targets: two lists of B ``ClipTargets``.
         videos: index of the video of each pair.
     """

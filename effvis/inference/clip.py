@@ -69,7 +69,7 @@ def predict_clip(
     output = model(features, None if query_NTC is None else query_NTC.unsqueeze(0))[-1]
     probabilities_NTK = output.logits_BNTK[0].sigmoid()
     present_NT = probabilities_NTK.amax(dim=-1) >= config.presence_threshold
-    scale = output.boxes_BNT4.new_tensor([video_size[1] / features.width, video_size[0] / features.height] * 2)
+    scale = output.boxes_BNT4.new_tensor([video_size[1], video_size[0]] * 2) / features.size_B4[0]
     boxes_NT4 = output.boxes_BNT4[0] * scale
     rles: list[list[dict | None]] = [[None] * features.frames for _ in range(len(present_NT))]
     seen = present_NT.any(dim=1).nonzero()[:, 0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from effvis.config import LossWeights, MatchingConfig
 from effvis.data.targets import ClipPairBatch, ClipTargets, Counts, followed_by, stack_targets
 from effvis.model.boxes import at_least_fp32
-from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS, join_outputs
+from effvis.model.efficientvis import ClipOutput, EfficientVIS, Features, join_outputs
 from effvis.training.losses import interaction_losses
 from effvis.training.matching import find_matches, mask_ious, match, matching_cost
 
@@ -44,7 +44,7 @@ def pair_losses(
         clips[first:] = [followed_by(*pair) for pair in zip(*batch.targets, strict=True)]
     # Joined in their memory layout, channels last: as decoded, and as the backbone takes them.
     frames = torch.cat([frames.to(device).movedim(2, -1) for frames in batch.frames]).movedim(-1, 2)
-    features = model.features(frames)
+    features = model.features(frames, [clip.size for clip in clips])
     outputs = _outputs(model, features, first)
     stacked = stack_targets(clips)
     targets = stacked.to(device)
@@ -59,7 +59,7 @@ def pair_losses(
     return interaction_losses(model, features, outputs, targets, matches, weights, entries)
 
 
-def _outputs(model: EfficientVIS, features: BaseFeatures, first: int) -> list[ClipOutput]:
+def _outputs(model: EfficientVIS, features: Features, first: int) -> list[ClipOutput]:
     """The outputs of ``first`` clips, and of those that follow them from their output queries."""
     if first == features.clips:
         return model(features)

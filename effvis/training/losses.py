@@ -11,13 +11,13 @@ from torch import Tensor
 from effvis.config import LossWeights
 from effvis.data.targets import StackedTargets
 from effvis.model.boxes import at_least_fp32, generalized_iou
-from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
+from effvis.model.efficientvis import ClipOutput, EfficientVIS, Features
 from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches
 
 
 def interaction_losses(
     model: EfficientVIS,
-    features: BaseFeatures,
+    features: Features,
     outputs: Sequence[ClipOutput],
     targets: StackedTargets,
     matches: Matches,
@@ -45,14 +45,15 @@ def interaction_losses(
     labels[*where_X, targets.labels_BK[instance_R][present_R]] = 1
     focal_MBT = _focal(logits_MBNTK, labels).sum(dim=(-3, -1))
 
+    size_R4 = features.size_B4[matches.clip_R]
     boxes_R4 = at_least_fp32(torch.stack([output.boxes_BNT4 for output in outputs]))[where_R]
     boxes_X4, true_X4 = boxes_R4[present_R], targets.boxes_BKT4[true_R][present_R]
-    l1_X = ((boxes_X4 - true_X4) / features.size_B4[where_X[1]]).abs().sum(dim=-1)
+    l1_X = ((boxes_X4 - true_X4) / size_R4[present_R]).abs().sum(dim=-1)
     giou_X = 1 - generalized_iou(boxes_X4, true_X4)
 
     logits_RSS = _mask_logits(model, features, outputs, targets, matches)
     image_R = (matches.clip_R * targets.masks_BKTHW.shape[1] + matches.instance_R) * features.frames + matches.frame_R
-    truth_RSS = crop_masks(targets.masks_BKTHW.flatten(0, 2), image_R, boxes_R4.detach(), logits_RSS.shape[-1])
+    truth_RSS = crop_masks(targets.masks_BKTHW.flatten(0, 2), image_R, boxes_R4.detach(), logits_RSS.shape[-1], size_R4)
     dice_X = _dice(logits_RSS[present_R], truth_RSS[present_R])
     bce_R = F.binary_cross_entropy_with_logits(logits_RSS, truth_RSS, reduction="none").mean(dim=(-2, -1))
     return {
@@ -65,7 +66,7 @@ def interaction_losses(
 
 
 def _mask_logits(
-    model: EfficientVIS, features: BaseFeatures, outputs: Sequence[ClipOutput], targets: StackedTargets, matches: Matches
+    model: EfficientVIS, features: Features, outputs: Sequence[ClipOutput], targets: StackedTargets, matches: Matches
 ) -> Tensor:
     """Mask logits (R, S, S) of the matched triples, of their class and inside the boxes of their own interaction."""
     place_R = matches.clip_R, matches.instance_R, matches.frame_R
@@ -78,7 +79,7 @@ def _mask_logits(
 
 
 @torch.no_grad()
-def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int) -> Tensor:
+def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int, size_R4: Tensor | None = None) -> Tensor:
     """Crops ground-truth masks to boxes: (R, side, side), one where a pixel's bilinear sample is at least one half, else zero.
 
     The result is that of RoIAlign with one sample per bin, but only the four mask pixels around each sample are read.
@@ -87,10 +88,13 @@ def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int) 
         masks_IHW: boolean masks.
         image_R: which of the masks each box crops.
         boxes_R4: xyxy in mask pixels.
+        size_R4: (width, height, width, height) of each mask without padding, where that is less than the whole mask.
     """
     height, width = masks_IHW.shape[-2:]
-    above, below, downward, in_rows = _samples(boxes_R4[:, 1], boxes_R4[:, 3], side, height)
-    left, right, rightward, in_columns = _samples(boxes_R4[:, 0], boxes_R4[:, 2], side, width)
+    if size_R4 is None:
+        size_R4 = boxes_R4.new_tensor([[width, height] * 2])
+    above, below, downward, in_rows = _samples(boxes_R4[:, 1], boxes_R4[:, 3], side, size_R4[:, 1:2])
+    left, right, rightward, in_columns = _samples(boxes_R4[:, 0], boxes_R4[:, 2], side, size_R4[:, :1])
     pixels = masks_IHW.flatten()
 
     def row_of_samples(y_RS: Tensor) -> Tensor:
@@ -103,17 +107,18 @@ def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int) 
     return ((upper + downward[:, :, None] * (lower - upper) >= 0.5) & inside).to(boxes_R4.dtype)
 
 
-def _samples(low_R: Tensor, high_R: Tensor, side: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _samples(low_R: Tensor, high_R: Tensor, side: int, length_R1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The pixels before and after each sample (R, side) of an axis, how far it is between them, and whether it counts."""
     # Pixel centres are at whole numbers. Positions are computed in double precision, as in RoIAlign.
     low, extent = low_R.double() - 0.5, (high_R - low_R).double()
     step = (torch.arange(side, device=low_R.device, dtype=torch.float64) + 0.5) / side
     position = low[:, None] + step * extent[:, None]
-    counts = (position >= -1.0) & (position <= length)
+    counts = (position >= -1.0) & (position <= length_R1)
+    last_R1 = length_R1 - 1
     # Diverged training must stop at the loss with a clear message, not here.
-    position = position.nan_to_num().clamp(0, length - 1).to(low_R.dtype)
+    position = position.nan_to_num().clamp(min=0).minimum(last_R1).to(low_R.dtype)
     before = position.long()
-    return before, (before + 1).clamp(max=length - 1), position - before, counts
+    return before, (before + 1).minimum(last_R1.long()), position - before, counts
 
 
 def _focal(logits: Tensor, truth: Tensor) -> Tensor:

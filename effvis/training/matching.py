@@ -13,7 +13,7 @@ from torch import Tensor
 from effvis.config import MatchingConfig
 from effvis.data.targets import StackedTargets
 from effvis.model.boxes import at_least_fp32, generalized_iou
-from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
+from effvis.model.efficientvis import ClipOutput, EfficientVIS, Features
 from effvis.model.paste import paste_masks
 
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
@@ -61,36 +61,41 @@ def _class_costs(logits_BNTK: Tensor, label: Tensor, kind: str) -> tuple[Tensor,
 
 
 @torch.no_grad()
-def mask_ious(model: EfficientVIS, features: BaseFeatures, output: ClipOutput, targets: StackedTargets) -> Tensor:
+def mask_ious(model: EfficientVIS, features: Features, output: ClipOutput, targets: StackedTargets) -> Tensor:
     """IoU of each tracklet's mask with each instance's, in the frame at input size: (B, N, instances, T).
 
-    What of an instance lies outside the predicted box counts in the union. Where both masks are empty it is 0.
+    A mask ends where the frame does, even where the batch is padded. What of an instance lies outside the predicted box counts in the union. Where both masks are empty it is 0.
     """
     clips, tracklets, frames = output.boxes_BNT4.shape[:3]
     instances = targets.labels_BK.shape[1]
     if model.config.mask_classes == "agnostic":
-        return _ious_in_frame(model.mask_logits(features, output), output.boxes_BNT4, targets.masks_BKTHW)
+        return _ious_in_frame(model.mask_logits(features, output), output.boxes_BNT4, targets.masks_BKTHW, features.size_B4)
     # The mask depends on the class, so that each instance is compared with the mask of its own.
     found = output.boxes_BNT4.new_empty(clips, tracklets, instances, frames)
     for k in range(instances):
         label_BN = targets.labels_BK[:, k, None].expand(-1, tracklets)
         logits = model.mask_logits(features, output, label_BK=label_BN)
-        found[:, :, k] = _ious_in_frame(logits, output.boxes_BNT4, targets.masks_BKTHW[:, k, None])[:, :, 0]
+        truth_B1THW = targets.masks_BKTHW[:, k, None]
+        found[:, :, k] = _ious_in_frame(logits, output.boxes_BNT4, truth_B1THW, features.size_B4)[:, :, 0]
     return found
 
 
-def _ious_in_frame(logits_BNTSS: Tensor, boxes_BNT4: Tensor, masks_BKTHW: Tensor) -> Tensor:
+def _ious_in_frame(logits_BNTSS: Tensor, boxes_BNT4: Tensor, masks_BKTHW: Tensor, size_B4: Tensor) -> Tensor:
     """IoU of pasted masks with true ones: (B, N, K, T)."""
     height, width = masks_BKTHW.shape[-2:]
-    tracklets, side = logits_BNTSS.shape[1], logits_BNTSS.shape[-1]
+    tracklets, frames, side = *logits_BNTSS.shape[1:3], logits_BNTSS.shape[-1]
+    rows, columns = (torch.arange(length, device=size_B4.device) for length in (height, width))
+    frame_BHW = (rows[:, None] < size_B4[:, 1, None, None]) & (columns < size_B4[:, 0, None, None])
+    frame = frame_BHW.repeat_interleave(frames, dim=0)[:, None]
     inside = at_least_fp32(logits_BNTSS).sigmoid().transpose(1, 2).flatten(0, 1)  # (B * T, N, S, S), as all that follow
     boxes, true = boxes_BNT4.transpose(1, 2).flatten(0, 1), masks_BKTHW.transpose(1, 2).flatten(0, 1)
     found = []
     at_once = max(1, PASTED_PIXELS_AT_ONCE // (tracklets * height * width))
-    for own, box, truth in zip(*(x.split(at_once) for x in (inside, boxes, true)), strict=True):
+    for own, box, truth, shown in zip(*(x.split(at_once) for x in (inside, boxes, true, frame)), strict=True):
         pasted = paste_masks(own.reshape(-1, side, side), box.reshape(-1, 4), (height, width)) >= 0.5
+        pasted = pasted.view(len(own), tracklets, height, width) & shown
         # Sums of ones are exact, whatever their order.
-        own_pixels, true_pixels = pasted.view(len(own), tracklets, -1).float(), truth.flatten(2).float()
+        own_pixels, true_pixels = pasted.flatten(2).float(), truth.flatten(2).float()
         overlap = own_pixels @ true_pixels.transpose(1, 2)
         union = own_pixels.sum(dim=-1)[:, :, None] + true_pixels.sum(dim=-1)[:, None] - overlap
         found.append(overlap / union.clamp(min=1))

@@ -112,8 +112,23 @@ def clip_losses(
     Args:
         counts: what the whole batch holds, where the clips are a part of it.
     """
-    device = model.query_NTC.device
     divisors = normalisers(counts or counted([targets]), model.config, weights)
+    clips_of: dict[tuple[int, int], list[int]] = {}
+    for b, clip in enumerate(targets):
+        clips_of.setdefault(clip.size, []).append(b)
+    if len(clips_of) == 1:
+        return _of_one_size(model, frames_BTCHW, targets, weights, divisors)
+    # Nothing is padded: clips of each size pass through the network by themselves.
+    of_sizes = [
+        _of_one_size(model, frames_BTCHW[clips, ..., :height, :width], [targets[b] for b in clips], weights, divisors)
+        for (height, width), clips in clips_of.items()]
+    return {name: torch.stack([losses[name] for losses in of_sizes]).sum() for name in of_sizes[0]}
+
+
+def _of_one_size(
+    model: VisTR, frames_BTCHW: Tensor, targets: Sequence[ClipTargets], weights: VisTRLossWeights, divisors: Normalisers
+) -> dict[str, Tensor]:
+    device = model.query_NTC.device
     output = model(frames_BTCHW.to(device))
     stacked = stack_targets(targets)
     truth = stacked.to(device)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from effvis.config import Config, InferenceConfig, ModelConfig, TrainConfig
+from effvis.data.sizes import InputSize
 from pipeline.methods.base import Method, PretrainSettings, Published
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def losses(model: EfficientVIS, train: TrainConfig) -> Callable[..., dict[str, A
 
 
 def predict(
-    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
+    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, input_size: InputSize,
     progress: Callable[[int, int], None] | None,
 ) -> Predictions:
     from effvis.inference.clip import predict_alone

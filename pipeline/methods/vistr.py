@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, PositiveInt
 
 from effvis.config import Config, InferenceConfig
+from effvis.data.sizes import InputSize
 from effvis.vistr.config import VisTRConfig, VisTRTrainConfig
 from pipeline.methods.base import Comparison, Method, PretrainSettings, Published
 
@@ -53,6 +54,7 @@ class VisTRSettings(Config):
     model: VisTRModelSettings = VisTRModelSettings()
     pretrain: VisTRPretrainSettings = VisTRPretrainSettings()
     train: VisTRTrainConfig = VisTRTrainConfig()
+    input_size: InputSize | None = Field(None, description="None: as the other methods'; its authors' frames are smaller")
 
 
 def train_config(settings: VisTRSettings, correspondence: bool) -> VisTRTrainConfig:
@@ -75,7 +77,7 @@ def losses(model: VisTR, train: VisTRTrainConfig) -> Callable[..., dict[str, Any
 
 
 def predict(
-    model: VisTR, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
+    model: VisTR, index: DatasetIndex, config: InferenceConfig, input_size: InputSize,
     progress: Callable[[int, int], None] | None,
 ) -> Predictions:
     from effvis.inference.predictor import predict_linked

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, PrivateAttr, create_model, field_validator, model_validator
 
 from effvis.config import Backbone, Config, InferenceConfig, build
+from effvis.data.sizes import InputSize
 from effvis.data.synthetic.shapes import ShapesConfig
 from effvis.errors import UserError
 from pipeline import methods
@@ -139,7 +140,7 @@ class _SharedParams(Config):
     sources: dict[str, SourceSettings] = Field({}, description="published data sets, by the name of their folder in data_dir")
     holdout: HoldoutSettings | None = None
     index: IndexSettings = IndexSettings()
-    input_size: tuple[PositiveInt, PositiveInt]
+    input_size: InputSize
     inference: InferenceConfig = InferenceConfig()
     scale: ScaleSettings = ScaleSettings()
     resources: ResourceSettings = ResourceSettings()
@@ -246,7 +247,7 @@ class _SharedParams(Config):
         section = methods.get(name).section
         return getattr(self, section) if section else self
 
-    def input_size_of(self, name: str) -> tuple[int, int]:
+    def input_size_of(self, name: str) -> InputSize:
         """The size of a method's input: its section's, or that of the parameters."""
         return getattr(self.of_method(name), "input_size", None) or self.input_size
 

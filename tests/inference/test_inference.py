@@ -125,7 +125,7 @@ class _Scripted(torch.nn.Module):
 
     def features(self, pixels):
         class Features:
-            height, width = SIZE
+            size_B4 = torch.tensor([[SIZE[1], SIZE[0]] * 2])
             frames = 1
             brightness = pixels.float().mean()
         return Features()
@@ -326,7 +326,8 @@ class _Spotter(torch.nn.Module):
 
     def features(self, pixels):
         class Features:
-            frames, height, width = pixels.shape[1], *pixels.shape[-2:]
+            frames = pixels.shape[1]
+            size_B4 = torch.tensor([[pixels.shape[-1], pixels.shape[-2]] * 2])
             bright_THW = pixels[0].amin(dim=1) > 128
         return Features()
 

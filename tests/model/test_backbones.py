@@ -11,6 +11,7 @@ from support.project import TINY, write_params
 from support.published_weights import DEPTHS, published_weights
 from torch import nn
 
+from effvis.data.sizes import KeptRatio
 from effvis.model.backbone import build_backbone
 from effvis.model.efficientvis import EfficientVIS
 from effvis.model.fpn import FPN
@@ -155,7 +156,7 @@ def test_the_paper_s_profile_says_what_the_paper_says(tiny_project):
     spec = headline_spec(params).train
     model, train = spec.model, spec.train
     assert (model.backbone, model.hidden_dim, model.queries, model.iterations) == ("resnet50", 256, 10, 6)
-    assert spec.input_size == (360, 640) and model.clip_length == 36
+    assert spec.input_size == KeptRatio(shorter=360, longer=640) and model.clip_length == 36
     assert (train.lr, train.epochs, train.lr_drop_epoch, train.weight_decay, train.clip_norm) == (2.5e-5, 33, 27, 1e-4, 1.0)
     assert (model.attention, model.dynamic_conv, model.query) == ("ftsa", "temporal", "time-disentangled")
     assert train.augmentation == "none"
