@@ -64,7 +64,8 @@ def _class_costs(logits_BNTK: Tensor, label: Tensor, kind: str) -> tuple[Tensor,
 def mask_ious(model: EfficientVIS, features: Features, output: ClipOutput, targets: StackedTargets) -> Tensor:
     """IoU of each tracklet's mask with each instance's, in the frame at input size: (B, N, instances, T).
 
-    A mask ends where the frame does, even where the batch is padded. What of an instance lies outside the predicted box counts in the union. Where both masks are empty it is 0.
+    A mask ends where the frame does, even where the batch is padded. What of an instance lies outside the predicted box counts in
+    the union. Where both masks are empty it is 0.
     """
     clips, tracklets, frames = output.boxes_BNT4.shape[:3]
     instances = targets.labels_BK.shape[1]
@@ -81,13 +82,18 @@ def mask_ious(model: EfficientVIS, features: Features, output: ClipOutput, targe
 
 
 def _ious_in_frame(logits_BNTSS: Tensor, boxes_BNT4: Tensor, masks_BKTHW: Tensor, size_B4: Tensor) -> Tensor:
-    """IoU of pasted masks with true ones: (B, N, K, T)."""
+    """IoU of pasted masks with true ones: (B, N, K, T). Half precision cannot count pixels."""
+    with torch.autocast(logits_BNTSS.device.type, enabled=False):
+        return _ious_in_fp32(at_least_fp32(logits_BNTSS), at_least_fp32(boxes_BNT4), masks_BKTHW, size_B4)
+
+
+def _ious_in_fp32(logits_BNTSS: Tensor, boxes_BNT4: Tensor, masks_BKTHW: Tensor, size_B4: Tensor) -> Tensor:
     height, width = masks_BKTHW.shape[-2:]
     tracklets, frames, side = *logits_BNTSS.shape[1:3], logits_BNTSS.shape[-1]
     rows, columns = (torch.arange(length, device=size_B4.device) for length in (height, width))
     frame_BHW = (rows[:, None] < size_B4[:, 1, None, None]) & (columns < size_B4[:, 0, None, None])
     frame = frame_BHW.repeat_interleave(frames, dim=0)[:, None]
-    inside = at_least_fp32(logits_BNTSS).sigmoid().transpose(1, 2).flatten(0, 1)  # (B * T, N, S, S), as all that follow
+    inside = logits_BNTSS.sigmoid().transpose(1, 2).flatten(0, 1)  # (B * T, N, S, S), as all that follow
     boxes, true = boxes_BNT4.transpose(1, 2).flatten(0, 1), masks_BKTHW.transpose(1, 2).flatten(0, 1)
     found = []
     at_once = max(1, PASTED_PIXELS_AT_ONCE // (tracklets * height * width))

@@ -216,6 +216,20 @@ def test_masks_are_compared_in_the_frame_and_class_specific_ones_by_the_class_of
             np.testing.assert_allclose(found[b, :, k].numpy(), expected, atol=1e-12)
 
 
+@torch.no_grad()
+def test_half_precision_counts_the_pixels_of_masks_as_well():
+    model = tiny_model(2, seed=3)
+    clips = [clip for clips in pair_batch([([0, 1], [4])], 2, seed=1).targets for clip in clips]
+    frames = torch.randint(0, 255, (2, 2, 3, 32, 48), dtype=torch.uint8)
+    features, targets = model.features(frames), stack_targets(clips)
+    output = model(features)[-1]
+    whole = mask_ious(model, features, output, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = mask_ious(model, features, output, targets)
+    assert half.dtype == whole.dtype
+    torch.testing.assert_close(half, whole, atol=0.02, rtol=0)
+
+
 def test_entries_are_counted_in_the_targets():
     """Three instances in two frames; two in two of three frames, and one that has gone; nothing is trained for the count."""
     batch = pair_batch([([0, 1, 2], [1, 3])], 3, absent=True)
