@@ -17,10 +17,11 @@ from pipeline import methods
 from pipeline.identity.digests import key
 
 # What was in the keys when the committed cells were made. A field that is added to one of these is made with
-# ``effvis.config.later``; this list stays as it is.
+# ``effvis.config.later``; this list stays as it is. One field is an exception: ``mask_query`` came later, but its default
+# changes what networks compute, so that earlier trainings must not count.
 FIRST = {
     ModelConfig: "num_classes clip_length queries iterations hidden_dim backbone attention_heads ffn_dim dynamic_dim roi_size "
-                 "mask_roi_size mask_convs similarity_temperature attention dynamic_conv neighbour_crop query",
+                 "mask_roi_size mask_convs mask_query similarity_temperature attention dynamic_conv neighbour_crop query",
     LossWeights: "focal l1 giou dice bce",
     OptimisationConfig: "epochs batch_size lr backbone_lr lr_drop_epoch warmup_steps weight_decay clip_norm horizontal_flip "
                         "augmentation scales crop_share",
