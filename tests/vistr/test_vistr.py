@@ -128,7 +128,7 @@ def test_a_clip_may_show_nothing():
     model.class_logits.bias.data[-1] = 100
     clip = predict_clip(model, torch.zeros(2, 3, 32, 48, dtype=torch.uint8), (32, 48), InferenceConfig())
     assert not clip.present_NT.any() and clip.rles == [[None, None]] * 4
-    assert link([([0, 1], clip)], (32, 48), HandcraftConfig(), threshold=0.0) == []
+    assert link([([0, 1], clip)], (32, 48), HandcraftConfig(score_threshold=0.0)) == []
 
 
 @torch.no_grad()
@@ -414,7 +414,7 @@ def test_overfits_one_clip_finds_its_instances_and_links_them():
     # A video that shows the clip and then the same clip backwards: its second half starts where the first one ends.
     backwards = TrackletPredictions(
         clip.probabilities_NTK[:, ::-1], clip.present_NT[:, ::-1], clip.boxes_NT4[:, ::-1], [rles[::-1] for rles in clip.rles])
-    tracklets = link([([0, 1], clip), ([2, 3], backwards)], video_size, HandcraftConfig(), 0.1)
+    tracklets = link([([0, 1], clip), ([2, 3], backwards)], video_size, HandcraftConfig(score_threshold=0.1))
     assert [sorted(tracklet.rles) for tracklet in tracklets] == [[0, 1, 2, 3]] * 2
     assert {int(tracklet.score_K().argmax()) for tracklet in tracklets} == {0, 1}
 
