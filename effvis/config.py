@@ -165,6 +165,9 @@ class InferenceConfig(Config):
     reinit_after: int = Field(2, ge=1, description="a query is re-initialised after so many background clips in a row")
     max_tracklets: int = Field(10, ge=1, description="(tracklet, category) pairs kept per video, best scores first")
     handcraft: HandcraftConfig = HandcraftConfig()
+    category: Literal["mean", "vote"] = later(
+        "mean", description="mean: class probabilities are averaged over the frames where a tracklet is present, and it may be "
+        "several results; vote: it is one, of the class that is best in most frames, with the mean of the best probabilities")
     same_frames_fps: float | None = later(
         None, gt=0, description="also score the predictions on only the frames that this frame rate keeps (table 1h)")
 

@@ -96,9 +96,11 @@ class Predictor:
             UserError: there is no frame, or a frame has another type or size.
         """
         clips = _Clips(frames, self.model.config.clip_length, self.input_size)
-        found = [tracklet for tracklet in self._follow(clips) if tracklet.rles and tracklet.score_K().max() >= minimum_score]
-        found.sort(key=lambda tracklet: min(tracklet.rles))
-        named = tuple(self._named(number, tracklet) for number, tracklet in enumerate(found, 1))
+        followed = [tracklet for tracklet in self._follow(clips) if tracklet.rles]
+        classed = [(tracklet, *tracklet.best_class(self.inference.category)) for tracklet in followed]
+        found = [(tracklet, label, score) for tracklet, label, score in classed if label >= 0 and score >= minimum_score]
+        found.sort(key=lambda entry: min(entry[0].rles))
+        named = tuple(self._named(number, *entry) for number, entry in enumerate(found, 1))
         return TrackedVideo(*clips.size, clips.length, named)
 
     def _follow(self, clips: _Clips) -> list[VideoTracklet]:
@@ -109,12 +111,10 @@ class Predictor:
                      for numbers, pixels in clips]
         return handcraft.link(predicted, clips.size, self.inference.handcraft)
 
-    def _named(self, number: int, tracklet: VideoTracklet) -> Tracklet:
-        score_K = tracklet.score_K()
-        label = int(score_K.argmax())
+    def _named(self, number: int, tracklet: VideoTracklet, label: int, score: float) -> Tracklet:
         probabilities = {frame: float(probability_K[label])
                          for frame, probability_K in zip(tracklet.rles, tracklet.probabilities, strict=True)}
-        return Tracklet(number, self.categories[label], float(score_K[label]), tracklet.rles, tracklet.boxes, probabilities)
+        return Tracklet(number, self.categories[label], score, tracklet.rles, tracklet.boxes, probabilities)
 
 
 class _Clips:

@@ -28,12 +28,22 @@ class TrackletPredictions:
         present_NT: whether the tracklet is above the presence threshold in the frame.
         boxes_NT4: xyxy in pixels of the video.
         rles: the mask of each tracklet and frame as compressed COCO RLE; None where absent.
+        absence_NT: the probability of a class of absence, of a network that has one.
     """
 
     probabilities_NTK: np.ndarray
     present_NT: np.ndarray
     boxes_NT4: np.ndarray
     rles: list[list[dict | None]]
+    absence_NT: np.ndarray | None = None
+
+    def best(self, n: int, t: int) -> tuple[int, float]:
+        """The best class of tracklet ``n`` in frame ``t`` and its probability, present or not; -1 is the class of absence."""
+        label = int(self.probabilities_NTK[n, t].argmax())
+        found = label, float(self.probabilities_NTK[n, t, label])
+        if self.absence_NT is None or self.absence_NT[n, t] < found[1]:
+            return found
+        return -1, float(self.absence_NT[n, t])
 
 
 @torch.inference_mode()

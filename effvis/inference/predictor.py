@@ -135,7 +135,7 @@ def _collect(
     for v, video in enumerate(index.videos):
         frames = kept_frames(video, config.test_fps)
         found = best_results(tracklets_of(v, frames), video_id=video.id, category_ids=category_ids, length=len(frames),
-                             most=config.max_tracklets)
+                             most=config.max_tracklets, category=config.category)
         if config.scored_frames == "all":
             found = [result | {"segmentations": _propagate(result["segmentations"], frames, video.length)} for result in found]
             frames = list(range(video.length))
