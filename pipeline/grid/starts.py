@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
 
 from effvis.config import Config
 from effvis.errors import UserError
@@ -15,6 +17,7 @@ from pipeline.system.files import file_sha256, write_atomically
 
 FOLDER = Path(__file__).resolve().parents[2] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
+_FORM = "form"  # the one key of a converted file's metadata: with several, their order would differ from file to file
 
 
 class NothingFits(UserError):
@@ -93,6 +96,34 @@ def file_start(path: Path, *, key: str = "pretrain.source") -> str:
         raise UserError("params.yaml", key, f"there is no file {path}",
                         "Convert published weights with python -m pipeline.import_weights, or correct the path")
     return f"file:{file_sha256(path)}"
+
+
+def form_metadata(form: Mapping[str, bool]) -> dict[str, str] | None:
+    """A safetensors file's metadata that says what ``Conversion.form`` does."""
+    return {_FORM: json.dumps(form, sort_keys=True)} if form else None
+
+
+def check_form(path: Path, model: Config, *, where: object, prefix: str) -> None:
+    """Refuses converted weights that fit a network and mean something else in it.
+
+    Args:
+        where: the file that describes the network.
+        prefix: the beginning of the network's keys in that file.
+
+    Raises:
+        UserError: the file says that its network has another setting, or is no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            form = json.loads((file.metadata() or {}).get(_FORM, "{}"))
+    except SafetensorError as error:
+        raise UserError(path, "(file)", f"is no safetensors file: {error}",
+                        "Convert a checkpoint with python -m pipeline.import_weights") from None
+    for name, value in form.items():
+        if getattr(model, name) != value:
+            raise UserError(where, prefix + name, f"the weights of {path.name} were made with {json.dumps(value)}, this "
+                            f"network with {json.dumps(getattr(model, name))}: their rows would mean other classes",
+                            f"Set {prefix}{name}: {json.dumps(value)}")
 
 
 def load_file_start(path: Path, init: str) -> dict[str, Any]:

@@ -89,12 +89,12 @@ def predict(
 
 
 def convert(
-    published: Mapping[str, Any], settings: EfficientVISSettings, classes: int, clip_length: int, where: Path, hint: str
+    published: Mapping[str, Any], settings: EfficientVISSettings, classes: int, clip_length: int | None, where: Path, hint: str
 ) -> Conversion:
     from effvis.model import convert as conversions
     from effvis.model.efficientvis import EfficientVIS
 
-    network = EfficientVIS(settings.model.resolve(classes, clip_length))
+    network = EfficientVIS(settings.model.resolve(classes, clip_length or 1))
     return conversions.convert(published, network, where=where, hint=hint)
 
 

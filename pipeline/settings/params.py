@@ -27,8 +27,9 @@ DERIVED = {
     }.items()
 }
 # Keys that a row's ``params`` may set: those that decide a training or an evaluation, and so its key.
-OF_A_RUN = ("inference.", *(
-    method.prefix + section for method in methods.everyone() for section in ("model.", "train.", "pretrain.train.")))
+OF_A_RUN = tuple(
+    method.prefix + section
+    for method in methods.everyone() for section in ("inference.", "model.", "train.", "pretrain.train."))
 
 
 class IndexSettings(Config):
@@ -244,6 +245,17 @@ class _SharedParams(Config):
         """A method's ``model``, ``pretrain`` and ``train``: its section, or these parameters if it has no section."""
         section = methods.get(name).section
         return getattr(self, section) if section else self
+
+    def input_size_of(self, name: str) -> tuple[int, int]:
+        """The size of a method's input: its section's, or that of the parameters."""
+        return getattr(self.of_method(name), "input_size", None) or self.input_size
+
+    def inference_of(self, name: str) -> InferenceConfig:
+        """The inference of a method: that of the parameters, with what its section sets, and with a linking that it has."""
+        own = getattr(self.of_method(name), "inference", self.inference)
+        if own is not self.inference:
+            own = self.inference.model_copy(update=own.model_dump(exclude_none=True))
+        return methods.get(name).linked(own)
 
     def clip_length(self, published: int) -> int:
         """The clip length that replaces one of the paper's."""
