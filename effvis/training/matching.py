@@ -64,8 +64,8 @@ def _class_costs(logits_BNTK: Tensor, label: Tensor, kind: str) -> tuple[Tensor,
 def mask_ious(model: EfficientVIS, features: Features, output: ClipOutput, targets: StackedTargets) -> Tensor:
     """IoU of each tracklet's mask with each instance's, in the frame at input size: (B, N, instances, T).
 
-    A mask ends where the frame does, even where the batch is padded. What of an instance lies outside the predicted box counts in
-    the union. Where both masks are empty it is 0.
+    A mask ends where the frame does, even where the batch is padded. What of an instance lies outside the predicted box
+    counts in the union. Where both masks are empty it is 0.
     """
     clips, tracklets, frames = output.boxes_BNT4.shape[:3]
     instances = targets.labels_BK.shape[1]

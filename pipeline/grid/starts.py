@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).resolve().parents[2] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
 _FORM = "form"  # the one key of a converted file's metadata: with several, their order would differ from file to file
-
-
 # What ``pretrain.source`` may say instead of a file's name.
 WORDS = ("auto", "shipped", "scratch", "none")
 

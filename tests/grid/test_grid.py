@@ -35,7 +35,7 @@ def params(tiny_project):
     return load_params(tiny_project(seeds=1) / "params.yaml")
 
 
-@pytest.mark.parametrize("grid, trainings, evaluations", [(TABLE_1, 12, 15), (TABLES, 16, 19), (TABLES | TEXT, 17, 20)])
+@pytest.mark.parametrize("grid, trainings, evaluations", [(TABLE_1, 12, 16), (TABLES, 16, 20), (TABLES | TEXT, 17, 21)])
 def test_rows_share_their_trainings(params, grid, trainings, evaluations):
     keys: dict[str, set[str]] = {}
     rows = []

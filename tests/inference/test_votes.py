@@ -9,20 +9,25 @@ from effvis.config import InferenceConfig
 from effvis.data.dataset import Category
 from effvis.data.masks import encode
 from effvis.inference.clip import TrackletPredictions
+from effvis.inference.predictor import link_clips
 from effvis.inference.tracklets import VideoTracklet, best_results
 from effvis.predictor import Predictor
 
 MASK = encode(np.ones((4, 6), dtype=bool))
 
 
-def tracklet(frames, absence=None, present=None, first=None):
-    """One tracklet of one clip with these class probabilities in each frame; of its frames, the ``first`` are no padding."""
+def clip_of(frames, absence=None, present=None, mask=MASK):
+    """A clip with one tracklet of these class probabilities in each frame."""
     present = np.ones(len(frames), dtype=bool) if present is None else np.array(present)
-    clip = TrackletPredictions(
-        np.array([frames]), present[None], np.zeros((1, len(frames), 4)), [[MASK if here else None for here in present]],
+    return TrackletPredictions(
+        np.array([frames]), present[None], np.zeros((1, len(frames), 4)), [[mask if here else None for here in present]],
         None if absence is None else np.array([absence]))
+
+
+def tracklet(frames, absence=None, present=None, first=None):
+    """Such a tracklet; of its frames, the ``first`` are no padding."""
     found = VideoTracklet()
-    found.add(clip, 0, list(range(len(frames) if first is None else first)))
+    found.add(clip_of(frames, absence, present), 0, list(range(len(frames) if first is None else first)))
     return found
 
 
@@ -53,6 +58,23 @@ def test_absence_votes_and_is_no_result():
 
 def test_padding_has_no_vote():
     assert tracklet([(0.1, 0.3), (0.5, 0.1), (0.5, 0.1)], first=1).vote() == (1, pytest.approx(0.3))
+
+
+def test_linked_clips_vote_together(drawn_index):
+    """Each video has two clips of one tracklet, which votes for the second class only over both."""
+    labels = len(drawn_index.categories)
+    first, second, weak = (tuple(high if label == chosen else 0.0 for label in range(labels))
+                           for chosen, high in ((0, 0.9), (1, 0.3), (1, 0.2)))
+    clips = []
+    for video in drawn_index.videos:
+        mask = encode(np.ones((video.height, video.width), dtype=bool))
+        clips.append([([0, 1], clip_of([first, second], mask=mask)), ([2, 3], clip_of([weak, weak], mask=mask))])
+    for category, expected in (("vote", [(1, 1.6 / 4)]), ("mean", [(0, 0.9 / 4), (1, 0.7 / 4)])):
+        config = InferenceConfig(linking="hand-craft", category=category, handcraft={"score_threshold": 0.0})
+        found = link_clips(clips, drawn_index, config).results
+        found = [result for result in found if result["video_id"] == drawn_index.videos[0].id and result["score"] > 0]
+        assert [result["category_id"] for result in found] == [drawn_index.categories[label].id for label, _ in expected]
+        assert [result["score"] for result in found] == pytest.approx([score for _, score in expected])
 
 
 def test_a_predictor_names_a_tracklet_by_vote():
