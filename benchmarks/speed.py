@@ -43,6 +43,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from benchmarks.references.literal_vistr import LiteralVisTR
 from effvis.config import InferenceConfig, ModelConfig
 from effvis.data.clips import read_frame
+from effvis.data.sizes import widest
 from effvis.fast.optimise import PIXELS_AT_ONCE, in_half_precision, optimised
 from effvis.inference import clip
 from effvis.methods import build_model
@@ -335,9 +336,9 @@ def compare_ap(args: argparse.Namespace) -> dict[str, Any]:
     index = read_split(args.data)
     truth = json.loads((args.data / "instances.json").read_text(encoding="utf-8"))
     size = description.input_size
-    networks = {"plain": plain, "fast": optimised(plain, size, precision=args.precision)}
+    networks = {"plain": plain, "fast": optimised(plain, widest(size), precision=args.precision)}
     if isinstance(plain, EfficientVIS):
-        networks["fast, pooled first"] = optimised(plain, size, precision=args.precision, pool_first=True)
+        networks["fast, pooled first"] = optimised(plain, widest(size), precision=args.precision, pool_first=True)
     found: dict[str, Any] = {}
     expected = None
     for name, model in networks.items():

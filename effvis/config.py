@@ -78,7 +78,7 @@ class ModelConfig(Config):
     def at_one_frame(self) -> ModelConfig:
         """The network that this one becomes at T=1; networks that are the same there get the same configuration.
 
-        Without neighbour frames Eq. 3 leaves a region as it is, a query belongs to its only frame, and joint attention
+        Without neighbour frames Eq. 3 is the plain dynamic convolution, a query belongs to its only frame, and joint attention
         is spatial. (FTSA is not: its temporal block still mixes the channels of a single embedding.)
         """
         return self.model_copy(update={
@@ -95,6 +95,18 @@ class LossWeights(Config):
     giou: float = Field(2.0, ge=0)
     dice: float = Field(8.0, ge=0)
     bce: float = Field(2.0, ge=0)
+
+
+class MatchingConfig(Config):
+    """The cost of Eq. 4. The paper gives no weights; those of class and box are the cited code's (DETR, Sparse R-CNN)."""
+
+    class_cost: Literal["probability", "focal"] = Field(
+        "probability", description="minus the probability of the class, and of being absent where the instance is (Eq. 4); or "
+        "the cited code's focal cost")
+    category: float = Field(1.0, ge=0, description="weight of the class cost; the cited code's is 2 for focal")
+    l1: float = Field(5.0, ge=0)
+    giou: float = Field(2.0, ge=0)
+    mask: float = Field(1.0, ge=0, description="weight of 1 - IoU of the predicted and the true mask in the frame")
 
 
 class OptimisationConfig(Config):
@@ -137,6 +149,7 @@ class TrainConfig(OptimisationConfig):
     """The training of EfficientVIS: with correspondence learning (Sec. 3.3) and the losses of Eq. 5."""
 
     correspondence: bool = Field(True, description="CL: the second clip starts from the first clip's output queries")
+    matching: MatchingConfig = MatchingConfig()
     loss: LossWeights = LossWeights()
 
 
@@ -165,6 +178,9 @@ class InferenceConfig(Config):
     reinit_after: int = Field(2, ge=1, description="a query is re-initialised after so many background clips in a row")
     max_tracklets: int = Field(10, ge=1, description="(tracklet, category) pairs kept per video, best scores first")
     handcraft: HandcraftConfig = HandcraftConfig()
+    category: Literal["mean", "vote"] = later(
+        "mean", description="mean: class probabilities are averaged over the frames where a tracklet is present, and it may be "
+        "several results; vote: it is one, of the class that is best in most frames, with the mean of the best probabilities")
     same_frames_fps: float | None = later(
         None, gt=0, description="also score the predictions on only the frames that this frame rate keeps (table 1h)")
 

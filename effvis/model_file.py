@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, PositiveInt, SerializeAsAny, create_model
+from pydantic import Field, SerializeAsAny, create_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from effvis import methods
 from effvis.config import Config, InferenceConfig, build
 from effvis.data.dataset import Category
+from effvis.data.sizes import InputSize, widest
 from effvis.errors import UserError
 from effvis.fast.optimise import optimised
 from effvis.files import replacing_folder
@@ -37,7 +38,7 @@ class ModelFile(Config):
     format: Literal[1] = 1
     method: str
     model: SerializeAsAny[Config]
-    input_size: tuple[PositiveInt, PositiveInt] = Field(description="height and width that frames are resized to")
+    input_size: InputSize = Field(description="height and width that frames are resized to, or bounds that keep their ratio")
     inference: InferenceConfig = InferenceConfig()
     labels: tuple[Category, ...] = Field(description="id and name of each class, in the order of the network's outputs")
     sha256: str = Field(description="of the weights")
@@ -113,7 +114,7 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
         reason = str(error).splitlines()[0]
         raise UserError("device", str(device), f"cannot be used: {reason}", "Give cpu, or a device of this machine") from None
     if fast:
-        model = optimised(model, description.input_size)
+        model = optimised(model, widest(description.input_size))
     return Predictor(model, input_size=description.input_size, inference=description.inference, categories=description.labels)
 
 

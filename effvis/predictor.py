@@ -15,6 +15,7 @@ from effvis.config import InferenceConfig
 from effvis.data.clips import clip_frames
 from effvis.data.dataset import Category
 from effvis.data.masks import RLE, decode
+from effvis.data.sizes import InputSize, frame_size
 from effvis.errors import UserError
 from effvis.inference import handcraft
 from effvis.inference.tracklets import VideoTracklet
@@ -71,18 +72,18 @@ class Predictor:
     """A trained network, ready for videos.
 
     Args:
-        input_size: (height, width) that frames are resized to.
+        input_size: how frames are resized; (height, width), or the rule by which they keep their ratio.
         inference: the settings of inference. Its frame rate and its number of tracklets are ignored: every given frame is
             used, and every tracklet is returned.
         categories: the categories in the order of the network's classes.
     """
 
     def __init__(
-        self, model: nn.Module, *, input_size: tuple[int, int], inference: InferenceConfig,
+        self, model: nn.Module, *, input_size: InputSize, inference: InferenceConfig,
         categories: Sequence[Category],
     ):
         self.model = model.eval()
-        self.input_size, self.inference, self.categories = tuple(input_size), inference, tuple(categories)
+        self.input_size, self.inference, self.categories = input_size, inference, tuple(categories)
 
     def track(self, frames: Iterable[Frame], *, minimum_score: float = MINIMUM_SCORE) -> TrackedVideo:
         """Follows every object through a video.
@@ -96,9 +97,11 @@ class Predictor:
             UserError: there is no frame, or a frame has another type or size.
         """
         clips = _Clips(frames, self.model.config.clip_length, self.input_size)
-        found = [tracklet for tracklet in self._follow(clips) if tracklet.rles and tracklet.score_K().max() >= minimum_score]
-        found.sort(key=lambda tracklet: min(tracklet.rles))
-        named = tuple(self._named(number, tracklet) for number, tracklet in enumerate(found, 1))
+        followed = [tracklet for tracklet in self._follow(clips) if tracklet.rles]
+        classed = [(tracklet, *tracklet.best_class(self.inference.category)) for tracklet in followed]
+        found = [(tracklet, label, score) for tracklet, label, score in classed if label >= 0 and score >= minimum_score]
+        found.sort(key=lambda entry: min(entry[0].rles))
+        named = tuple(self._named(number, *entry) for number, entry in enumerate(found, 1))
         return TrackedVideo(*clips.size, clips.length, named)
 
     def _follow(self, clips: _Clips) -> list[VideoTracklet]:
@@ -109,12 +112,10 @@ class Predictor:
                      for numbers, pixels in clips]
         return handcraft.link(predicted, clips.size, self.inference.handcraft)
 
-    def _named(self, number: int, tracklet: VideoTracklet) -> Tracklet:
-        score_K = tracklet.score_K()
-        label = int(score_K.argmax())
+    def _named(self, number: int, tracklet: VideoTracklet, label: int, score: float) -> Tracklet:
         probabilities = {frame: float(probability_K[label])
                          for frame, probability_K in zip(tracklet.rles, tracklet.probabilities, strict=True)}
-        return Tracklet(number, self.categories[label], float(score_K[label]), tracklet.rles, tracklet.boxes, probabilities)
+        return Tracklet(number, self.categories[label], score, tracklet.rles, tracklet.boxes, probabilities)
 
 
 class _Clips:
@@ -125,14 +126,15 @@ class _Clips:
         length: number of frames read so far.
     """
 
-    def __init__(self, frames: Iterable[Frame], clip_length: int, input_size: tuple[int, int]):
+    def __init__(self, frames: Iterable[Frame], clip_length: int, input_size: InputSize):
         coming = iter(frames)
         first = next(coming, None)
         if first is None:
             raise UserError("video", "frames", "there is no frame", "Give one frame at least")
-        self._clip_length, self._input_size = clip_length, input_size
+        self._clip_length = clip_length
         self.length = 0
         self.size = _image(first, 0).size[::-1]
+        self._input_size = frame_size(input_size, *self.size)
         self._frames = itertools.chain((first,), coming)
 
     def __iter__(self) -> Iterator[tuple[list[int], Tensor]]:

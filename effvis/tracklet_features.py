@@ -16,8 +16,8 @@ class FilteredRegion:
 
     Attributes:
         boxes_T4: the boxes that crop the regions, xyxy in input pixels.
-        before_TSSC: features at S x S locations of each region, with what Eq. 3 takes from neighbour frames; of length 1.
-        after_TSSC: these features after the filter; of length 1.
+        before_TSSC: features at S x S locations of each region; of length 1.
+        after_TSSC: what the filter makes of them and of the neighbour frames' (Eq. 3); of length 1.
     """
 
     boxes_T4: np.ndarray
@@ -46,7 +46,7 @@ def filtered_region(
                     mask_query_BNTC=output.mask_query_BNTC[:, tracklet, None])
     seen = []
     hook = model.mask_heads[output.stage].dynamic_conv.register_forward_hook(
-        lambda _, inputs, filtered_TPC: seen.extend((inputs[1], filtered_TPC)))
+        lambda _, inputs, filtered: seen.extend((_of_own_frame(inputs[1]), filtered[0, 0])))
     try:
         model.mask_logits(features, alone)
     finally:
@@ -55,6 +55,11 @@ def filtered_region(
     before, after = (
         torch.nn.functional.normalize(x_TPC, dim=-1).unflatten(1, (side, side)).cpu().numpy() for x_TPC in seen)
     return FilteredRegion(moved[0, 0].cpu().numpy(), before, after)
+
+
+def _of_own_frame(regions_11TPC: torch.Tensor) -> torch.Tensor:
+    """The regions (T, P, C) of the frames themselves, where a tracklet's boxes may crop neighbour frames as well."""
+    return regions_11TPC[0, 0] if regions_11TPC.dim() == 5 else regions_11TPC[0, 0, :, 1]
 
 
 def mean_feature(features_TSSC: np.ndarray, inside_TSS: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ The command reads torchvision's ResNets for every method; Sparse R-CNN and Query
 and DETR, each for the methods whose networks are built alike (--list names them; docs/weights.md has the details). A file is a
 .pth (only weights are unpickled, never code) or a .safetensors. --published first downloads one of the files of --list into
 <data_dir>/published, or takes it --from a file that you downloaded by hand, and checks it. The output holds every weight of the
-network at T=1: those for which nothing was published are drawn anew (seed 0).
+network at T=1, or at the T of a file whose queries belong to frames: those for which nothing was published are drawn anew
+(seed 0).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ CLASSES = 40
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    if args.clip_length > 1 and not methods.get(args.method).starts_have_frames:
+    if args.clip_length not in (None, 1) and not methods.get(args.method).starts_have_frames:
         having = " or ".join(method.name for method in methods.everyone() if method.starts_have_frames)
         raise UserError("--clip-length", str(args.clip_length), "is no number of frames that this method's start can have",
                         f"Give 1; for --method {having}, 1 or more")
@@ -53,13 +54,14 @@ def main(argv: list[str] | None = None) -> int:
 
     from safetensors.torch import save
 
+    from pipeline.grid import starts
     from pipeline.settings.loading import load_params
     from pipeline.weights.convert import convert_file, published_file, read
 
     params = load_params(args.params, [f"profile={args.profile}", *args.set])
     file = args.file if args.published is None else published_file(args, params)
     conversion = convert_file(read(file), args, params, file)
-    write_atomically(args.out, save(conversion.weights))
+    write_atomically(args.out, save(conversion.weights, metadata=starts.form_metadata(conversion.form)))
     _print(file, conversion.source, conversion.fates)
     return 0
 
@@ -79,8 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_argument("--profile", default="paper", help="the profile whose model they are for (default: paper)")
     arguments.add_argument("--classes", type=positive_int, default=CLASSES, metavar="K",
                            help=f"classes of the data set to be trained on (default: {CLASSES})")
-    arguments.add_argument("--clip-length", type=positive_int, default=1, metavar="T",
-                           help="frames per clip; above 1 only for a method whose queries belong to frames (default: 1)")
+    arguments.add_argument("--clip-length", type=positive_int, metavar="T",
+                           help="frames per clip; above 1 only for a method whose queries belong to frames (default: the "
+                                "file's own, or 1)")
     return arguments
 
 

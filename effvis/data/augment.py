@@ -5,22 +5,16 @@ Random choices are made once for both clips of a pair, so that an object in both
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from effvis.data.sizes import InputSize, frame_size
 from effvis.data.targets import ClipTargets
 
 # Every second sample is cropped, as in the code that the paper builds on.
 CROP_PROBABILITY = 0.5
-
-
-def scaled_sizes(input_size: tuple[int, int], scales: Sequence[float]) -> list[tuple[int, int]]:
-    """Input sizes (height, width) for multi-scale training, at least one pixel each way."""
-    return [tuple(max(1, round(side * scale)) for side in input_size) for scale in scales]
 
 
 def draw_window(rng: np.random.Generator, size: tuple[int, int], share: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -43,13 +37,13 @@ def mirror(frames_TCHW: Tensor, targets: ClipTargets) -> tuple[Tensor, ClipTarge
     x0, y0, x1, y1 = targets.boxes_KT4.unbind(-1)
     boxes = torch.stack((width - x1, y0, width - x0, y1), dim=-1) * targets.present_KT.unsqueeze(-1)
     return frames_TCHW.flip(-1), ClipTargets(
-        targets.track_ids_K, targets.labels_K, targets.present_KT, boxes, targets.masks_KTHW.flip(-1))
+        targets.track_ids_K, targets.labels_K, targets.present_KT, boxes, targets.masks_KTHW.flip(-1), targets.real_T)
 
 
 def crop(
-    frames_TCHW: Tensor, targets: ClipTargets, window: tuple[int, int, int, int]
+    frames_TCHW: Tensor, targets: ClipTargets, window: tuple[int, int, int, int], input_size: InputSize
 ) -> tuple[Tensor, ClipTargets]:
-    """Cuts out a window (top, left, height, width) and resizes it bilinearly to the size of the frames.
+    """Cuts out a window (top, left, height, width) and resizes it bilinearly, as a video of the window's size would be.
 
     A box becomes the bounds of what is left of its mask. An instance with no pixel left in a frame is absent there; an
     instance that is absent in all frames leaves the targets. The whole frame as a window changes nothing.
@@ -57,10 +51,10 @@ def crop(
     Args:
         frames_TCHW: uint8 frames.
     """
-    size = tuple(frames_TCHW.shape[-2:])
     top, left, height, width = window
-    if (height, width) == size:
+    if (height, width) == targets.size:
         return frames_TCHW, targets
+    size = frame_size(input_size, height, width)
     part = (..., slice(top, top + height), slice(left, left + width))
     frames = _resized(frames_TCHW[part].float(), size).round().clamp(0, 255).to(torch.uint8)
     masks = targets.masks_KTHW[part]
@@ -72,7 +66,7 @@ def crop(
     boxes = torch.stack((left_KT, top_KT, right_KT, bottom_KT), dim=-1).float() * present.unsqueeze(-1)
     seen = present.any(dim=-1)
     return frames, ClipTargets(
-        targets.track_ids_K[seen], targets.labels_K[seen], present[seen], boxes[seen], masks[seen])
+        targets.track_ids_K[seen], targets.labels_K[seen], present[seen], boxes[seen], masks[seen], targets.real_T)
 
 
 def _resized(x_XYHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from effvis.data.augment import crop, draw_window, mirror, scaled_sizes
+from effvis.data.augment import crop, draw_window, mirror
 from effvis.data.dataset import DatasetIndex, Track
 from effvis.data.index import ClipIndex
 from effvis.data.mask_parts import MASK_CACHE_BYTES, MaskReader
-from effvis.data.targets import ClipPairBatch, ClipTargets
+from effvis.data.sizes import InputSize, frame_size, scaled
+from effvis.data.targets import ClipPairBatch, ClipTargets, largest
 from effvis.errors import UserError
 
 # Decoded frames are kept in memory up to this many bytes.
@@ -51,11 +53,16 @@ def read_frame(path: Path | str, size: tuple[int, int]) -> np.ndarray:
 class FrameReader:
     """Frames of a split at one input size; the first ones read stay decoded in memory, up to ``cache_bytes``."""
 
-    def __init__(self, index: DatasetIndex, input_size: tuple[int, int], cache_bytes: int = FRAME_CACHE_BYTES):
+    def __init__(self, index: DatasetIndex, input_size: InputSize, cache_bytes: int = FRAME_CACHE_BYTES):
         self.index, self.input_size = index, input_size
         self._cache: dict[tuple[int, int], np.ndarray] = {}
-        self._room = cache_bytes // (input_size[0] * input_size[1] * 3)
+        self._room = cache_bytes
         self._images = f"{index.images}{os.sep}"
+
+    def size(self, video_index: int) -> tuple[int, int]:
+        """(height, width) of a video's frames at this input size."""
+        video = self.index.videos[video_index]
+        return frame_size(self.input_size, video.height, video.width)
 
     def clip(self, video_index: int, frames: list[int]) -> Tensor:
         """The frames of a clip, (T, 3, H, W) uint8."""
@@ -65,9 +72,11 @@ class FrameReader:
     def _frame(self, video_index: int, frame: int) -> np.ndarray:
         key = (video_index, frame)
         if key not in self._cache:
-            pixels = read_frame(self._images + self.index.videos[video_index].file_names[frame], self.input_size)
-            if len(self._cache) >= self._room:
+            name = self.index.videos[video_index].file_names[frame]
+            pixels = read_frame(self._images + name, self.size(video_index))
+            if pixels.nbytes > self._room:
                 return pixels
+            self._room -= pixels.nbytes
             self._cache[key] = pixels
         return self._cache[key]
 
@@ -84,19 +93,19 @@ class ClipPairs:
     where they do not fill a batch, are left out of that epoch.
 
     Args:
-        input_size: (height, width) of the network's input.
+        input_size: of the frames; clips of other ratios may have other sizes, and are padded to the largest of their step.
         batch_size: pairs per step, over all workers.
         clips_per_video: 2 for pairs; 1 for only the first clip of each pair, where the second teaches nothing.
         flip: mirror both clips of a pair with probability one half.
-        augmentation: as in ``TrainConfig``. ``multi-scale`` draws one size for all pairs of a step, so that they need no
-            padding; ``random-crop`` draws one window for both clips of a pair.
+        augmentation: as in ``TrainConfig``. ``multi-scale`` draws one scale for all pairs of a step, so that they need
+            little padding; ``random-crop`` draws one window for both clips of a pair.
         scales: factors on the input size, for ``multi-scale``.
         crop_share: least and largest share of each side, for ``random-crop``.
         frame_cache_bytes: bytes of memory for decoded frames; ``mask_cache_bytes`` likewise for masks.
     """
 
     def __init__(
-        self, index: DatasetIndex, clips: ClipIndex, *, input_size: tuple[int, int], batch_size: int, seed: int,
+        self, index: DatasetIndex, clips: ClipIndex, *, input_size: InputSize, batch_size: int, seed: int,
         flip: bool = False, augmentation: str = "none", scales: Sequence[float] = (1.0,),
         crop_share: tuple[float, float] = (1.0, 1.0), clips_per_video: int = 2,
         frame_cache_bytes: int = FRAME_CACHE_BYTES, mask_cache_bytes: int = MASK_CACHE_BYTES,
@@ -105,11 +114,10 @@ class ClipPairs:
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.augmentation, self.crop_share = augmentation, crop_share
         self.clips_per_video = clips_per_video
-        self.input_size = tuple(input_size)
         # For another size frames are read again, not resized twice; all sizes share the memory.
-        self._sizes = scaled_sizes(self.input_size, scales) if augmentation == "multi-scale" else [self.input_size]
+        self._sizes = [scaled(input_size, scale) for scale in scales] if augmentation == "multi-scale" else [input_size]
         self._readers = {size: FrameReader(index, size, frame_cache_bytes // len(self._sizes)) for size in self._sizes}
-        self._masks = {size: MaskReader(size, mask_cache_bytes // len(self._sizes)) for size in self._sizes}
+        self._masks = {size: MaskReader(mask_cache_bytes // len(self._sizes)) for size in self._sizes}
         self.frames = self._readers[self._sizes[0]]
         # Pairs grouped by video, so that every video is as likely as every other, whatever its length.
         video_P = clips.clip_video_K[clips.pair_first_P]
@@ -143,7 +151,7 @@ class ClipPairs:
             targets=tuple([targets for _, targets in clips] for clips in by_place),
             videos=[int(chosen[slot]) for slot in slots])
 
-    def _pair(self, video: int, size: tuple[int, int], rng: np.random.Generator) -> list[tuple[Tensor, ClipTargets]]:
+    def _pair(self, video: int, size: InputSize, rng: np.random.Generator) -> list[tuple[Tensor, ClipTargets]]:
         pair = self._pairs_by_video[rng.integers(self._first_of_video[video], self._first_of_video[video + 1])]
         starts = self.clips.clip_start_K[[self.clips.pair_first_P[pair], self.clips.pair_second_P[pair]]]
         # Sec. 3.3: in random order, so that correspondence does not depend on the direction of time.
@@ -153,17 +161,19 @@ class ClipPairs:
         if mirrored:
             clips = [mirror(*clip) for clip in clips]
         if self.augmentation == "random-crop":
-            window = draw_window(rng, size, self.crop_share)
-            clips = [crop(*clip, window) for clip in clips]
+            window = draw_window(rng, clips[0][1].size, self.crop_share)
+            clips = [crop(*clip, window, size) for clip in clips]
         return clips
 
-    def _clip(self, video: int, start: int, size: tuple[int, int]) -> tuple[Tensor, ClipTargets]:
+    def _clip(self, video: int, start: int, size: InputSize) -> tuple[Tensor, ClipTargets]:
         frames = clip_frames(start, self.clips.clip_length, self.index.videos[video].length)
-        return self._readers[size].clip(video, frames), self._targets(video, frames, size)
+        targets = self._targets(video, frames, size)
+        real = torch.arange(start, start + self.clips.clip_length) < self.index.videos[video].length
+        return self._readers[size].clip(video, frames), replace(targets, real_T=real)
 
-    def _targets(self, video: int, frames: list[int], size: tuple[int, int]) -> ClipTargets:
+    def _targets(self, video: int, frames: list[int], size: InputSize) -> ClipTargets:
         entry, instances = self.index.videos[video], self._instances[video]
-        height, width = size
+        height, width = self._readers[size].size(video)
         seen = np.flatnonzero(instances.present_KL[:, frames].any(axis=1))
         present_KT = instances.present_KL[seen[:, None], frames]
         scale = np.array([width / entry.width, height / entry.height] * 2, dtype=np.float32)
@@ -177,10 +187,15 @@ class ClipPairs:
 
 
 def _stacked(clips_TCHW: list[Tensor]) -> Tensor:
-    """Clips as (B, T, 3, H, W), in memory as decoded: separating the three values of a pixel takes three times as long."""
+    """Clips as (B, T, 3, H, W), each at the top left, in memory as decoded: separating the three values of a pixel takes three
+    times as long."""
     if len(clips_TCHW) == 1:
         return clips_TCHW[0][None]
-    return torch.stack([frames.permute(0, 2, 3, 1) for frames in clips_TCHW]).permute(0, 1, 4, 2, 3)
+    height, width = largest([frames.shape[-2:] for frames in clips_TCHW])
+    batch_BTHWC = torch.zeros(len(clips_TCHW), len(clips_TCHW[0]), height, width, 3, dtype=torch.uint8)
+    for batch_THWC, frames in zip(batch_BTHWC, clips_TCHW, strict=True):
+        batch_THWC[:, : frames.shape[-2], : frames.shape[-1]] = frames.permute(0, 2, 3, 1)
+    return batch_BTHWC.permute(0, 1, 4, 2, 3)
 
 
 class _Instances(NamedTuple):

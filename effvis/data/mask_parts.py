@@ -30,21 +30,20 @@ class MaskPart(NamedTuple):
 
 
 class MaskReader:
-    """Masks of a split at one input size; the first ones drawn stay in memory as bits, up to ``cache_bytes``."""
+    """Masks of a split, each video's at one size; the first ones drawn stay in memory as bits, up to ``cache_bytes``."""
 
-    def __init__(self, input_size: tuple[int, int], cache_bytes: int = MASK_CACHE_BYTES):
-        self.input_size = input_size
+    def __init__(self, cache_bytes: int = MASK_CACHE_BYTES):
         self._cache: dict[tuple[int, int, int], tuple[int, int, tuple[int, int], np.ndarray]] = {}
         self._room = cache_bytes
 
     def draw(self, track: Track, frame: int, mask_HW: np.ndarray) -> None:
-        """Fills an empty bool array (H, W) with the mask of a frame in which the instance is present."""
+        """Fills an empty bool array (H, W), of the video's size here, with the mask of a frame that shows the instance."""
         key = (track.video_index, track.id, frame)
         if key in self._cache:
             top, left, shape, bits = self._cache[key]
             inside = np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape)
         else:
-            top, left, inside = mask_part(track.rles[frame], track.boxes_L4[frame], self.input_size)
+            top, left, inside = mask_part(track.rles[frame], track.boxes_L4[frame], mask_HW.shape)
             self._keep(key, top, left, inside)
         mask_HW[top: top + inside.shape[0], left: left + inside.shape[1]] = inside
 

@@ -48,7 +48,7 @@ class ForInference(EfficientVIS):
         clips, frames, _, height, width = frames_BTCHW.shape
         parts = frames_BTCHW.flatten(0, 1).split(max(1, self.pixels_at_once // (height * width)))
         pyramid = self._levels(parts[0]) if len(parts) == 1 else _joined(map(self._levels, parts), clips * frames)
-        return BaseFeatures(pyramid, clips, frames, height, width)
+        return BaseFeatures(pyramid, clips, frames, self._sizes(clips, height, width))
 
 
 class PoolingFirst(ForInference):

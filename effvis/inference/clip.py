@@ -12,6 +12,7 @@ from torch import Tensor
 from effvis.config import InferenceConfig
 from effvis.data.masks import encode_many
 from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
+from effvis.model.paste import paste_masks
 
 # The mask head widens each mask to maps of many channels: this many masks at a time bound memory, and stay in the caches.
 MASKS_AT_ONCE = 128
@@ -28,12 +29,22 @@ class TrackletPredictions:
         present_NT: whether the tracklet is above the presence threshold in the frame.
         boxes_NT4: xyxy in pixels of the video.
         rles: the mask of each tracklet and frame as compressed COCO RLE; None where absent.
+        absence_NT: the probability of a class of absence, of a network that has one.
     """
 
     probabilities_NTK: np.ndarray
     present_NT: np.ndarray
     boxes_NT4: np.ndarray
     rles: list[list[dict | None]]
+    absence_NT: np.ndarray | None = None
+
+    def best(self, n: int, t: int) -> tuple[int, float]:
+        """The best class of tracklet ``n`` in frame ``t`` and its probability, present or not; -1 is the class of absence."""
+        label = int(self.probabilities_NTK[n, t].argmax())
+        found = label, float(self.probabilities_NTK[n, t, label])
+        if self.absence_NT is None or self.absence_NT[n, t] < found[1]:
+            return found
+        return -1, float(self.absence_NT[n, t])
 
 
 @torch.inference_mode()
@@ -58,7 +69,7 @@ def predict_clip(
     output = model(features, None if query_NTC is None else query_NTC.unsqueeze(0))[-1]
     probabilities_NTK = output.logits_BNTK[0].sigmoid()
     present_NT = probabilities_NTK.amax(dim=-1) >= config.presence_threshold
-    scale = output.boxes_BNT4.new_tensor([video_size[1] / features.width, video_size[0] / features.height] * 2)
+    scale = output.boxes_BNT4.new_tensor([video_size[1], video_size[0]] * 2) / features.size_B4[0]
     boxes_NT4 = output.boxes_BNT4[0] * scale
     rles: list[list[dict | None]] = [[None] * features.frames for _ in range(len(present_NT))]
     seen = present_NT.any(dim=1).nonzero()[:, 0]
@@ -99,23 +110,3 @@ def _encode(masks_XSS: Tensor, boxes_X4: Tensor, size: tuple[int, int], threshol
     at_once = max(1, MASK_PIXELS_AT_ONCE // (size[0] * size[1]))
     for masks, boxes in zip(masks_XSS.split(at_once), boxes_X4.split(at_once), strict=True):
         yield from encode_many((paste_masks(masks, boxes, size) >= threshold).cpu().numpy())
-
-
-def paste_masks(masks_XSS: Tensor, boxes_X4: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resampling of masks from their boxes into frames: (X, H, W).
-
-    As in QueryInst, everything around the box's cells counts as zero, so that a mask fades to half its value at the box's edge
-    and to nothing half a cell beyond it.
-    """
-    side = masks_XSS.shape[-1]
-    rows = _paste_weights(boxes_X4[:, 1], boxes_X4[:, 3], size[0], side)
-    columns = _paste_weights(boxes_X4[:, 0], boxes_X4[:, 2], size[1], side)
-    return rows @ masks_XSS @ columns.transpose(-2, -1)
-
-
-def _paste_weights(low_X: Tensor, high_X: Tensor, length: int, side: int) -> Tensor:
-    """Weights (X, length, side) that give each pixel of an axis its value from the mask's side."""
-    pixel = torch.arange(length, device=low_X.device, dtype=low_X.dtype) + 0.5
-    share = (pixel - low_X[:, None]) / (high_X - low_X).clamp(min=1e-3)[:, None]
-    position = share * side - 0.5
-    return (1 - (position[..., None] - torch.arange(side, device=low_X.device, dtype=low_X.dtype)).abs()).clamp(min=0)

@@ -53,6 +53,7 @@ def _append(old: VideoTracklet, new: VideoTracklet) -> None:
     old.probabilities += new.probabilities
     old.rles |= new.rles
     old.boxes |= new.boxes
+    old.best += new.best
 
 
 def _similarity(old: VideoTracklet, new: VideoTracklet, size: tuple[int, int], config: HandcraftConfig) -> float:

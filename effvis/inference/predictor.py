@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from effvis.config import InferenceConfig
 from effvis.data.clips import FrameReader, clip_frames
 from effvis.data.dataset import DatasetIndex, Video
+from effvis.data.sizes import InputSize
 from effvis.inference import end_to_end, handcraft
 from effvis.inference.clip import TrackletPredictions
 from effvis.inference.tracklets import VideoTracklet, best_results
@@ -53,7 +54,7 @@ def keep_predictions(predictions: Predictions, index: DatasetIndex, fps: float) 
 
 
 def predict_split(
-    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, *, input_size: tuple[int, int],
+    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, *, input_size: InputSize,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Fully end-to-end results of every video of a split.
@@ -72,7 +73,7 @@ def predict_split(
 
 
 def predict_linked(
-    model: nn.Module, index: DatasetIndex, config: InferenceConfig, *, predict: PredictClip, input_size: tuple[int, int],
+    model: nn.Module, index: DatasetIndex, config: InferenceConfig, *, predict: PredictClip, input_size: InputSize,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Results of every video of a split by hand-crafted linking.
@@ -87,7 +88,7 @@ def predict_linked(
 
 
 def predict_clips(
-    model: nn.Module, index: DatasetIndex, config: InferenceConfig, *, predict: PredictClip, input_size: tuple[int, int],
+    model: nn.Module, index: DatasetIndex, config: InferenceConfig, *, predict: PredictClip, input_size: InputSize,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Clip]]:
     """The clips of every video, in the order of ``index.videos``, each predicted by itself; arguments as ``predict_linked``."""
@@ -113,7 +114,7 @@ def link_clips(clips: Sequence[Sequence[Clip]], index: DatasetIndex, config: Inf
     return _collect(index, config, tracklets, None)
 
 
-def _reader(index: DatasetIndex, input_size: tuple[int, int]) -> FrameReader:
+def _reader(index: DatasetIndex, input_size: InputSize) -> FrameReader:
     """A frame reader that keeps no frame, because each is read once."""
     return FrameReader(index, input_size, cache_bytes=0)
 
@@ -135,7 +136,7 @@ def _collect(
     for v, video in enumerate(index.videos):
         frames = kept_frames(video, config.test_fps)
         found = best_results(tracklets_of(v, frames), video_id=video.id, category_ids=category_ids, length=len(frames),
-                             most=config.max_tracklets)
+                             most=config.max_tracklets, category=config.category)
         if config.scored_frames == "all":
             found = [result | {"segmentations": _propagate(result["segmentations"], frames, video.length)} for result in found]
             frames = list(range(video.length))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from torch import Tensor
@@ -30,11 +30,16 @@ class Fate:
 
 @dataclass(frozen=True)
 class Conversion:
-    """Weights for the network's ``load_state_dict``, where they come from, and the fate of every tensor on both sides."""
+    """Weights for the network's ``load_state_dict``, where they come from, and the fate of every tensor on both sides.
+
+    Attributes:
+        form: settings of the network without which the weights mean something else although they fit, by name.
+    """
 
     source: str
     weights: dict[str, Tensor]
     fates: list[Fate]
+    form: Mapping[str, bool] = field(default_factory=dict)
 
 
 class Fitted(NamedTuple):

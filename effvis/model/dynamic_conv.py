@@ -19,7 +19,7 @@ class DynamicConv(nn.Module):
 
     def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> Tensor:
         """Filters the P locations of each tracklet's region in each frame by the query of that frame: (B, N, T, P, C)."""
-        filters_X = self.filters(query_BNTC).flatten(0, 2)
+        filters_X = self.filters(query_BNTC.flatten(0, 2))
         first, second = filters_X.split(self.hidden_dim * self.dynamic_dim, dim=-1)
         x = torch.bmm(regions_BNTPC.flatten(0, 2), first.view(-1, self.hidden_dim, self.dynamic_dim))
         x = F.relu_(self.norm1(x))

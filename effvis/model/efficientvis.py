@@ -9,7 +9,7 @@ S side of a mask. Boxes are xyxy in input pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,22 +33,60 @@ PADDED_TO = 32
 
 @dataclass(frozen=True)
 class BaseFeatures:
-    """The backbone's features of B clips of T frames: per level (B*T, C, H_l, W_l).
+    """The backbone's features of B clips of T frames of one size: per level (B*T, C, H_l, W_l).
 
-    ``height`` and ``width`` are the frames' own; the levels also cover the padding.
+    ``size_B4`` is (width, height, width, height) of each clip's own frames; the levels also cover the padding.
     """
 
     pyramid: list[Tensor]
     clips: int
     frames: int
-    height: int
-    width: int
+    size_B4: Tensor
 
     def select(self, clips: slice) -> BaseFeatures:
         """The features of some of the clips."""
         chosen = range(self.clips)[clips]
         rows = slice(chosen.start * self.frames, chosen.stop * self.frames)
-        return BaseFeatures([level[rows] for level in self.pyramid], len(chosen), self.frames, self.height, self.width)
+        return BaseFeatures([level[rows] for level in self.pyramid], len(chosen), self.frames, self.size_B4[clips])
+
+
+@dataclass(frozen=True)
+class MixedFeatures:
+    """Base features of B clips whose frames differ in size: those of each size by themselves.
+
+    Each clip's features, and what is made of them, are therefore the same in any batch.
+
+    Attributes:
+        parts: the features of the clips of each size.
+        places: the clips' indices in the batch (B_part,), ascending, of each part.
+        size_B4: as in ``BaseFeatures``, in the order of the batch.
+    """
+
+    parts: list[BaseFeatures]
+    places: list[Tensor]
+    size_B4: Tensor
+
+    @property
+    def clips(self) -> int:
+        return len(self.size_B4)
+
+    @property
+    def frames(self) -> int:
+        return self.parts[0].frames
+
+    def select(self, clips: slice) -> MixedFeatures:
+        """The features of some of the clips."""
+        chosen = range(self.clips)[clips]
+        parts, places = [], []
+        for part, place in zip(self.parts, self.places, strict=True):
+            first, last = ((place < end).sum().item() for end in (chosen.start, chosen.stop))
+            if first < last:
+                parts.append(part.select(slice(first, last)))
+                places.append(place[first:last] - chosen.start)
+        return MixedFeatures(parts, places, self.size_B4[clips])
+
+
+Features = BaseFeatures | MixedFeatures
 
 
 @dataclass(frozen=True)
@@ -72,6 +110,13 @@ class ClipOutput:
     def best_classes(self) -> Tensor:
         """The class of each tracklet with the highest mean probability over the clip: (B, N)."""
         return self.logits_BNTK.sigmoid().mean(dim=2).argmax(dim=-1)
+
+
+def join_outputs(parts: Sequence[ClipOutput]) -> ClipOutput:
+    """The outputs of one interaction on each part of the clips, joined over all clips."""
+    return ClipOutput(parts[0].stage, *(
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("logits_BNTK", "boxes_BNT4", "query_BNTC", "mask_query_BNTC")))
 
 
 def _joined(parts: Iterable[list[Tensor]], frames: int) -> list[Tensor]:
@@ -110,12 +155,32 @@ class EfficientVIS(Recomputing):
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(3, 1, 1) * 255, persistent=False)
 
-    def features(self, frames_BTCHW: Tensor) -> BaseFeatures:
+    def features(
+        self, frames_BTCHW: Tensor, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> Features:
         """Base features of clips (B, T, 3, H, W) of RGB frames in 0..255, uint8 or float.
 
         Normalised frames get zeros at the right and at the bottom, up to a multiple of ``PADDED_TO``. Proposals and boxes
         know nothing of it: they are relative to the frame as it was.
+
+        Args:
+            sizes: (height, width) of each clip's own frames, which lie at the top left. What is beyond is not looked at. By
+                default the frames are whole.
         """
+        whole = tuple(frames_BTCHW.shape[-2:])
+        places: dict[tuple[int, int], list[int]] = {}
+        for clip, size in enumerate(sizes or [whole] * len(frames_BTCHW)):
+            places.setdefault(size, []).append(clip)
+        if list(places) == [whole]:
+            return self._features_of_one_size(frames_BTCHW)
+        device = frames_BTCHW.device
+        places_of_parts = [torch.tensor(clips, device=device) for clips in places.values()]
+        parts = [self._features_of_one_size(frames_BTCHW[clips, ..., :height, :width])
+                 for (height, width), clips in zip(places, places_of_parts, strict=True)]
+        order = torch.cat(places_of_parts).argsort()
+        return MixedFeatures(parts, places_of_parts, torch.cat([part.size_B4 for part in parts])[order])
+
+    def _features_of_one_size(self, frames_BTCHW: Tensor) -> BaseFeatures:
         clips, frames, _, height, width = frames_BTCHW.shape
         frames_FCHW = frames_BTCHW.flatten(0, 1)
         at_once = max(1, PIXELS_AT_ONCE // (height * width))
@@ -123,7 +188,10 @@ class EfficientVIS(Recomputing):
             pyramid = self._levels(frames_FCHW)
         else:
             pyramid = _joined((self._levels(part) for part in frames_FCHW.split(at_once)), len(frames_FCHW))
-        return BaseFeatures(pyramid, clips, frames, height, width)
+        return BaseFeatures(pyramid, clips, frames, self._sizes(clips, height, width))
+
+    def _sizes(self, clips: int, height: int, width: int) -> Tensor:
+        return self.pixel_mean.new_tensor([width, height] * 2).expand(clips, -1)
 
     def _levels(self, frames_FCHW: Tensor) -> list[Tensor]:
         pixels = (frames_FCHW.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
@@ -135,7 +203,7 @@ class EfficientVIS(Recomputing):
         """The learned tracklet queries, for each of B clips: (B, N, 1, C)."""
         return self.query_NTC.expand(clips, -1, -1, -1)
 
-    def forward(self, features: BaseFeatures, query_BNTC: Tensor | None = None) -> list[ClipOutput]:
+    def forward(self, features: Features, query_BNTC: Tensor | None = None) -> list[ClipOutput]:
         """M query-video interactions.
 
         Args:
@@ -148,8 +216,8 @@ class EfficientVIS(Recomputing):
         """
         query = self.initial_query(features.clips) if query_BNTC is None else query_BNTC.mean(dim=2, keepdim=True)
         query = query.expand(-1, -1, features.frames, -1)
-        size = query.new_tensor([features.width, features.height] * 2)
-        boxes = (cxcywh_to_xyxy(self.proposal_NT4) * size).expand(features.clips, -1, features.frames, -1)
+        boxes_BN14 = cxcywh_to_xyxy(self.proposal_NT4) * features.size_B4[:, None, None]
+        boxes = boxes_BN14.expand(-1, -1, features.frames, -1)
         outputs = []
         for stage, interaction in enumerate(self.interactions):
             refined, logits, deltas, attended = self.held(self._interact, interaction, features, boxes, query)
@@ -161,7 +229,7 @@ class EfficientVIS(Recomputing):
             outputs.append(ClipOutput(stage, logits, boxes, query, mask_query))
         return outputs
 
-    def _interact(self, interaction: Interaction, features: BaseFeatures, boxes: Tensor, query: Tensor) -> tuple:
+    def _interact(self, interaction: Interaction, features: Features, boxes: Tensor, query: Tensor) -> tuple:
         return interaction(query, self.regions(features, boxes, self.config.roi_size))
 
     def _shared(self, query_BNTC: Tensor) -> Tensor:
@@ -175,7 +243,7 @@ class EfficientVIS(Recomputing):
         return query_BNTC.mean(dim=2, keepdim=True).expand_as(query_BNTC)
 
     def mask_logits(
-        self, features: BaseFeatures, output: ClipOutput, select_BK: Tensor | None = None, label_BK: Tensor | None = None
+        self, features: Features, output: ClipOutput, select_BK: Tensor | None = None, label_BK: Tensor | None = None
     ) -> Tensor:
         """Mask logits inside the boxes of an output: (B, N, T, S, S), or of K selected tracklets per clip (B, K, T, S, S).
 
@@ -189,7 +257,7 @@ class EfficientVIS(Recomputing):
         return self.held(self._masks_inside, self.mask_heads[output.stage], features, boxes, query, label)
 
     def _masks_inside(
-        self, head: MaskHead, features: BaseFeatures, boxes: Tensor, query: Tensor, label: Tensor
+        self, head: MaskHead, features: Features, boxes: Tensor, query: Tensor, label: Tensor
     ) -> Tensor:
         return head(query, self.regions(features, boxes, self.config.mask_roi_size), label)
 
@@ -231,7 +299,7 @@ class EfficientVIS(Recomputing):
         self.load_state_dict(adapted)
         return dropped + [name for name in weights if name not in taken]
 
-    def regions(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
+    def regions(self, features: Features, boxes_BNT4: Tensor, size: int) -> Tensor:
         """Base features inside boxes (B, N, T, P, C), as the dynamic convolution takes them.
 
         Where b^t crops the neighbours of frame t as well, they are (B, N, T, 3, P, C).
@@ -243,8 +311,12 @@ class EfficientVIS(Recomputing):
         regions = self._crop(features, boxes.transpose(0, 1).flatten(1, 2), size)
         return looked_at(regions.unflatten(1, (3, -1)).transpose(0, 1))
 
-    def _crop(self, features: BaseFeatures, boxes_BNT4: Tensor, size: int) -> Tensor:
+    def _crop(self, features: Features, boxes_BNT4: Tensor, size: int) -> Tensor:
         """Base features inside boxes: (B, N, T, P, C)."""
+        if isinstance(features, MixedFeatures):
+            of_parts = [self._crop(part, boxes_BNT4[place], size)
+                        for part, place in zip(features.parts, features.places, strict=True)]
+            return torch.cat(of_parts)[torch.cat(features.places).argsort()]
         clips, queries, frames = boxes_BNT4.shape[:3]
         by_frame = boxes_BNT4.transpose(1, 2).reshape(clips * frames, queries, 4)
         pooled = multilevel_roi_align(features.pyramid, self.backbone.strides, by_frame, size)

@@ -8,50 +8,64 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effvis.config import LossWeights
-from effvis.data.targets import ClipPairBatch, ClipTargets, stack_targets
-from effvis.model.efficientvis import BaseFeatures, EfficientVIS
-from effvis.training.losses import Predictions, interaction_losses, stack_outputs
-from effvis.training.matching import Whole, find_matches, itself, match, matching_cost
+from effvis.config import LossWeights, MatchingConfig
+from effvis.data.targets import ClipPairBatch, ClipTargets, Counts, followed_by, stack_targets
+from effvis.model.boxes import at_least_fp32
+from effvis.model.efficientvis import ClipOutput, EfficientVIS, Features, join_outputs
+from effvis.training.losses import interaction_losses
+from effvis.training.matching import find_matches, mask_ious, match, matching_cost
+
+PAPERS_MATCHING = MatchingConfig()
 
 
 def pair_losses(
-    model: EfficientVIS, batch: ClipPairBatch, weights: LossWeights, correspondence: bool, whole: Whole = itself
+    model: EfficientVIS, batch: ClipPairBatch, weights: LossWeights, correspondence: bool,
+    matching: MatchingConfig = PAPERS_MATCHING, counts: Counts | None = None,
 ) -> dict[str, Tensor]:
-    """Losses of B clip pairs, summed over the M interactions and averaged over the two clips (Eq. 5).
+    """Losses of B clip pairs, summed over the M interactions and divided by the number of entries of both clips (Eq. 5).
 
-    With correspondence learning, the first clip's output queries are the second clip's initial ones, and an instance
-    seen in both clips stays with its tracklet. Without it, the two clips are independent.
+    With correspondence learning, the first clip's output queries are the second clip's initial ones, and the assignment of
+    the first clip holds for the second one too: to instances that are gone there as well. The paper leaves open what happens
+    to instances that only the second clip shows; they are matched among the tracklets that are free. Without correspondence
+    learning, the two clips are independent.
+
+    Entries are what Eq. 5 sums over: the (instance, frame) pairs of the instances that are assigned, in real frames,
+    whether the instance is visible there or not.
 
     Args:
-        whole: needed where the pairs are a part of a batch; see ``find_matches``.
+        counts: what the whole batch holds, where the pairs are a part of it.
     """
-    pairs = len(batch.videos)
+    counts = counts or batch.counts()
     device = model.query_NTC.device
     clips = [clip for clips in batch.targets for clip in clips]
+    first = len(clips)
+    if correspondence and len(batch.targets) == 2:
+        first = len(batch.videos)
+        clips[first:] = [followed_by(*pair) for pair in zip(*batch.targets, strict=True)]
     # Joined in their memory layout, channels last: as decoded, and as the backbone takes them.
     frames = torch.cat([frames.to(device).movedim(2, -1) for frames in batch.frames]).movedim(-1, 2)
-    features = model.features(frames)
-    predictions = _predict(model, features, correspondence)
+    features = model.features(frames, [clip.size for clip in clips])
+    outputs = _outputs(model, features, first)
     stacked = stack_targets(clips)
     targets = stacked.to(device)
 
-    size = features.pyramid[0].new_tensor([features.width, features.height] * 2)
-    cost_MBNK = matching_cost(predictions.logits_MBNTK, predictions.boxes_MBNT4, targets, size, weights)
-    assignment_MBK = _assign(cost_MBNK.float().cpu().numpy(), clips, pairs if correspondence else len(clips))
-    groups = 2 if correspondence else 1
-    matches = find_matches(assignment_MBK, stacked.present_BKT.numpy(), groups=groups, device=device, whole=whole)
-    return interaction_losses(model, features, predictions, targets, matches, weights)
+    ious = torch.stack([mask_ious(model, features, output, targets) for output in outputs]) if matching.mask else None
+    logits_MBNTK, boxes_MBNT4 = (
+        at_least_fp32(torch.stack([getattr(output, name) for output in outputs])) for name in ("logits_BNTK", "boxes_BNT4"))
+    cost_MBNK = matching_cost(logits_MBNTK, boxes_MBNT4, targets, features.size_B4, matching, ious)
+    assignment_MBK = _assign(cost_MBNK.float().cpu().numpy(), clips, first)
+    matches = find_matches(assignment_MBK, stacked.real_BT[:, None].numpy(), device)
+    entries = max(counts.entries + (counts.gone if correspondence else 0), 1)
+    return interaction_losses(model, features, outputs, targets, matches, weights, entries)
 
 
-def _predict(model: EfficientVIS, features: BaseFeatures, correspondence: bool) -> Predictions:
-    """Predictions of all first clips, then of all second ones."""
-    if not correspondence:
-        return stack_outputs([model(features)])
-    pairs = features.clips // 2
-    first = model(features.select(slice(0, pairs)))
-    second = model(features.select(slice(pairs, 2 * pairs)), first[-1].query_BNTC)
-    return stack_outputs([first, second])
+def _outputs(model: EfficientVIS, features: Features, first: int) -> list[ClipOutput]:
+    """The outputs of ``first`` clips, and of those that follow them from their output queries."""
+    if first == features.clips:
+        return model(features)
+    before = model(features.select(slice(0, first)))
+    after = model(features.select(slice(first, features.clips)), before[-1].query_BNTC)
+    return [join_outputs(pair) for pair in zip(before, after, strict=True)]
 
 
 def _assign(cost_MBNK: np.ndarray, clips: Sequence[ClipTargets], first: int) -> np.ndarray:
@@ -64,20 +78,11 @@ def _assign(cost_MBNK: np.ndarray, clips: Sequence[ClipTargets], first: int) -> 
     """
     assignment_MBK = np.full((*cost_MBNK.shape[:2], cost_MBNK.shape[-1]), -1)
     for b, clip in enumerate(clips):
-        known = ()
+        known = None
         if b >= first:
             before = clips[b - first]
-            known = _carry(assignment_MBK[-1, b - first, : len(before)], before, clip)
+            owner = dict(zip(before.track_ids_K.tolist(), assignment_MBK[-1, b - first].tolist(), strict=False))
+            known = [owner.get(track, -1) for track in clip.track_ids_K.tolist()]
         for stage, cost_NK in enumerate(cost_MBNK[:, b]):
-            assignment_MBK[stage, b, : len(clip)] = match(cost_NK[:, : len(clip)], *known)
+            assignment_MBK[stage, b, : len(clip)] = match(cost_NK[:, : len(clip)], known)
     return assignment_MBK
-
-
-def _carry(assignment: np.ndarray, before: ClipTargets, after: ClipTargets) -> tuple[list[int], list[int]]:
-    """Which tracklet each instance of the second clip belongs to (-1: new), and which tracklets new ones may not take.
-
-    A tracklet whose instance has left the view is background in the second clip: it keeps its identity.
-    """
-    owner = dict(zip(before.track_ids_K.tolist(), assignment.tolist(), strict=True))
-    fixed = [owner.get(track, -1) for track in after.track_ids_K.tolist()]
-    return fixed, [tracklet for tracklet in owner.values() if tracklet >= 0]

@@ -63,8 +63,7 @@ def train(
     Args:
         losses_of: the weighted losses of a batch, by name; their sum is minimised.
         resume: what ``TrainingStep.state()`` returned, on any worker.
-        accumulate: number of parts into which each worker divides its share of a batch, for less memory. More than one part
-            costs a further forward pass.
+        accumulate: number of parts into which each worker divides its share of a batch, for less memory.
 
     Raises:
         FloatingPointError: the loss is not finite.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,86 +11,75 @@ from torch import Tensor
 from effvis.config import LossWeights
 from effvis.data.targets import StackedTargets
 from effvis.model.boxes import at_least_fp32, generalized_iou
-from effvis.model.efficientvis import BaseFeatures, ClipOutput, EfficientVIS
+from effvis.model.efficientvis import ClipOutput, EfficientVIS, Features
 from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What the M interactions predict of B clips: class logits, boxes and the mask heads' queries of N tracklets."""
-
-    logits_MBNTK: Tensor
-    boxes_MBNT4: Tensor
-    query_MBNTC: Tensor
-
-
-def stack_outputs(parts: Sequence[Sequence[ClipOutput]]) -> Predictions:
-    """The outputs of M interactions on each part of the clips, joined over all clips."""
-    def stack(name: str) -> Tensor:
-        return torch.cat([torch.stack([getattr(output, name) for output in outputs]) for outputs in parts], dim=1)
-
-    return Predictions(at_least_fp32(stack("logits_BNTK")), at_least_fp32(stack("boxes_BNT4")), stack("mask_query_BNTC"))
 
 
 def interaction_losses(
     model: EfficientVIS,
-    features: BaseFeatures,
-    predictions: Predictions,
+    features: Features,
+    outputs: Sequence[ClipOutput],
     targets: StackedTargets,
     matches: Matches,
     weights: LossWeights,
+    entries: int,
 ) -> dict[str, Tensor]:
-    """Weighted losses of B clips, summed over the M interactions, each a scalar.
+    """Weighted losses of B clips (Eq. 5), summed over the M interactions and divided by ``entries``, each a scalar.
 
-    A tracklet without an instance, and one whose instance is absent in a frame, is background there: only the focal loss
-    counts it. With no instance at all the box and mask losses are zeros that still reach every parameter.
+    In every real frame of a matched tracklet its class is learned, background where the instance is absent, and the
+    cross-entropy of its mask, whose target is zero there. Box and dice losses need the instance. A tracklet without an
+    instance is background: only the focal loss counts it. With no instance at all the box and mask losses are zeros that still
+    reach every parameter.
+
+    Args:
+        matches: of the instances' entries, absent frames included.
     """
-    where_R = matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R
     instance_R = matches.clip_R, matches.instance_R
-    share_R = matches.share_MB[matches.stage_R, matches.clip_R]
+    true_R = *instance_R, matches.frame_R
+    present_R = targets.present_BKT[true_R]
+    where_R = matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R
+    where_X = tuple(index[present_R] for index in where_R)
 
-    labels = torch.zeros_like(predictions.logits_MBNTK)
-    labels[*where_R, targets.labels_BK[instance_R]] = 1
-    focal_MB = _focal(predictions.logits_MBNTK, labels).sum(dim=(-3, -2, -1))
+    logits_MBNTK = at_least_fp32(torch.stack([output.logits_BNTK for output in outputs]))
+    labels = torch.zeros_like(logits_MBNTK)
+    labels[*where_X, targets.labels_BK[instance_R][present_R]] = 1
+    focal_MBT = _focal(logits_MBNTK, labels).sum(dim=(-3, -1))
 
-    size = features.pyramid[0].new_tensor([features.width, features.height] * 2)
-    boxes_R4, true_R4 = predictions.boxes_MBNT4[where_R], targets.boxes_BKT4[*instance_R, matches.frame_R]
-    l1_R = ((boxes_R4 - true_R4) / size).abs().sum(dim=-1)
-    giou_R = 1 - generalized_iou(boxes_R4, true_R4)
+    size_R4 = features.size_B4[matches.clip_R]
+    boxes_R4 = at_least_fp32(torch.stack([output.boxes_BNT4 for output in outputs]))[where_R]
+    boxes_X4, true_X4 = boxes_R4[present_R], targets.boxes_BKT4[true_R][present_R]
+    l1_X = ((boxes_X4 - true_X4) / size_R4[present_R]).abs().sum(dim=-1)
+    giou_X = 1 - generalized_iou(boxes_X4, true_X4)
 
-    logits_RSS = _mask_logits(model, features, predictions, matches, targets.labels_BK[instance_R])
+    logits_RSS = _mask_logits(model, features, outputs, targets, matches)
     image_R = (matches.clip_R * targets.masks_BKTHW.shape[1] + matches.instance_R) * features.frames + matches.frame_R
-    truth_RSS = crop_masks(targets.masks_BKTHW.flatten(0, 2), image_R, boxes_R4.detach(), logits_RSS.shape[-1])
-    dice_R = _dice(logits_RSS, truth_RSS)
+    truth_RSS = crop_masks(targets.masks_BKTHW.flatten(0, 2), image_R, boxes_R4.detach(), logits_RSS.shape[-1], size_R4)
+    dice_X = _dice(logits_RSS[present_R], truth_RSS[present_R])
     bce_R = F.binary_cross_entropy_with_logits(logits_RSS, truth_RSS, reduction="none").mean(dim=(-2, -1))
     return {
-        "focal": weights.focal * (focal_MB * matches.share_MB).sum(),
-        "l1": weights.l1 * (l1_R * share_R).sum(),
-        "giou": weights.giou * (giou_R * share_R).sum(),
-        "dice": weights.dice * (dice_R * share_R).sum(),
-        "bce": weights.bce * (bce_R * share_R).sum(),
+        "focal": weights.focal * (focal_MBT * targets.real_BT).sum() / entries,
+        "l1": weights.l1 * l1_X.sum() / entries,
+        "giou": weights.giou * giou_X.sum() / entries,
+        "dice": weights.dice * dice_X.sum() / entries,
+        "bce": weights.bce * bce_R.sum() / entries,
     }
 
 
 def _mask_logits(
-    model: EfficientVIS, features: BaseFeatures, predictions: Predictions, matches: Matches, label_R: Tensor
+    model: EfficientVIS, features: Features, outputs: Sequence[ClipOutput], targets: StackedTargets, matches: Matches
 ) -> Tensor:
-    """Mask logits (R, S, S) of only the matched triples, of their class and inside the boxes of their own interaction."""
-    instances = matches.select_MBK.shape[-1]
-    row_R = (matches.clip_R * instances + matches.instance_R) * features.frames + matches.frame_R
-    query_RC = predictions.query_MBNTC[matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R]
-    clip_B1 = torch.arange(features.clips, device=row_R.device)[:, None]
+    """Mask logits (R, S, S) of the matched triples, of their class and inside the boxes of their own interaction."""
+    place_R = matches.clip_R, matches.instance_R, matches.frame_R
     logits = []
-    for stage, (head, query, row, label) in enumerate(zip(
-            model.mask_heads, *(of_R.split(matches.rows_M) for of_R in (query_RC, row_R, label_R)), strict=True)):
-        boxes_BKT4 = predictions.boxes_MBNT4[stage].detach()[clip_B1, matches.select_MBK[stage]]
-        regions = model.regions(features, boxes_BKT4, model.config.mask_roi_size).flatten(0, 2)
-        logits.append(head(query, regions.index_select(0, row), label))
+    for output, select_BK, *place in zip(
+            outputs, matches.select_MBK, *(of_R.split(matches.rows_M) for of_R in place_R), strict=True):
+        # Eq. 3 looks at neighbouring frames, so that the masks of whole tracklets are made.
+        logits.append(model.mask_logits(features, output, select_BK, targets.labels_BK)[tuple(place)])
     return at_least_fp32(torch.cat(logits))
 
 
 @torch.no_grad()
-def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int) -> Tensor:
+def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int, size_R4: Tensor | None = None) -> Tensor:
     """Crops ground-truth masks to boxes: (R, side, side), one where a pixel's bilinear sample is at least one half, else zero.
 
     The result is that of RoIAlign with one sample per bin, but only the four mask pixels around each sample are read.
@@ -100,10 +88,13 @@ def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int) 
         masks_IHW: boolean masks.
         image_R: which of the masks each box crops.
         boxes_R4: xyxy in mask pixels.
+        size_R4: (width, height, width, height) of each mask without padding, where that is less than the whole mask.
     """
     height, width = masks_IHW.shape[-2:]
-    above, below, downward, in_rows = _samples(boxes_R4[:, 1], boxes_R4[:, 3], side, height)
-    left, right, rightward, in_columns = _samples(boxes_R4[:, 0], boxes_R4[:, 2], side, width)
+    if size_R4 is None:
+        size_R4 = boxes_R4.new_tensor([[width, height] * 2])
+    above, below, downward, in_rows = _samples(boxes_R4[:, 1], boxes_R4[:, 3], side, size_R4[:, 1:2])
+    left, right, rightward, in_columns = _samples(boxes_R4[:, 0], boxes_R4[:, 2], side, size_R4[:, :1])
     pixels = masks_IHW.flatten()
 
     def row_of_samples(y_RS: Tensor) -> Tensor:
@@ -116,17 +107,18 @@ def crop_masks(masks_IHW: Tensor, image_R: Tensor, boxes_R4: Tensor, side: int) 
     return ((upper + downward[:, :, None] * (lower - upper) >= 0.5) & inside).to(boxes_R4.dtype)
 
 
-def _samples(low_R: Tensor, high_R: Tensor, side: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _samples(low_R: Tensor, high_R: Tensor, side: int, length_R1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The pixels before and after each sample (R, side) of an axis, how far it is between them, and whether it counts."""
     # Pixel centres are at whole numbers. Positions are computed in double precision, as in RoIAlign.
     low, extent = low_R.double() - 0.5, (high_R - low_R).double()
     step = (torch.arange(side, device=low_R.device, dtype=torch.float64) + 0.5) / side
     position = low[:, None] + step * extent[:, None]
-    counts = (position >= -1.0) & (position <= length)
+    counts = (position >= -1.0) & (position <= length_R1)
+    last_R1 = length_R1 - 1
     # Diverged training must stop at the loss with a clear message, not here.
-    position = position.nan_to_num().clamp(0, length - 1).to(low_R.dtype)
+    position = position.nan_to_num().clamp(min=0).minimum(last_R1).to(low_R.dtype)
     before = position.long()
-    return before, (before + 1).clamp(max=length - 1), position - before, counts
+    return before, (before + 1).minimum(last_R1.long()), position - before, counts
 
 
 def _focal(logits: Tensor, truth: Tensor) -> Tensor:

@@ -1,28 +1,28 @@
 """A batch in parts: one for each worker of torch.distributed, or several for each, one after the other.
 
-The parts' losses are normalised by the counts of the whole batch, so that they sum to its losses, and their gradients to its
-gradient, however many parts there are.
+The parts' losses are divided by what the targets of the whole batch hold, so that they sum to its losses, and their gradients
+to its gradient, however many parts there are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from effvis.data.clips import ClipPairs
-from effvis.data.targets import ClipPairBatch
+from effvis.data.targets import ClipPairBatch, Counts
 from effvis.errors import UserError
-from effvis.training.matching import Whole
 
-# Called as ``losses_of(batch, whole=whole)``: the weighted losses of a batch, or of the part of one, by name.
+# Called as ``losses_of(batch, counts=counts)``: the weighted losses, by name, of a batch or of a part of the one that holds
+# what ``counts`` says.
 LossesOf = Callable[..., dict[str, Tensor]]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -65,10 +65,9 @@ class BatchGradients:
                             f"({self._workers} workers, {accumulate} of each)", "Take fewer workers or parts, or more pairs")
         self._pairs, self._precision = pairs, precision
         self._device = next(model.parameters()).device
-        self._losses: nn.Module = _Losses(model, losses_of)
-        self._gradients = self._losses
+        self._gradients: nn.Module = _Losses(model, losses_of)
         if self._workers > 1:
-            self._gradients = _distributed(self._losses)
+            self._gradients = _distributed(self._gradients)
 
     def backward(self, step: int, scaled: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Adds the gradient of a step's batch to the parameters', on every worker, and returns the batch's losses.
@@ -78,12 +77,12 @@ class BatchGradients:
         """
         own = [self._rank * self._accumulate + number for number in range(self._accumulate)]
         batches = {part: self._pairs.batch(step, part, self._parts) for part in own}
-        whole = self._sum_over_workers if self._accumulate == 1 else self._counted(step, batches)
+        counts = self._counts(batches.values())
         sums: Tensor | float = 0.0
         names: list[str] = []
         for part, batch in batches.items():
             with self._gradients.no_sync() if self._workers > 1 and part != own[-1] else contextlib.nullcontext():
-                losses = self._of(self._gradients, step, part, batch, whole)
+                losses = self._of(step, part, batch, counts)
                 names, values = list(losses), torch.stack(list(losses.values()))
                 # DistributedDataParallel averages over the workers.
                 scaled(values.sum() * self._workers).backward()
@@ -92,33 +91,21 @@ class BatchGradients:
             dist.all_reduce(sums)
         return dict(zip(names, sums, strict=True))
 
-    def _of(self, losses: nn.Module, step: int, part: int, batch: ClipPairBatch, whole: Whole) -> dict[str, Tensor]:
+    def _of(self, step: int, part: int, batch: ClipPairBatch, counts: Counts) -> dict[str, Tensor]:
         # What dropout leaves out follows from seed, step and part alone.
         torch.manual_seed(self._pairs.seed * 2**32 + part * 2**24 + step)
         dtype = _DTYPES.get(self._precision)
         with contextlib.nullcontext() if dtype is None else torch.autocast(self._device.type, dtype):
-            return losses(batch, whole)
+            return self._gradients(batch, counts)
 
-    def _counted(self, step: int, batches: dict[int, ClipPairBatch]) -> Whole:
-        """Matches all parts beforehand, to know their counts together: a part's graph cannot wait for the next part's."""
-        counts: list[np.ndarray] = []
-
-        def note(of_part: np.ndarray) -> np.ndarray:
-            counts.append(of_part)
-            return of_part
-
-        with torch.no_grad():
-            for part, batch in batches.items():
-                self._of(self._losses, step, part, batch, note)
-        total = self._sum_over_workers(np.sum(counts, axis=0))
-        return lambda of_part: total
-
-    def _sum_over_workers(self, counts: np.ndarray) -> np.ndarray:
+    def _counts(self, parts: Iterable[ClipPairBatch]) -> Counts:
+        """What the whole batch holds: all parts of all workers."""
+        own = Counts.total(part.counts() for part in parts)
         if self._workers == 1:
-            return counts
-        total = torch.from_numpy(counts).to(self._device)
+            return own
+        total = torch.tensor(astuple(own), device=self._device)
         dist.all_reduce(total)
-        return total.cpu().numpy()
+        return Counts(*total.tolist())
 
 
 def _distributed(losses: nn.Module) -> DistributedDataParallel:
@@ -136,5 +123,5 @@ class _Losses(nn.Module):
         super().__init__()
         self.model, self._losses_of = model, losses_of
 
-    def forward(self, batch: ClipPairBatch, whole: Whole) -> dict[str, Any]:
-        return self._losses_of(batch, whole=whole)
+    def forward(self, batch: ClipPairBatch, counts: Counts) -> dict[str, Any]:
+        return self._losses_of(batch, counts=counts)

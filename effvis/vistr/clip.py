@@ -25,7 +25,8 @@ def predict_clip(
     """Runs one clip.
 
     Masks are computed only for tracklets that are present in some frame; one whose masks are empty in all frames is dropped,
-    which means present nowhere. The row of absence counts in the softmax and for presence, but is no category.
+    which means present nowhere. The row of absence counts in the softmax and for presence, but is no category: its
+    probability stands by itself.
 
     Args:
         frames_TCHW: uint8 frames at input size.
@@ -38,9 +39,9 @@ def predict_clip(
     probabilities_NTK = rows_NTK[..., int(model.config.absent_row):].float()
     boxes_NT4 = output.boxes_DBNT4[-1, 0].float()
     scale = boxes_NT4.new_tensor([video_size[1] / output.width, video_size[0] / output.height] * 2)
+    absence_NT = rows_NTK[..., 0].float().cpu().numpy() if model.config.absent_row else None
     return TrackletPredictions(
-        probabilities_NTK.cpu().numpy(), present_NT.cpu().numpy(), (boxes_NT4 * scale).cpu().numpy(),
-        rles)
+        probabilities_NTK.cpu().numpy(), present_NT.cpu().numpy(), (boxes_NT4 * scale).cpu().numpy(), rles, absence_NT)
 
 
 def encode_masks(

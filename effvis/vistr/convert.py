@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from effvis.errors import UserError
@@ -32,7 +32,7 @@ from effvis.model.conversion import (
     why_useless,
 )
 from effvis.vistr.config import VisTRConfig
-from effvis.vistr.model import VisTR
+from effvis.vistr.model import VisTR, at_clip_length
 
 # DETR stands alone, or inside the network that adds masks.
 _DETR = r"(?:detr\.|vistr\.)?"
@@ -110,14 +110,20 @@ def convert_vistr(published: Mapping[str, Tensor], model: VisTR, *, where: objec
             return f"what was published is {published_width} wide"
         return "images have no time" if source is DETR and name.startswith("sequence_masks.") else "nothing was published"
 
-    return assemble(
+    conversion = assemble(
         source, published, own, place=source.place, fit=fit,
         why_dropped=lambda name, place: why_useless(name) or _why_no_place(name, place, own), why_left=why_left)
+    return replace(conversion, form={"absent_row": model.config.absent_row}) if source is VISTR else conversion
 
 
-def published_form(published: Mapping[str, Tensor], config: VisTRConfig, *, where: object) -> VisTRConfig:
+def published_form(
+    published: Mapping[str, Tensor], config: VisTRConfig, *, where: object, clip_length: int | None = None
+) -> VisTRConfig:
     """The configuration with what a VisTR's file decides: the clip length and whether there is a row of absence. Other files
     leave it as it is.
+
+    Args:
+        clip_length: the wanted T; None: the file's.
 
     Raises:
         UserError: the file's queries or class rows are not those of the configuration.
@@ -125,13 +131,13 @@ def published_form(published: Mapping[str, Tensor], config: VisTRConfig, *, wher
     plain = {name.removeprefix("module."): value for name, value in published.items()}
     if not any(re.fullmatch(VISTR.signature, name) for name in plain):
         return config
-    changes: dict[str, object] = {}
+    changes: dict[str, object] = {} if clip_length is None else {"clip_length": clip_length}
     query = plain.get("vistr.query_embed.weight")
     if query is not None:
         if len(query) % config.queries:
             raise UserError(where, "vistr.query_embed.weight", f"{len(query)} queries are no multiple of {config.queries}",
                             "Set vistr.model.queries to the number per frame")
-        changes["clip_length"] = len(query) // config.queries
+        changes.setdefault("clip_length", len(query) // config.queries)
     classes = plain.get("vistr.class_embed.bias")
     if classes is not None:
         extra = len(classes) - config.num_classes - 1
@@ -172,8 +178,7 @@ def _fit_queries(value_QC: Tensor, own_NTC: Tensor, source: Source) -> Fitted:
         cuts.append(f"the first {queries} of {len(value_NTC)} queries")
     if published_frames not in (1, frames):
         cuts.append(f"{published_frames} frames averaged to {frames}")
-    fitted_NCT = F.adaptive_avg_pool1d(value_NTC[:queries].transpose(1, 2), frames)
-    return Fitted(fitted_NCT.transpose(1, 2), "cut" if cuts else "loaded", ", ".join(cuts))
+    return Fitted(at_clip_length(value_NTC[:queries], frames), "cut" if cuts else "loaded", ", ".join(cuts))
 
 
 def _why_no_place(name: str, place: str | None, own: Mapping[str, Tensor]) -> str:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effvis.data.targets import ClipPairBatch, ClipTargets, StackedTargets, stack_targets
+from effvis.data.targets import ClipPairBatch, ClipTargets, Counts, StackedTargets, counted, stack_targets
 from effvis.model.boxes import at_least_fp32
-from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches, Whole, find_matches, itself, match
+from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches, find_matches, match
 from effvis.vistr.config import VisTRConfig, VisTRLossWeights
 from effvis.vistr.model import VisTR, VisTROutput, resize_masks
 
@@ -86,22 +86,21 @@ class Normalisers:
         class_weight: the sum of the weights of all queries in the class loss of a layer.
     """
 
-    pairs: float
+    pairs: int
     class_weight: float
 
 
-def count(targets: Sequence[ClipTargets], config: VisTRConfig, weights: VisTRLossWeights, whole: Whole = itself) -> Normalisers:
-    """Normalisers of a batch of which these clips are a part (or all)."""
-    queries = config.queries * config.clip_length
-    pairs = sum(clip.present_KT.numel() for clip in targets)
+def normalisers(counts: Counts, config: VisTRConfig, weights: VisTRLossWeights) -> Normalisers:
+    """Normalisers of a batch."""
+    queries = counts.clips * config.queries * config.clip_length
     # More instances than queries cannot all be matched.
-    present = sum(min(int(clip.present_KT.sum()), queries) for clip in targets)
-    pairs, present, clips = (int(value) for value in whole(np.array([[pairs, present, len(targets)]]))[0])
-    return Normalisers(max(pairs, 1), present + weights.no_object * (clips * queries - present))
+    present = min(counts.present, queries)
+    return Normalisers(max(counts.pairs, 1), present + weights.no_object * (queries - present))
 
 
 def clip_losses(
-    model: VisTR, frames_BTCHW: Tensor, targets: Sequence[ClipTargets], weights: VisTRLossWeights, whole: Whole = itself
+    model: VisTR, frames_BTCHW: Tensor, targets: Sequence[ClipTargets], weights: VisTRLossWeights,
+    counts: Counts | None = None,
 ) -> dict[str, Tensor]:
     """Weighted losses of B clips, each a scalar: class and box summed over the decoder layers, masks of the last layer.
 
@@ -111,10 +110,25 @@ def clip_losses(
     zeros that still reach every parameter.
 
     Args:
-        whole: needed where the clips are a part of a batch; turns this part's counts into the batch's.
+        counts: what the whole batch holds, where the clips are a part of it.
     """
+    divisors = normalisers(counts or counted([targets]), model.config, weights)
+    clips_of: dict[tuple[int, int], list[int]] = {}
+    for b, clip in enumerate(targets):
+        clips_of.setdefault(clip.size, []).append(b)
+    if len(clips_of) == 1:
+        return _of_one_size(model, frames_BTCHW, targets, weights, divisors)
+    # Nothing is padded: clips of each size pass through the network by themselves.
+    of_sizes = [
+        _of_one_size(model, frames_BTCHW[clips, ..., :height, :width], [targets[b] for b in clips], weights, divisors)
+        for (height, width), clips in clips_of.items()]
+    return {name: torch.stack([losses[name] for losses in of_sizes]).sum() for name in of_sizes[0]}
+
+
+def _of_one_size(
+    model: VisTR, frames_BTCHW: Tensor, targets: Sequence[ClipTargets], weights: VisTRLossWeights, divisors: Normalisers
+) -> dict[str, Tensor]:
     device = model.query_NTC.device
-    normalisers = count(targets, model.config, weights, whole)
     output = model(frames_BTCHW.to(device))
     stacked = stack_targets(targets)
     truth = stacked.to(device)
@@ -126,21 +140,21 @@ def clip_losses(
     for layer, cost_BNK in enumerate(cost_DBNK):
         for b, clip in enumerate(targets):
             assignment_DBK[layer, b, : len(clip)] = match(cost_BNK[b, :, : len(clip)])
-    matches = find_matches(assignment_DBK, stacked.present_BKT.numpy(), groups=1, device=device)
-    return (_class_and_box_losses(output, truth, matches, size, weights, normalisers, int(absent_row))
-            | _mask_losses(model, output, truth, matches, weights, normalisers))
+    matches = find_matches(assignment_DBK, stacked.present_BKT.numpy(), device)
+    return (_class_and_box_losses(output, truth, matches, size, weights, divisors, int(absent_row))
+            | _mask_losses(model, output, truth, matches, weights, divisors))
 
 
 def pair_losses(
-    model: VisTR, batch: ClipPairBatch, weights: VisTRLossWeights, whole: Whole = itself
+    model: VisTR, batch: ClipPairBatch, weights: VisTRLossWeights, counts: Counts | None = None
 ) -> dict[str, Tensor]:
     """Losses of B clip pairs; VisTR carries nothing from clip to clip, so they are 2B clips (or B, with one of each)."""
-    return clip_losses(model, torch.cat(batch.frames), [clip for clips in batch.targets for clip in clips], weights, whole)
+    return clip_losses(model, torch.cat(batch.frames), [clip for clips in batch.targets for clip in clips], weights, counts)
 
 
 def _class_and_box_losses(
     output: VisTROutput, targets: StackedTargets, matches: Matches, size_4: Tensor, weights: VisTRLossWeights,
-    normalisers: Normalisers, first_category: int,
+    divisors: Normalisers, first_category: int,
 ) -> dict[str, Tensor]:
     where_R = matches.stage_R, matches.clip_R, matches.tracklet_R, matches.frame_R
     no_object = output.logits_DBNTK.shape[-1] - 1
@@ -150,19 +164,19 @@ def _class_and_box_losses(
     class_weight[no_object] = weights.no_object
     category = sum(
         F.cross_entropy(at_least_fp32(logits.flatten(0, 2)), truth.flatten(), class_weight, reduction="sum")
-        for logits, truth in zip(output.logits_DBNTK, labels, strict=True)) / normalisers.class_weight
+        for logits, truth in zip(output.logits_DBNTK, labels, strict=True)) / divisors.class_weight
 
     boxes_R4 = output.boxes_DBNT4[where_R]
     true_R4 = targets.boxes_BKT4[matches.clip_R, matches.instance_R, matches.frame_R]
     boxes_R4, true_R4 = boxes_R4 / size_4, true_R4 / size_4
-    l1 = centre_size_distance(boxes_R4, true_R4).sum() / normalisers.pairs
-    giou = giou_loss(boxes_R4, true_R4).sum() / normalisers.pairs
+    l1 = centre_size_distance(boxes_R4, true_R4).sum() / divisors.pairs
+    giou = giou_loss(boxes_R4, true_R4).sum() / divisors.pairs
     return {"category": weights.category * category, "l1": weights.l1 * l1, "giou": weights.giou * giou}
 
 
 def _mask_losses(
     model: VisTR, output: VisTROutput, targets: StackedTargets, matches: Matches, weights: VisTRLossWeights,
-    normalisers: Normalisers,
+    divisors: Normalisers,
 ) -> dict[str, Tensor]:
     """Mask losses of the last layer, in the frames where the instance is present: other masks are not upsampled."""
     last = slice(len(matches.stage_R) - matches.rows_M[-1], None)
@@ -177,5 +191,5 @@ def _mask_losses(
     focal_R = (alpha * miss**FOCAL_GAMMA * entropy).mean(dim=(-2, -1))
     overlap = (probability * truth_RHW).sum(dim=(-2, -1))
     dice_R = 1 - (2 * overlap + 1) / (probability.sum(dim=(-2, -1)) + truth_RHW.sum(dim=(-2, -1)) + 1)
-    return {"focal": weights.focal * focal_R.sum() / normalisers.pairs,
-            "dice": weights.dice * dice_R.sum() / normalisers.pairs}
+    return {"focal": weights.focal * focal_R.sum() / divisors.pairs,
+            "dice": weights.dice * dice_R.sum() / divisors.pairs}

@@ -132,8 +132,8 @@ class VisTR(nn.Module):
     def load_initial(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Starts from the weights of the same network at another T or with other classes.
 
-        Queries learned at T=1 are repeated in time; offsets that are not given are zero; the class layer of another number of
-        classes stays as initialised.
+        Queries learned at another T are averaged or repeated in time (``at_clip_length``); offsets that are not given are zero;
+        the class layer of another number of classes stays as initialised.
 
         Returns:
             The names of its own parameters that stay as initialised.
@@ -148,8 +148,8 @@ class VisTR(nn.Module):
         adapted, stay = {}, []
         for name, value in own.items():
             given = weights[name]
-            if name == "query_NTC" and given.shape[1] == 1:
-                given = given.expand_as(value)
+            if name == "query_NTC":
+                given = at_clip_length(given, value.shape[1])
             if name.startswith("class_logits.") and len(given) != len(value):
                 stay.append(name)
                 given = value
@@ -176,6 +176,15 @@ def with_offsets(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> di
     """The weights, with offsets of zero where they were trained with a plain convolution at the mask head's end."""
     zeros = {name: torch.zeros_like(own[name]) for name in own if name in VisTR.zero_where_missing}
     return {**zeros, **weights}
+
+
+def at_clip_length(query_NTC: Tensor, frames: int) -> Tensor:
+    """The queries (N, T, C) of another number of frames: each is the mean of those in its share of the clip.
+
+    The time code of a frame is its share of the clip's length, so a frame of a short clip stands where several frames of a
+    longer one do. The authors' code has no such step: it reads weights at their own T alone.
+    """
+    return F.adaptive_avg_pool1d(query_NTC.transpose(1, 2), frames).transpose(1, 2)
 
 
 def resize_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:

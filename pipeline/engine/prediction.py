@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from effvis.config import InferenceConfig
     from effvis.data.dataset import DatasetIndex
+    from effvis.data.sizes import InputSize
     from effvis.evaluation.video_ap import Evaluation
     from effvis.inference.predictor import Predictions
     from pipeline.identity.specs import EvalSpec
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: nn.Module, method: str, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
+    model: nn.Module, method: str, index: DatasetIndex, config: InferenceConfig, input_size: InputSize,
     progress: Callable[[int, int], None] | None,
 ) -> Predictions:
     """The predictions of a split by the method's way of inference."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effvis.data.sizes import written
 from pipeline.engine.run import evaluate_run
 from pipeline.engine.training import final_loss
 from pipeline.grid import starts
@@ -38,7 +39,7 @@ def ship(
         "metrics": {"AP": round(100 * metrics["AP"], 2), "final_loss": round(final_loss(store.folder(spec.key)), 4)},
         "dataset": {"name": spec.dataset_name, "digest": spec.dataset_digest,
                     "shapes": params.of_dataset(spec.dataset_name).shapes_config.model_dump(mode="json")},
-        "input_size": list(spec.input_size),
+        "input_size": written(spec.input_size),
         "model": spec.model.model_dump(mode="json"),
         "train": spec.train.model_dump(mode="json"),
         "code_digest": spec.code_digest,

@@ -138,7 +138,7 @@ def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpe
         UserError: the dataset is not indexed yet, or no shipped weights fit.
     """
     params = _of_row(params, settings)
-    inference = methods.get(settings.method).linked(_override(params.inference, settings, "linking", "test_fps"))
+    inference = _override(params.inference_of(settings.method), settings, "linking", "test_fps")
     return _evaluation(params, _train_spec(params, settings, seed), _with_chosen_linking(params, settings, inference))
 
 
@@ -156,7 +156,7 @@ def _of_row(params: Params, settings: RowSettings) -> Params:
 
 def pretrained_evaluation(params: Params, spec: TrainSpec) -> EvalSpec:
     """The evaluation of a pretraining at one frame per clip, with its method's way of linking."""
-    return _evaluation(params, spec, methods.get(spec.method).linked(params.inference))
+    return _evaluation(params, spec, params.inference_of(spec.method))
 
 
 def evaluation_digest(method: str, validation_digest: str) -> str:
@@ -207,8 +207,8 @@ def _spec(
     resolved = model.resolve(len(dataset.categories), clip_length)
     return TrainSpec(
         kind=kind, model=resolved.at_one_frame() if kind == "pretrain" else resolved, train=train, seed=seed,
-        input_size=params.input_size, dataset_name=params.dataset_name, dataset_digest=dataset.digests["train"],
-        code_digest=training_digest(model.method), init=init, parent=parent)
+        input_size=params.input_size_of(model.method), dataset_name=params.dataset_name,
+        dataset_digest=dataset.digests["train"], code_digest=training_digest(model.method), init=init, parent=parent)
 
 
 def _correspondence(params: Params, settings: RowSettings) -> bool:

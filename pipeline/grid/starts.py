@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
 
 from effvis.config import Config
 from effvis.errors import UserError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parents[2] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
+_FORM = "form"  # the one key of a converted file's metadata: with several, their order would differ from file to file
 
 
 # What ``pretrain.source`` may say instead of a file's name.
@@ -65,17 +68,20 @@ def given(params: Params, model: Config) -> str | None:
     """The user's own weights that a network starts from, as ``file:<sha256>``; None if ``pretrain.source`` names no file.
 
     Raises:
-        UserError: there is no such file, or a start is required and there is none.
+        UserError: there is no such file, its network is of another form, or a start is required and there is none.
     """
     settings = params.of_method(model.method).pretrain
     if settings.source == "none" and settings.required:
         raise is_required(model)
     if settings.source in WORDS:
         return None
-    path, key = params.root / file_name(settings.source, model), f"{methods.get(model.method).prefix}pretrain.source"
+    prefix = methods.get(model.method).prefix
+    path, key = params.root / file_name(settings.source, model), f"{prefix}pretrain.source"
     if not path.is_file():
         raise UserError("params.yaml", key, f"there is no file {path}", f"{_conversion(model, path.name)}; or correct the path")
-    return file_start(path, key=key)
+    found = file_start(path, key=key)
+    check_form(path, model, where="params.yaml", prefix=f"{prefix}model.")
+    return found
 
 
 def file_name(source: str, model: Config) -> str:
@@ -156,6 +162,34 @@ def file_start(path: Path, *, key: str = "pretrain.source") -> str:
                         "Convert published weights with python -m pipeline.import_weights, or correct the path")
     stat = path.stat()
     return f"file:{_sha256_of_version(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))}"
+
+
+def form_metadata(form: Mapping[str, bool]) -> dict[str, str] | None:
+    """A safetensors file's metadata that says what ``Conversion.form`` does."""
+    return {_FORM: json.dumps(form, sort_keys=True)} if form else None
+
+
+def check_form(path: Path, model: Config, *, where: object, prefix: str) -> None:
+    """Refuses converted weights that fit a network and mean something else in it.
+
+    Args:
+        where: the file that describes the network.
+        prefix: the beginning of the network's keys in that file.
+
+    Raises:
+        UserError: the file says that its network has another setting, or is no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            form = json.loads((file.metadata() or {}).get(_FORM, "{}"))
+    except SafetensorError as error:
+        raise UserError(path, "(file)", f"is no safetensors file: {error}",
+                        "Convert a checkpoint with python -m pipeline.import_weights") from None
+    for name, value in form.items():
+        if getattr(model, name) != value:
+            raise UserError(where, prefix + name, f"the weights of {path.name} were made with {json.dumps(value)}, this "
+                            f"network with {json.dumps(getattr(model, name))}: their rows would mean other classes",
+                            f"Set {prefix}{name}: {json.dumps(value)}")
 
 
 def load_file_start(path: Path, init: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from effvis.config import Config, InferenceConfig, OptimisationConfig
+from effvis.data.sizes import InputSize, written
 from pipeline.identity.digests import key
 
 
@@ -16,7 +17,7 @@ class TrainSpec:
     Args:
         kind: a word for people only; the same training has the same key with either.
         model: the network, with the dataset's number of classes and the clip length in frames. It says which method is trained.
-        input_size: (height, width) that frames are resized to.
+        input_size: (height, width) that frames are resized to, or the rule by which they keep their ratio.
         dataset_name: the data set's name, for people; the digest decides.
         dataset_digest: digest of the training split.
         code_digest: digest of the code that trains.
@@ -29,7 +30,7 @@ class TrainSpec:
     model: Config
     train: OptimisationConfig
     seed: int
-    input_size: tuple[int, int]
+    input_size: InputSize
     dataset_name: str
     dataset_digest: str
     code_digest: str
@@ -55,7 +56,7 @@ class TrainSpec:
             "model": self.model.model_dump(mode="json"),
             "train": self.train.model_dump(mode="json"),
             "seed": self.seed,
-            "input_size": list(self.input_size),
+            "input_size": written(self.input_size),
             "init": self.init,
             "dataset_digest": self.dataset_digest,
             "code_digest": self.code_digest,

@@ -85,7 +85,8 @@ class Method:
     Attributes:
         title: its name as people write it.
         settings: its section of the parameters: a configuration with ``model`` (which has ``resolve(num_classes, clip_length)``
-            and gives the network's configuration), ``pretrain`` (a ``PretrainSettings`` with ``train``) and ``train``.
+            and gives the network's configuration), ``pretrain`` (a ``PretrainSettings`` with ``train``) and ``train``. A
+            section may have ``input_size`` and ``inference`` too, which replace what the parameters set for all methods.
         section: the name of that section; if empty, model, pretrain and train stand at the top of the parameters.
         derived: keys of its section that cannot be set, and what they follow from.
         row_keys: those of ``pipeline.settings.params.ROW_KEYS`` that a table's rows may set for this method.
@@ -96,14 +97,14 @@ class Method:
         clips_per_video: how many clips of a video a training looks at together, as
             ``clips_per_video(train, clip_length, longest_video)``.
         losses: a network's loss function, as ``losses(model, train)``. The result is called with a batch or, for a part of a
-            batch, also with ``whole``, and gives losses by name.
+            batch, also with ``counts``, and gives losses by name.
         predict: the predictions of a split, as ``predict(model, index, inference, input_size, progress)``.
         training_code, evaluation_code: modules that decide a trained weight, and what it scores, besides those that all methods
             share and its own functions above.
         reads: the published weights that it can start from, in words.
         published: such files, by name.
         convert: converts published weights to those of a network that ``settings.model`` describes, as
-            ``convert(published, settings, classes, clip_length, where, hint)``.
+            ``convert(published, settings, classes, clip_length, where, hint)``; without a clip length, it is the file's or 1.
         usual_start: the name in ``published`` of what its authors start from, by backbone.
         starts_have_frames: whether a start depends on the clip length.
         comparisons: figures that compare this method with others.
@@ -126,7 +127,7 @@ class Method:
     evaluation_code: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     published: Mapping[str, Published] = field(default_factory=dict)
-    convert: Callable[[Mapping[str, Any], Any, int, int, Path, str], Conversion] | None = None
+    convert: Callable[[Mapping[str, Any], Any, int, int | None, Path, str], Conversion] | None = None
     usual_start: Mapping[str, str] = field(default_factory=dict)
     starts_have_frames: bool = False
     comparisons: tuple[Comparison, ...] = ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from effvis.config import Config, InferenceConfig, ModelConfig, TrainConfig
+from effvis.data.sizes import InputSize
 from pipeline.methods.base import Method, PretrainSettings, Published
 
 if TYPE_CHECKING:
@@ -73,11 +74,11 @@ def clips_per_video(train: TrainConfig, clip_length: int, longest_video: int) ->
 def losses(model: EfficientVIS, train: TrainConfig) -> Callable[..., dict[str, Any]]:
     from effvis.training.correspondence import pair_losses
 
-    return partial(pair_losses, model, weights=train.loss, correspondence=train.correspondence)
+    return partial(pair_losses, model, weights=train.loss, correspondence=train.correspondence, matching=train.matching)
 
 
 def predict(
-    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
+    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, input_size: InputSize,
     progress: Callable[[int, int], None] | None,
 ) -> Predictions:
     from effvis.inference.clip import predict_alone
@@ -89,12 +90,12 @@ def predict(
 
 
 def convert(
-    published: Mapping[str, Any], settings: EfficientVISSettings, classes: int, clip_length: int, where: Path, hint: str
+    published: Mapping[str, Any], settings: EfficientVISSettings, classes: int, clip_length: int | None, where: Path, hint: str
 ) -> Conversion:
     from effvis.model import convert as conversions
     from effvis.model.efficientvis import EfficientVIS
 
-    network = EfficientVIS(settings.model.resolve(classes, clip_length))
+    network = EfficientVIS(settings.model.resolve(classes, clip_length or 1))
     return conversions.convert(published, network, where=where, hint=hint)
 
 

@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, PositiveInt
 
 from effvis.config import Config, InferenceConfig
+from effvis.data.sizes import InputSize
 from effvis.vistr.config import VisTRConfig, VisTRTrainConfig
 from pipeline.methods.base import Comparison, Method, PretrainSettings, Published
 
@@ -35,12 +38,23 @@ class VisTRPretrainSettings(PretrainSettings):
     train: VisTRTrainConfig = VisTRTrainConfig()
 
 
+class VisTRInferenceSettings(Config):
+    """Values of ``inference`` that VisTR's rows replace."""
+
+    presence_threshold: float | None = Field(None, ge=0, le=1, description="None: inference.presence_threshold")
+    category: Literal["mean", "vote"] | None = Field(None, description="None: inference.category")
+
+
 class VisTRSettings(Config):
     """All settings of VisTR that it does not share with EfficientVIS."""
+
+    input_size: tuple[PositiveInt, PositiveInt] | None = Field(None, description="height and width; None: input_size")
+    inference: VisTRInferenceSettings = VisTRInferenceSettings()
 
     model: VisTRModelSettings = VisTRModelSettings()
     pretrain: VisTRPretrainSettings = VisTRPretrainSettings()
     train: VisTRTrainConfig = VisTRTrainConfig()
+    input_size: InputSize | None = Field(None, description="None: as the other methods'; its authors' frames are smaller")
 
 
 def train_config(settings: VisTRSettings, correspondence: bool) -> VisTRTrainConfig:
@@ -63,7 +77,7 @@ def losses(model: VisTR, train: VisTRTrainConfig) -> Callable[..., dict[str, Any
 
 
 def predict(
-    model: VisTR, index: DatasetIndex, config: InferenceConfig, input_size: tuple[int, int],
+    model: VisTR, index: DatasetIndex, config: InferenceConfig, input_size: InputSize,
     progress: Callable[[int, int], None] | None,
 ) -> Predictions:
     from effvis.inference.predictor import predict_linked
@@ -73,12 +87,12 @@ def predict(
 
 
 def convert(
-    published: Mapping[str, Any], settings: VisTRSettings, classes: int, clip_length: int, where: Path, hint: str
+    published: Mapping[str, Any], settings: VisTRSettings, classes: int, clip_length: int | None, where: Path, hint: str
 ) -> Conversion:
     from effvis.vistr.convert import convert_vistr, published_form
     from effvis.vistr.model import build_vistr
 
-    config = published_form(published, settings.model.resolve(classes, clip_length), where=where)
+    config = published_form(published, settings.model.resolve(classes, clip_length or 1), where=where, clip_length=clip_length)
     return convert_vistr(published, build_vistr(config), where=where, hint=hint)
 
 

@@ -66,7 +66,8 @@ def durations(params: Params, plan: Plan) -> dict[str, Duration]:
 
 def pixels_seen(training: Mapping[str, Any]) -> float:
     """Pixels that a training sees, up to a factor that all trainings on a data set share."""
-    height, width = training["input_size"]
+    sides = training["input_size"]
+    height, width = sides.values() if isinstance(sides, Mapping) else sides
     return training["train"]["epochs"] * training["model"]["clip_length"] * height * width
 
 

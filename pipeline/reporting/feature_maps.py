@@ -69,20 +69,20 @@ def target(model: EfficientVIS, reader: FrameReader, v: int) -> Target | None:
     with torch.inference_mode():
         features = model.features(reader.clip(v, frames).unsqueeze(0))
         output = model(features)[-1]
-    scale_4 = _to_video(index, v, reader.input_size)
+    scale_4 = _to_video(index, v, reader.size(v))
     boxes_NT4 = output.boxes_BNT4[0] * torch.as_tensor(scale_4, dtype=torch.float32)
     fits = torch.stack([iou(boxes_NT4, torch.as_tensor(track.boxes_L4[frames]))[0].mean(dim=1) for track in tracks])
     g, n = divmod(int(fits.argmax()), fits.shape[1])
     left, _, right, _ = output.boxes_BNT4[0, n, 0].tolist()
-    drift = DRIFT if left + right < features.width else -DRIFT  # towards the side with more room
+    drift = DRIFT if left + right < features.size_B4[0, 0] else -DRIFT  # towards the side with more room
     regions = [filtered_region(model, features, output, n, (shift, 0.0)) for shift in (0.0, drift)]
     return Target(v, tuple(frames), *_seen(regions, tracks[g], frames, scale_4))
 
 
-def _to_video(index: DatasetIndex, v: int, input_size: tuple[int, int]) -> np.ndarray:
+def _to_video(index: DatasetIndex, v: int, size: tuple[int, int]) -> np.ndarray:
     """The factors that convert a box (4,) from input pixels to pixels of the video."""
     video = index.videos[v]
-    return np.array([video.width / input_size[1], video.height / input_size[0]] * 2)
+    return np.array([video.width / size[1], video.height / size[0]] * 2)
 
 
 def _seen(regions: Sequence[FilteredRegion], track: Track, frames: Sequence[int], scale_4: np.ndarray) -> list[Seen]:

@@ -14,7 +14,7 @@ from pipeline.reporting.pictures import data_uri
 from pipeline.reporting.templates import render
 from pipeline.tables.claims import HOW_TO_READ
 from pipeline.tables.markdown import convergence_text
-from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION
+from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION, same_frames
 
 if TYPE_CHECKING:
     from pipeline.reporting.figures import Figure
@@ -66,7 +66,8 @@ def _table(contents: Contents, table: TableSummary) -> dict[str, Any]:
             reasons.setdefault(row.not_run, []).append(row.name)
     runs = [(row.name, run, evaluation, contents.cells.get(evaluation))
             for row in table.rows for run, evaluation in zip(row.runs, row.evaluations, strict=True)]
-    return {**dict(table), "rows": rows, "columns": list(table.rows[0].columns), "reasons": reasons, "behind": runs}
+    return {**dict(table), "rows": rows, "columns": list(table.rows[0].columns), "same": same_frames(table),
+            "reasons": reasons, "behind": runs}
 
 
 def _state(row: RowSummary) -> str:

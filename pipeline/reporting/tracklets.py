@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from effvis.config import InferenceConfig
     from effvis.data.dataset import DatasetIndex
     from effvis.data.masks import RLE
+    from effvis.data.sizes import InputSize
     from effvis.model.efficientvis import EfficientVIS
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
@@ -108,7 +109,7 @@ def _one_category_each(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str
 
 
 def tracked(
-    model: EfficientVIS, inference: InferenceConfig, index: DatasetIndex, v: int, input_size: tuple[int, int],
+    model: EfficientVIS, inference: InferenceConfig, index: DatasetIndex, v: int, input_size: InputSize,
     minimum_score: float,
 ) -> list[DrawnTracklet]:
     """As ``from_results``, but predicted now, end-to-end, and with proposals, which stored results do not hold."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, PrivateAttr, create_model, field_validator, model_validator
 
 from effvis.config import Backbone, Config, InferenceConfig, build
+from effvis.data.sizes import InputSize
 from effvis.data.synthetic.shapes import ShapesConfig
 from effvis.errors import UserError
 from pipeline import methods
@@ -27,8 +28,9 @@ DERIVED = {
     }.items()
 }
 # Keys that a row's ``params`` may set: those that decide a training or an evaluation, and so its key.
-OF_A_RUN = ("inference.", *(
-    method.prefix + section for method in methods.everyone() for section in ("model.", "train.", "pretrain.train.")))
+OF_A_RUN = tuple(
+    method.prefix + section
+    for method in methods.everyone() for section in ("inference.", "model.", "train.", "pretrain.train."))
 
 
 class IndexSettings(Config):
@@ -138,7 +140,7 @@ class _SharedParams(Config):
     sources: dict[str, SourceSettings] = Field({}, description="published data sets, by the name of their folder in data_dir")
     holdout: HoldoutSettings | None = None
     index: IndexSettings = IndexSettings()
-    input_size: tuple[PositiveInt, PositiveInt]
+    input_size: InputSize
     inference: InferenceConfig = InferenceConfig()
     scale: ScaleSettings = ScaleSettings()
     resources: ResourceSettings = ResourceSettings()
@@ -244,6 +246,17 @@ class _SharedParams(Config):
         """A method's ``model``, ``pretrain`` and ``train``: its section, or these parameters if it has no section."""
         section = methods.get(name).section
         return getattr(self, section) if section else self
+
+    def input_size_of(self, name: str) -> InputSize:
+        """The size of a method's input: its section's, or that of the parameters."""
+        return getattr(self.of_method(name), "input_size", None) or self.input_size
+
+    def inference_of(self, name: str) -> InferenceConfig:
+        """The inference of a method: that of the parameters, with what its section sets, and with a linking that it has."""
+        own = getattr(self.of_method(name), "inference", self.inference)
+        if own is not self.inference:
+            own = self.inference.model_copy(update=own.model_dump(exclude_none=True))
+        return methods.get(name).linked(own)
 
     def clip_length(self, published: int) -> int:
         """The clip length that replaces one of the paper's."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from effvis.errors import UserError
-from pipeline import methods
 from pipeline.grid import starts
 from pipeline.grid.rows import find_evaluation
 from pipeline.indexing.read import FACTS, dataset_facts, load_index
@@ -92,6 +91,7 @@ def _of_file(weights: Path) -> Found:
                         "Write it with method, model, input_size, labels and the file's sha256 (docs/evaluation.md), or give "
                         "the folder of an exported model")
     description = read(weights.parent)
+    starts.check_form(weights, description.model, where=weights.parent / CONFIG, prefix="model.")
     return Found(description, weights, f"{weights}, {_score_text(description.provenance)}")
 
 
@@ -107,8 +107,7 @@ def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | N
     file = store.folder(run) / "config.yaml"
     config = read_mapping(file, "Train the run again")
     if inference is None:
-        inference = params.inference
-    inference = methods.get(config["method"]).linked(inference)
+        inference = params.inference_of(config["method"])
     report = _best_report(store, run, inference)
     description = describe({
         "method": config["method"], "input_size": config["input_size"], "model": config["model"],

@@ -6,7 +6,8 @@ import torch
 from support.builders import clip_pairs, rectangles
 
 from effvis.config import TrainConfig
-from effvis.data.augment import crop, draw_window, mirror, scaled_sizes
+from effvis.data.augment import crop, draw_window, mirror
+from effvis.data.sizes import scaled
 from effvis.data.targets import ClipTargets
 
 SIZE = (32, 48)
@@ -47,7 +48,7 @@ def _placed(*corners):
 
 def test_a_crop_scales_what_it_holds_and_forgets_the_rest():
     frames, targets = _placed((2, 2), (26, 14), (20, 4))
-    cropped, kept = crop(frames, targets, (0, 0, 16, 24))  # the upper left quarter, twice as large
+    cropped, kept = crop(frames, targets, (0, 0, 16, 24), SIZE)  # the upper left quarter, twice as large
     assert kept.track_ids_K.tolist() == [5, 7] and kept.labels_K.tolist() == [0, 2]
     assert cropped.shape == frames.shape and cropped.dtype == torch.uint8
     np.testing.assert_allclose(kept.boxes_KT4[:, 0].tolist(), [[4, 4, 28, 24], [40, 8, 48, 28]], atol=1)
@@ -60,24 +61,24 @@ def test_a_crop_makes_an_instance_absent_in_the_frames_it_leaves():
     (first, a), (second, b) = _placed((2, 2)), _placed((30, 20))
     both = ClipTargets(a.track_ids_K, a.labels_K, torch.ones(1, 2, dtype=torch.bool),
                        torch.cat((a.boxes_KT4, b.boxes_KT4), dim=1), torch.cat((a.masks_KTHW, b.masks_KTHW), dim=1))
-    _, kept = crop(torch.cat((first, second)), both, (0, 0, 16, 24))
+    _, kept = crop(torch.cat((first, second)), both, (0, 0, 16, 24), SIZE)
     assert kept.present_KT.tolist() == [[True, False]]
     _assert_consistent(kept)
 
 
 def test_a_crop_of_nothing_and_one_without_any_instance_left():
     frames, targets = _placed((2, 2))
-    cropped, kept = crop(frames, targets, (16, 24, 16, 24))
+    cropped, kept = crop(frames, targets, (16, 24, 16, 24), SIZE)
     assert len(kept) == 0 and kept.masks_KTHW.shape == (0, 1, *SIZE) and kept.boxes_KT4.shape == (0, 1, 4)
-    again, still = crop(cropped, kept, (0, 0, 16, 24))
+    again, still = crop(cropped, kept, (0, 0, 16, 24), SIZE)
     assert len(still) == 0 and again.shape == frames.shape
-    whole, same = crop(frames, targets, (0, 0, *SIZE))
+    whole, same = crop(frames, targets, (0, 0, *SIZE), SIZE)
     assert torch.equal(whole, frames) and torch.equal(same.boxes_KT4, targets.boxes_KT4)
 
 
 def test_absent_instances_stay_absent_in_a_crop():
     frames, targets = rectangles([1, 2], 3, np.random.default_rng(0), absent=True)
-    _, kept = crop(frames, targets, (1, 1, 30, 46))
+    _, kept = crop(frames, targets, (1, 1, 30, 46), SIZE)
     assert kept.present_KT.tolist() == targets.present_KT.tolist()
     _assert_consistent(kept)
 
@@ -103,7 +104,7 @@ def test_mirrored_twice_is_as_before():
 
 
 def test_the_papers_sizes():
-    sizes = scaled_sizes((360, 640), TrainConfig().scales)
+    sizes = [scaled((360, 640), scale) for scale in TrainConfig().scales]
     assert sizes[0] == (360, 640) and sizes[-1] == (480, 853) and len(set(sizes)) == 6
     assert all(360 <= height <= 480 and 640 <= width <= 960 for height, width in sizes)
 

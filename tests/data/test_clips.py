@@ -113,7 +113,7 @@ def test_masks_are_kept_decoded_while_there_is_room(index, monkeypatch):
     monkeypatch.setattr("effvis.data.mask_parts.mask_part", lambda *given: decoded.append(given) or mask_part(*given))
     track = next(track for track in index.tracks if track.present_L.sum() > 1)
     first, second = np.flatnonzero(track.present_L)[:2]
-    reader = MaskReader(SIZE, cache_bytes=ENTRY_BYTES + SIZE[0] * SIZE[1] // 8)
+    reader = MaskReader(cache_bytes=ENTRY_BYTES + SIZE[0] * SIZE[1] // 8)
     for frame, times in ((first, 1), (second, 2)):
         decoded.clear()
         for _ in range(2):

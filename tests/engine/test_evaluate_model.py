@@ -20,6 +20,7 @@ from effvis.errors import UserError
 from effvis.methods import build_model
 from pipeline import evaluate, export
 from pipeline.grid.rows import find_evaluation
+from pipeline.grid.starts import form_metadata
 from pipeline.indexing.read import load_index
 from pipeline.runs.store import RunStore
 from pipeline.settings.loading import load_params
@@ -27,7 +28,7 @@ from pipeline.settings.loading import load_params
 CHECKOUT = Path(effvis.__file__).resolve().parents[1]
 VISTR_ROW = "table1d:T=18 VisTR"
 # Random weights find something everywhere.
-EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"new_tracklet_below": -100, "thresholds": [0.0]}}
+EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"new_tracklet_below": -100, "score_threshold": 0.0}}
 FILES = ["metrics.json", "per_category.csv", "results.json"]
 
 
@@ -154,6 +155,15 @@ def test_converted_weights_are_evaluated_without_a_training(tiny_project, tmp_pa
     assert evaluate.main(given) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results and {result["category_id"] for result in results} <= {category.id for category in categories}
+
+
+def test_converted_weights_whose_class_rows_mean_something_else_are_refused(exported, tmp_path):
+    project, _, folder = exported(VISTR_ROW)
+    weights = folder / "weights.safetensors"
+    save_file(load_file(weights), weights, metadata=form_metadata({"absent_row": True}))
+    edit(folder, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+    error = caught(project, "--model", weights, "--out", tmp_path / "scores")
+    assert f"{folder / 'config.yaml'}: model.absent_row: " in error and "Set model.absent_row: true" in error
 
 
 def test_what_is_wrong_with_a_model_is_named(exported, tmp_path):

@@ -47,6 +47,19 @@ def test_the_chosen_linking_is_that_of_its_rows_alone(params):
     assert [row for row in before if after[row].key != before[row].key] == [ROW]
 
 
+def test_what_was_chosen_for_one_method_does_not_link_another_s_clips(params):
+    """VisTR's clips are always linked by hand: with the defaults, until a choice of its own is made at this clip length."""
+    ours, peers = "table1d:T=18 Hand-craft", "table1d:T=18 VisTR"
+    keep(params, CHOICE.model_copy(update={"T": 18}))
+    assert find_evaluation(params, ours).inference.handcraft == CHOICE.handcraft
+    assert find_evaluation(params, peers).inference.linking == "hand-craft"
+    assert find_evaluation(params, peers).inference.handcraft == HandcraftConfig()
+    own = HandcraftConfig(category=0.0, new_tracklet_below=1.0)
+    keep(params, CHOICE.model_copy(update={"method": "vistr", "T": 18, "handcraft": own}))
+    assert find_evaluation(params, peers).inference.handcraft == own
+    assert find_evaluation(params, ours).inference.handcraft == CHOICE.handcraft
+
+
 def test_linking_that_the_parameters_set_counts_more(params):
     keep(params, CHOICE)
     own = load_params(params.root / "params.yaml", ["inference.handcraft.new_tracklet_below=0.4"])

@@ -17,15 +17,16 @@ from pipeline import methods
 from pipeline.identity.digests import key
 
 # What was in the keys when the committed cells were made. A field that is added to one of these is made with
-# ``effvis.config.later``; this list stays as it is.
+# ``effvis.config.later``; this list stays as it is. Two fields are exceptions: ``mask_query`` and ``matching`` came later, but
+# their defaults change results, so that earlier trainings must not count.
 FIRST = {
     ModelConfig: "num_classes clip_length queries iterations hidden_dim backbone attention_heads ffn_dim dynamic_dim roi_size "
-                 "mask_roi_size mask_convs similarity_temperature attention dynamic_conv neighbour_crop query",
+                 "mask_roi_size mask_convs mask_query similarity_temperature attention dynamic_conv neighbour_crop query",
     LossWeights: "focal l1 giou dice bce",
     OptimisationConfig: "epochs batch_size lr backbone_lr lr_drop_epoch warmup_steps weight_decay clip_norm horizontal_flip "
                         "augmentation scales crop_share",
     TrainConfig: "epochs batch_size lr backbone_lr lr_drop_epoch warmup_steps weight_decay clip_norm horizontal_flip "
-                 "augmentation scales crop_share correspondence loss",
+                 "augmentation scales crop_share correspondence matching loss",
     InferenceConfig: "linking test_fps scored_frames presence_threshold mask_threshold reinit_after max_tracklets handcraft",
     HandcraftConfig: "box_iou box_l1 mask_iou category new_tracklet_below score_threshold",
     VisTRConfig: "num_classes clip_length queries backbone hidden_dim encoder_layers decoder_layers attention_heads ffn_dim "

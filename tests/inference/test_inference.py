@@ -21,11 +21,12 @@ from effvis.data.synthetic.shapes import ShapesConfig, write
 from effvis.data.youtube_vis import annotation_entry, read_split, write_annotations
 from effvis.inference import clip as clip_module
 from effvis.inference import end_to_end, handcraft
-from effvis.inference.clip import TrackletPredictions, mask_logits_in_groups, paste_masks, predict_alone, predict_clip
+from effvis.inference.clip import TrackletPredictions, mask_logits_in_groups, predict_alone, predict_clip
 from effvis.inference.predictor import _propagate, kept_frames, predict_linked, predict_split
 from effvis.inference.tracklets import VideoTracklet, best_results
 from effvis.model import efficientvis
 from effvis.model.efficientvis import ClipOutput
+from effvis.model.paste import paste_masks
 from pipeline.engine.prediction import predict, score
 from pipeline.grid.rows import evaluation_spec
 from pipeline.settings.loading import load_params
@@ -124,7 +125,7 @@ class _Scripted(torch.nn.Module):
 
     def features(self, pixels):
         class Features:
-            height, width = SIZE
+            size_B4 = torch.tensor([[SIZE[1], SIZE[0]] * 2])
             frames = 1
             brightness = pixels.float().mean()
         return Features()
@@ -325,7 +326,8 @@ class _Spotter(torch.nn.Module):
 
     def features(self, pixels):
         class Features:
-            frames, height, width = pixels.shape[1], *pixels.shape[-2:]
+            frames = pixels.shape[1]
+            size_B4 = torch.tensor([[pixels.shape[-1], pixels.shape[-2]] * 2])
             bright_THW = pixels[0].amin(dim=1) > 128
         return Features()
 

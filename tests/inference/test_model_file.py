@@ -16,6 +16,7 @@ from support.builders import tiny_model
 from support.models import put, tiny_vistr
 
 import effvis
+from effvis.data.sizes import KeptRatio
 from effvis.errors import UserError
 
 CHECKOUT = Path(effvis.__file__).resolve().parents[1]
@@ -49,6 +50,16 @@ def test_what_was_written_is_loaded(tmp_path, model):
     for name, value in model.state_dict().items():
         assert loaded.model.state_dict()[name].equal(value), name
     assert loaded.track(FRAMES, minimum_score=0.0).tracklets
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_model_that_keeps_ratios_is_written_and_loaded_as_one(tmp_path, fast):
+    folder = put(tmp_path / "model", tiny_model(3), input_size={"shorter": 24, "longer": 40})
+    assert yaml.safe_load((folder / "config.yaml").read_text())["input_size"] == {"shorter": 24, "longer": 40}
+    loaded = effvis.load(folder, fast=fast)
+    assert loaded.input_size == KeptRatio(shorter=24, longer=40)
+    upright = [np.ascontiguousarray(frame.transpose(1, 0, 2)) for frame in FRAMES]
+    assert loaded.track(upright, minimum_score=0.0).tracklets
 
 
 def test_a_model_of_another_name_takes_the_place_of_one_as_a_whole(tmp_path):

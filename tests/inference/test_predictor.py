@@ -7,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 from support.builders import tiny_model
+from support.mixed import mixed_index
 from support.models import noise, tiny_vistr
 
 from effvis.config import InferenceConfig
 from effvis.data.clips import read_frame
 from effvis.data.dataset import Category
+from effvis.data.sizes import KeptRatio
 from effvis.errors import UserError
 from effvis.inference.clip import predict_alone
 from effvis.inference.predictor import predict_linked, predict_split
@@ -39,14 +41,37 @@ def _by_evaluation(name, model, index, input_size, inference):
 @pytest.mark.parametrize("input_size", [SIZE, (24, 40)], ids=["as they are", "resized"])
 @pytest.mark.parametrize("name", ["end-to-end", "hand-craft", "vistr"])
 def test_a_video_gets_the_results_of_its_evaluation(drawn_index, name, input_size):
+    _assert_same_results(drawn_index, drawn_index.videos[:2], name, input_size)
+
+
+@pytest.mark.parametrize("name", ["end-to-end", "hand-craft", "vistr"])
+def test_videos_of_any_ratio_keep_it(tmp_path, name):
+    """A lying and an upright video: the network sees each at its own size, and its masks have the video's."""
+    index = mixed_index(tmp_path)
+    _assert_same_results(index, [index.videos[0], index.videos[2]], name, KeptRatio(shorter=40, longer=60))
+
+
+def test_an_upright_video_of_the_paper_is_as_large_as_a_lying_one():
+    seen = []
+    model = tiny_model(1).eval()
+    model.register_forward_pre_hook(lambda module, given: seen.append(given[0].size_B4[0, :2].tolist()))
+    network = predictor(model, KeptRatio(shorter=360, longer=640))
+    for height, width in ((720, 1280), (1280, 720), (480, 640), (30, 100)):
+        found = network.track([np.zeros((height, width, 3), np.uint8)], minimum_score=0.0)
+        assert found.tracklets and all(tracklet.mask(0).shape == (height, width) for tracklet in found.tracklets)
+    assert seen == [[640, 360], [360, 640], [480, 360], [640, 192]]
+
+
+def _assert_same_results(drawn_index, videos, name, input_size):
     model = tiny_vistr(3) if name == "vistr" else tiny_model(3, num_classes=5)
     network = predictor(model, input_size, linking="end-to-end" if name == "vistr" else name, max_tracklets=1000)
     evaluated = _by_evaluation(name, model, drawn_index, input_size, network.inference).results
-    for video in drawn_index.videos[:2]:
+    for video in videos:
         frames = (read_frame(drawn_index.images / file, (video.height, video.width)) for file in video.file_names)
         found = network.track(frames, minimum_score=0.0).results(video.id)
         own = [result for result in evaluated if result["video_id"] == video.id]
         assert found and all(result in own for result in found)
+        assert all(rle["size"] == [video.height, video.width] for result in found for rle in result["segmentations"] if rle)
         assert len(own) == 5 * len(found), "evaluation has every tracklet under every category"
         assert max(result["score"] for result in found) == own[0]["score"]
 

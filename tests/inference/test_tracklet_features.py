@@ -28,9 +28,8 @@ def test_it_is_what_the_mask_branch_computes(seen):
     for tracklet in (0, 3):
         region = filtered_region(model, features, output, tracklet)
         np.testing.assert_allclose(region.boxes_T4, output.boxes_BNT4[0, tracklet].numpy())
-        # The branch receives all regions as one list, tracklet after tracklet, frame after frame.
         for features_TSSC, x in zip((region.before_TSSC, region.after_TSSC), calls[0], strict=True):
-            x_TPC = x.unflatten(0, (4, 3))[tracklet]
+            x_TPC = x[0, tracklet]
             expected = (x_TPC / x_TPC.norm(dim=-1, keepdim=True)).view(3, 6, 6, 16)
             torch.testing.assert_close(torch.from_numpy(features_TSSC), expected)
     assert not branch._forward_hooks, "the network is left as it was"

@@ -48,7 +48,7 @@ FILES = {
         from effvis.toy.network import Toy
 
 
-        def brightness_loss(model: Toy, batch, target, whole=None):
+        def brightness_loss(model: Toy, batch, target, counts=None):
             pixels = batch.frames[0].float().mean(dim=(-1, -2)) / 255
             return {"brightness": (model.brightness(pixels) - target).square().mean()}
     ''',

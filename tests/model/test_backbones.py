@@ -11,6 +11,7 @@ from support.project import TINY, write_params
 from support.published_weights import DEPTHS, published_weights
 from torch import nn
 
+from effvis.data.sizes import KeptRatio
 from effvis.model.backbone import build_backbone
 from effvis.model.efficientvis import EfficientVIS
 from effvis.model.fpn import FPN
@@ -155,7 +156,7 @@ def test_the_paper_s_profile_says_what_the_paper_says(tiny_project):
     spec = headline_spec(params).train
     model, train = spec.model, spec.train
     assert (model.backbone, model.hidden_dim, model.queries, model.iterations) == ("resnet50", 256, 10, 6)
-    assert spec.input_size == (360, 640) and model.clip_length == 36
+    assert spec.input_size == KeptRatio(shorter=360, longer=640) and model.clip_length == 36
     assert (train.lr, train.epochs, train.lr_drop_epoch, train.weight_decay, train.clip_norm) == (2.5e-5, 33, 27, 1e-4, 1.0)
     assert (model.attention, model.dynamic_conv, model.query) == ("ftsa", "temporal", "time-disentangled")
     assert train.augmentation == "none"
@@ -179,11 +180,11 @@ def test_the_operations_of_a_clip_are_those_of_its_layers(monkeypatch):
                   for side, channels in zip((56, 28, 14, 7), (256, 512, 1024, 2048), strict=True))
     assert found.backbone == pytest.approx(2 * config.clip_length * (body + pyramid), rel=2e-3)
     assert found.parameters == sum(parameter.numel() for parameter in EfficientVIS(config).parameters())
-    # For 8 embeddings: twice 4 projections and 2 products of 2 or 4 with 8 values; filters, their use and gathering; the
-    # feed-forward part, 4 layers of the towers, classes and boxes.
+    # For 8 embeddings: twice 4 projections and 2 products of 2 or 4 with 8 values; filters, their use on three frames
+    # and gathering; the feed-forward part, 4 layers of the towers, classes and boxes.
     width, inner, locations = 256, 8, 16
     attention = 2 * 4 * width**2 + 2 * width * (2 + 4)
-    convolution = 2 * width * inner * width + 2 * locations * width * inner + locations * width**2
+    convolution = 2 * width * inner * width + 3 * 2 * locations * width * inner + locations * width**2
     heads = 2 * width * 32 + 4 * width**2 + width * (3 + 4)
     assert found.interactions == 2 * 2 * 8 * (attention + convolution + heads)
     assert found.pooling > 0 and found.masks > 0

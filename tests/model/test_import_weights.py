@@ -307,7 +307,7 @@ def test_the_command_writes_a_start_for_clips(command, tmp_path, capsys, style, 
     dropped = clip.load_initial(weights)
     assert dropped and all(".class_logits." in name for name in dropped)
     name = "rpn_head.init_proposal_features.weight" if style == "mmdetection" else "init_proposal_features.weight"
-    assert torch.equal(clip.query_NTC[:, 2], detector(style)[name][:4])
+    assert torch.equal(clip.query_NTC[:, 0], detector(style)[name][:4])
 
 
 def test_the_command_reads_safetensors_and_plain_state_dicts(command, tmp_path):

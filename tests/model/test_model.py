@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from support.builders import tiny_config, tiny_model
+from support.builders import opened, tiny_config, tiny_model
 
 from effvis.model.attention import FactorisedTemporoSpatialAttention
-from effvis.model.dynamic_conv import DynamicConv, aggregate_neighbours
 from effvis.model.efficientvis import EfficientVIS
 from effvis.model.heads import MaskHead
 
@@ -29,12 +28,13 @@ def _literal_attention(module, sequence_LC):
         mixed = module.project_out.weight @ torch.cat(heads) + module.project_out.bias
         x = sequence_LC[i] + mixed
         out.append((x - x.mean()) / (x.var(unbiased=False) + module.norm.eps).sqrt() * module.norm.weight + module.norm.bias)
-    return torch.stack(out)
+    attended = torch.stack(out)
+    return attended if module.gate is None else sequence_LC + module.gate * (attended - sequence_LC)
 
 
 def test_ftsa_is_equation_1_then_equation_2():
     torch.manual_seed(0)
-    ftsa = FactorisedTemporoSpatialAttention(8, 2).double()
+    ftsa = opened(FactorisedTemporoSpatialAttention(8, 2)).double()
     query = torch.randn(2, 3, 4, 8, dtype=torch.float64)
     expected = query.clone()
     for b in range(2):
@@ -45,64 +45,19 @@ def test_ftsa_is_equation_1_then_equation_2():
     torch.testing.assert_close(ftsa(query), expected, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("frames", [1, 2, 5])
-def test_aggregation_is_equation_3(frames):
-    torch.manual_seed(0)
-    regions = torch.randn(2, 3, frames, 4, 6, dtype=torch.float64)
-    temperature = 0.3
-    expected = torch.zeros_like(regions)
-    for b in range(2):
-        for i in range(3):
-            for t in range(frames):
-                neighbours = [u for u in (t - 1, t, t + 1) if 0 <= u < frames]
-                for p in range(4):
-                    here = regions[b, i, t, p]
-                    weights = [math.exp(float(here @ regions[b, i, u, p] / (here.norm() * regions[b, i, u, p].norm()))
-                                        / temperature) for u in neighbours]
-                    expected[b, i, t, p] = sum(
-                        w * regions[b, i, u, p] for w, u in zip(weights, neighbours, strict=True)) / sum(weights)
-    torch.testing.assert_close(aggregate_neighbours(regions, temperature), expected, atol=1e-9, rtol=0)
-
-
-@pytest.mark.parametrize("frames", [2, 3, 4])
-def test_the_gradient_of_equation_3_is_its_derivative(frames):
-    torch.manual_seed(0)
-    by_frame = torch.randn(1, frames, 2, 3, 5, dtype=torch.float64, requires_grad=True)
-    regions = by_frame.transpose(1, 2)  # as the pooling lays them out
-    assert torch.autograd.gradcheck(lambda x: aggregate_neighbours(x, 0.3), regions)
-
-
-def test_equation_3_lives_with_regions_without_any_feature():
-    regions = torch.zeros(1, 2, 3, 4, 6, requires_grad=True)
-    aggregate_neighbours(regions, 0.1).sum().backward()
-    assert torch.isfinite(regions.grad).all()
-
-
 @pytest.mark.parametrize("classes", ["agnostic", "specific"])
 def test_mask_head_is_its_layers_one_after_the_other(classes):
     torch.manual_seed(0)
     head = MaskHead(tiny_config(mask_classes=classes)).double()
-    query, regions = torch.randn(2, 3, 16, dtype=torch.float64), torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    x = head.dynamic_conv(query.flatten(0, 1), regions.flatten(0, 1)).transpose(1, 2).reshape(6, 16, 4, 4)
+    query, regions = torch.randn(1, 2, 3, 16, dtype=torch.float64), torch.randn(1, 2, 3, 16, 16, dtype=torch.float64)
+    x = head.dynamic_conv(query, regions).transpose(-1, -2).reshape(6, 16, 4, 4)
     for conv in head.convs:
         x = torch.relu(conv(x))
-    label = torch.tensor([[0, 1, 2], [2, 2, 0]])
-    expected = head.logits(torch.relu(head.upsample(x))).unflatten(0, (2, 3))
+    label = torch.tensor([[[0, 1, 2], [2, 2, 0]]])
+    expected = head.logits(torch.relu(head.upsample(x))).unflatten(0, (1, 2, 3))
     channel = label if classes == "specific" else torch.zeros_like(label)
-    expected = expected.gather(2, channel[..., None, None, None].expand(-1, -1, 1, 8, 8))[:, :, 0]
+    expected = expected.gather(3, channel[..., None, None, None].expand(-1, -1, -1, 1, 8, 8))[:, :, :, 0]
     torch.testing.assert_close(head(query, regions, label), expected, atol=1e-12, rtol=0)
-
-
-def test_dynamic_conv_filters_come_from_the_query_alone():
-    torch.manual_seed(0)
-    conv = DynamicConv(6, 4).double()
-    query, regions = torch.randn(2, 6, dtype=torch.float64), torch.randn(2, 5, 6, dtype=torch.float64)
-    out = conv(query, regions)
-    for x in range(2):
-        first, second = (conv.filters.weight @ query[x] + conv.filters.bias).split(24)
-        for p in range(5):
-            inner = torch.relu(conv.norm1(regions[x, p] @ first.view(6, 4)))
-            torch.testing.assert_close(out[x, p], torch.relu(conv.norm2(inner @ second.view(4, 6))), atol=1e-9, rtol=0)
 
 
 def test_selected_masks_are_those_of_all_tracklets():
@@ -113,6 +68,21 @@ def test_selected_masks_are_those_of_all_tracklets():
     chosen = model.mask_logits(features, output, torch.tensor([[3, 1], [0, 2]]))
     torch.testing.assert_close(chosen[0], everything[0, [3, 1]], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(chosen[1], everything[1, [0, 2]], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scheme", ["ftsa", "ftsa-st"])
+def test_a_fresh_temporal_block_leaves_a_pretrained_spatial_network_as_it_is(scheme):
+    """Exactly, norm included, at every stage: what was learned on images works from the first step."""
+    spatial = tiny_model(3, seed=1, attention="spatial").eval()
+    torch.manual_seed(2)
+    factorised = EfficientVIS(tiny_config(3, attention=scheme)).eval()
+    factorised.load_state_dict(spatial.state_dict(), strict=False)
+    features = spatial.features(torch.randint(0, 255, (2, 3, 3, 32, 48), dtype=torch.uint8))
+    for one, other in zip(spatial(features), factorised(features), strict=True):
+        assert torch.equal(one.logits_BNTK, other.logits_BNTK) and torch.equal(one.boxes_BNT4, other.boxes_BNT4)
+        assert torch.equal(one.query_BNTC, other.query_BNTC)
+        assert torch.equal(spatial.mask_logits(features, one), factorised.mask_logits(features, other))
 
 
 def test_one_frame_of_evidence_reaches_the_others_through_attention():
@@ -129,7 +99,7 @@ def test_one_frame_of_evidence_reaches_the_others_through_attention():
 def test_weights_of_one_frame_start_a_clip_model():
     single, clip = tiny_model(1, seed=1), tiny_model(3, seed=2)
     assert clip.load_initial(single.state_dict()) == []
-    assert torch.equal(clip.query_NTC, single.query_NTC.expand(-1, 3, -1))
+    assert torch.equal(clip.query_NTC, single.query_NTC)
     other_classes = EfficientVIS(tiny_config(3, num_classes=7))
     dropped = other_classes.load_initial(single.state_dict())
     assert dropped and all(".class_logits." in name for name in dropped)

@@ -29,6 +29,7 @@ ROWS = {
     "table1g": ("EfficientVIS", "VisTR"),
     "table1h": ("Original FPS", "1.5 FPS"),
 }
+NUMBERS = ("AP", "AP50", "AP75", "AR1", "AR10")
 FIGURES = ("figure-4", "figure-5", "figure-6", "figure-7", "failures")
 
 
@@ -129,10 +130,34 @@ def test_published_and_measured_numbers_stand_apart(tiny_project):
     assert "There is no ledger yet" in page.words["claims"] and "No table with learning curves" in page.words["curves"]
 
 
+def test_ap_on_the_same_frames_has_a_column_of_ours_in_every_form_of_its_table(tiny_project):
+    """Only where a row measures it; a row that does not has a dash there."""
+    params = load_params(tiny_project(seeds=2, tables=["table1h", "table1e"]) / "params.yaml")
+    tables = [load_table(params, name) for name in params.tables]
+    for spec, ap in zip(tables[0].rows[0].evaluations, (0.50, 0.56), strict=True):
+        put_evaluation(params, spec, ap, AP_same_frames=ap + 0.1)
+    for table in tables:
+        put_evaluation(params, table.rows[1].evaluations[0], 0.25)
+    write_tables(params, tables)
+    page = Page(made(params))
+    assert [text for _, text in page.rows["table1h"][1]] == [*NUMBERS, *NUMBERS, "AP_same_frames", "seeds", "AP"]
+    assert page.row("table1h", tables[0].rows[0].name)["ours"] == ["53.0 ± 4.2"] * 5 + ["63.0 ± 4.2", "2"]
+    assert page.row("table1h", tables[0].rows[1].name)["ours"] == ["25.0"] * 5 + ["–", "1"]
+    assert [text for _, text in page.rows["table1e"][1]] == [*NUMBERS, *NUMBERS, "seeds", "AP"]
+
+    written = {form: (params.results_dir / f"table1h.{form}").read_text() for form in ("md", "csv", "tex")}
+    first = tables[0].rows[0].name
+    assert [line.split(" | ")[-2:] for line in written["md"].splitlines() if line.startswith((f"| {first}", "|  |"))] == [
+        ["AP_same_frames", "seeds |"], ["63.0 ± 4.2", "2 |"]]
+    assert f"table1h,{first},AP_same_frames,,63.0,4.2426,2" in written["csv"]
+    assert r"AP\_same\_frames" in written["tex"] and r"$63.0 \pm 4.2$" in written["tex"]
+    assert "AP_same_frames" not in (params.results_dir / "table1e.md").read_text()
+
+
 def test_a_contradicted_claim_is_said_as_plainly_as_one_that_holds(tiny_project):
     params = load_params(tiny_project(seeds=2, tables=["table1e", "table1h"]) / "params.yaml")
     tables = {name: load_table(params, name) for name in params.tables}
-    aps = {"w/o CL": (0.55, 0.56), "w/ CL": (0.50, 0.51), "1.5 FPS": (0.60, 0.62)}
+    aps = {"w/o CL": (0.55, 0.56), "w/ CL": (0.50, 0.51), "Original FPS": (0.50, 0.51), "1.5 FPS": (0.60, 0.62)}
     for table in tables.values():
         for row in table.rows:
             for spec, ap in zip(row.evaluations, aps.get(row.name, ()), strict=False):

@@ -178,6 +178,20 @@ def test_a_row_becomes_the_configuration_that_it_describes(indexed):
     assert with_cl.evaluations[0].train.parent != start
 
 
+def test_a_method_may_have_an_input_size_of_its_own(indexed):
+    """A method without one has the common size, which is in its keys as it was when there was no other."""
+    def specs(*overrides):
+        rows = load_grid(params_of(indexed, "vistr.pretrain.source=scratch", *overrides), "table1d")
+        return {row.evaluations[0].train.method: row.evaluations[0].train for row in rows}
+
+    plain, own = specs(), specs("vistr.input_size={shorter: 48, longer: 80}")
+    assert own["efficientvis"] == plain["efficientvis"]
+    assert plain["efficientvis"].input_size == plain["vistr"].input_size == (64, 96)
+    assert plain["vistr"].describe()["input_size"] == [64, 96]
+    assert own["vistr"].describe()["input_size"] == {"shorter": 48, "longer": 80}
+    assert own["vistr"].key != plain["vistr"].key and own["vistr"].parent.input_size == own["vistr"].input_size
+
+
 def test_rows_share_trainings_and_differ_in_how_they_are_tested(indexed):
     params = params_of(indexed)
     table = load_table(params, "table1d")
@@ -215,7 +229,8 @@ def test_what_decides_no_weight_is_in_no_key(indexed, override):
 
 
 @pytest.mark.parametrize("override", [
-    "train.lr=0.1", "train.loss.bce=3", "model.queries=7", "input_size=[32, 48]", "pretrain.train.epochs=1",
+    "train.lr=0.1", "train.loss.bce=3", "model.queries=7", "input_size=[32, 48]", "input_size={shorter: 64, longer: 96}",
+    "pretrain.train.epochs=1",
     "pretrain.source=none", "scale.T.9=4", "train.batch_size=3",
 ])
 def test_what_decides_a_weight_is_in_its_key(indexed, override):

@@ -44,12 +44,12 @@ def write_params(folder: Path, **changes: Any) -> None:
     file.write_text(yaml.safe_dump(merged(yaml.safe_load(file.read_text()), changes)))
 
 
-def put_evaluation(params, spec, ap, seconds=1.5):
-    """Puts a finished evaluation into the store, with numbers that are easy to recognise."""
+def put_evaluation(params, spec, ap, seconds=1.5, **others):
+    """Puts a finished evaluation into the store, with numbers that are easy to recognise, and other metrics by name."""
     from effvis.evaluation.average_precision import METRICS
     from pipeline.runs.store import RunStore
 
-    metrics = {name: ap for name in METRICS} | {"APl": -1.0}
+    metrics = {name: ap for name in METRICS} | {"APl": -1.0} | others
     report = {"metrics": metrics, "per_category": {}, "seconds": seconds, "frames_per_second": 10.0,
               "videos_seen": 24}
     RunStore(params.runs_dir).write_evaluation(spec.train.key, spec.key, [], report)

@@ -41,7 +41,7 @@ def mostly_empty(index):
     return replace(index, tracks=tuple(track for track in index.tracks if track.video_index < 2))
 
 
-def training(index, method, *, steps=STEPS, resume=None, precision="fp32", accumulate=1):
+def training(index, method, *, steps=STEPS, resume=None, precision="fp32", accumulate=1, dtype=torch.float32):
     """A short training from seed 0; yields its progress."""
     classes = len(index.categories)
     if method == "VisTR":
@@ -50,6 +50,7 @@ def training(index, method, *, steps=STEPS, resume=None, precision="fp32", accum
     else:
         model = tiny_model(2, num_classes=classes)
         losses_of = partial(correspondence.pair_losses, model, weights=LossWeights(), correspondence=True)
+    model.to(dtype)
     pairs = clip_pairs(index, batch_size=PAIRS)
     config = TrainConfig(epochs=steps, lr=1e-4, lr_drop_epoch=15, warmup_steps=3, precision=precision)
     assert len(pairs) == 1
@@ -57,9 +58,11 @@ def training(index, method, *, steps=STEPS, resume=None, precision="fp32", accum
 
 
 def curve(index, method, **options):
-    """Losses of all steps, and the weights after the last step."""
+    """Losses of all steps, and the weights after the last step, in float64: in float32 the parts' sums differ by 1e-7, AdamW
+    divides gradients that are nothing but rounding by their own size, boxes drift by 1e-3 pixels within ten steps, and a
+    pixel of a mask's target falls on the other side of one half."""
     losses = []
-    for progress in training(index, method, **options):
+    for progress in training(index, method, dtype=torch.float64, **options):
         losses.append(progress.losses)
     return losses, progress.state()["model"]
 
@@ -67,7 +70,7 @@ def curve(index, method, **options):
 def assert_same_curve(found, expected):
     assert len(found) == len(expected) == STEPS
     for step, (one, other) in enumerate(zip(found, expected, strict=True)):
-        assert one == pytest.approx(other, rel=1e-4, abs=1e-6), f"step {step + 1}"
+        assert one == pytest.approx(other, rel=1e-10, abs=1e-12), f"step {step + 1}"
 
 
 def two_workers(rank, port, split, out):
@@ -186,9 +189,11 @@ def history_of(folder):
 
 @pytest.mark.slow
 def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_project):
+    """One worker computes the same two parts one after the other: their sum is then rounded alike. In float64 the parts equal
+    the whole, as other tests here show."""
     folder = tiny_project(inference={"presence_threshold": 0.0}, pretrain={"source": "none"})
     write_params(folder, train={"epochs": 18, "lr": 1e-4}, resources={"checkpoint_seconds": 0.3})
-    alone = load_params(folder / "params.yaml")
+    alone = load_params(folder / "params.yaml", ["resources.accumulate=2"])
     spec = headline_spec(alone)
     expected_run, expected = train_run(alone, spec.train), evaluate_run(alone, spec)
 
@@ -212,11 +217,9 @@ def test_a_run_on_two_workers_is_the_run_on_one_though_a_worker_dies(tiny_projec
     assert [row["step"] for row in rows] == list(range(1, 55))
     assert rows[0]["time"] < rows[-1]["time"] and store.done(spec.train.key)["steps"] == 54
     losses, expected_losses = ([row["loss"] for row in some] for some in (rows, expected_rows))
-    assert losses[:STEPS] == pytest.approx(expected_losses[:STEPS], rel=1e-4)
-    # Later, rounding has given an instance to another tracklet, and the two curves slowly diverge.
-    assert losses == pytest.approx(expected_losses, rel=2e-2)
+    assert losses == pytest.approx(expected_losses, rel=1e-6)
     found = store.evaluation(spec.train.key, spec.key)
-    assert found["metrics"] == pytest.approx(expected["metrics"], abs=2e-2) and found["frames"] == expected["frames"]
+    assert found["metrics"] == pytest.approx(expected["metrics"], abs=1e-6) and found["frames"] == expected["frames"]
 
     # The same weights, evaluated by one and by two workers, give the same file.
     shutil.copytree(run, alone.runs_dir / "again" / spec.train.key, ignore=shutil.ignore_patterns("eval"))

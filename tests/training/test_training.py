@@ -1,18 +1,16 @@
 """Matching, losses and correspondence learning."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 import torch
 from support.builders import pair_batch, rectangles, tiny_model
 
-from effvis.config import LossWeights, TrainConfig
-from effvis.data.targets import stack_targets
-from effvis.model.boxes import generalized_iou
+from effvis.config import LossWeights, MatchingConfig, TrainConfig
+from effvis.data.targets import followed_by, stack_targets
 from effvis.model.roi_align import roi_align
-from effvis.training.correspondence import _carry, pair_losses
+from effvis.training.correspondence import pair_losses
 from effvis.training.loop import learning_rate, total_steps
 from effvis.training.losses import crop_masks
 from effvis.training.matching import match, matching_cost
@@ -35,29 +33,31 @@ def test_match_is_the_cheapest_assignment(tracklets, instances):
 def test_known_instances_keep_their_tracklet_and_new_ones_take_only_free_ones():
     cost = torch.zeros(4, 3)
     cost[2, :] = -5  # the best for everyone, but it belongs to instance 1
-    cost[3, :] = -4  # the next best, but its instance has left
-    found = match(cost, fixed=[-1, 2, -1], blocked=[3])
-    assert found[1] == 2 and set(found[[0, 2]]) == {0, 1}
+    found = match(cost, fixed=[-1, 2, -1])
+    assert found[1] == 2 and set(found[[0, 2]]) < {0, 1, 3}
     assert match(cost[:1], fixed=[0, -1, -1]).tolist() == [0, -1, -1]
 
 
-def test_matching_cost_prefers_the_tracklet_that_is_absent_with_its_instance():
+@pytest.mark.parametrize("class_cost", ["probability", "focal"])
+def test_matching_cost_prefers_the_tracklet_that_is_absent_with_its_instance(class_cost):
     _, targets = rectangles([0], 2, np.random.default_rng(0), absent=True)
     boxes = targets.boxes_KT4.repeat(1, 2, 1, 1)
     logits = torch.full((1, 2, 2, 3), -4.0)
     logits[:, :, 1, 0] = 4.0
     logits[:, 0, 0, 0] = 4.0  # tracklet 0 claims to see it in frame 0, too
-    cost = matching_cost(logits, boxes, stack_targets([targets]), torch.tensor([48.0, 32, 48, 32]), LossWeights())
+    cost = matching_cost(logits, boxes, stack_targets([targets]), torch.tensor([[48.0, 32, 48, 32]]),
+                         MatchingConfig(class_cost=class_cost, mask=0))
     assert cost[0, 1, 0] < cost[0, 0, 0]
 
 
-def test_carry_keeps_identities_and_blocks_those_that_left():
+def test_a_second_clip_teaches_what_has_gone_as_absent():
     rng = np.random.default_rng(0)
-    _, before = rectangles([5, 6, 7], 1, rng)
-    _, after = rectangles([7, 9, 5], 1, rng)
-    fixed, blocked = _carry(np.array([2, 0, 1]), before, after)
-    assert fixed == [1, -1, 2]
-    assert set(blocked) == {0, 1, 2}
+    _, before = rectangles([5, 6, 7], 2, rng)
+    _, after = rectangles([7, 9, 5], 2, rng)
+    joined = followed_by(before, after)
+    assert joined.track_ids_K.tolist() == [7, 9, 5, 6] and joined.labels_K.tolist() == [1, 0, 2, 0]
+    assert not joined.present_KT[3].any() and not joined.masks_KTHW[3].any()
+    assert torch.equal(joined.masks_KTHW[:3], after.masks_KTHW) and joined.boxes_KT4.shape == (4, 2, 4)
 
 
 @pytest.mark.parametrize("correspondence", [True, False])
@@ -73,40 +73,6 @@ def test_losses_are_finite_and_reach_every_parameter(pairs, frames, corresponden
     missing = [name for name, p in model.named_parameters() if p.grad is None]
     assert not missing
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
-
-
-def test_losses_are_equation_5_triple_by_triple():
-    """Two clips have two instances, of which the first is absent in frame 0; every loss is computed by hand."""
-    model, weights = tiny_model(2).double(), LossWeights()
-    batch = pair_batch([([0, 1], [1, 2])], 2, absent=True)
-    with torch.no_grad():
-        losses = pair_losses(model, batch, weights, correspondence=False)
-        features = model.features(torch.cat(batch.frames))
-        outputs = model(features)
-    size, expected = torch.tensor([48.0, 32, 48, 32], dtype=torch.float64), dict.fromkeys(losses, 0.0)
-    for output, b in itertools.product(outputs, range(2)):
-        targets = batch.targets[b][0]
-        logits, boxes = output.logits_BNTK[b], output.boxes_BNT4[b]
-        with torch.no_grad():
-            masks = model.mask_logits(features, output)[b]
-        costs = matching_cost(logits[None], boxes[None], stack_targets([targets]), size, weights)
-        owners = match(costs[0]).tolist()
-        for n, t, label in itertools.product(range(4), range(2), range(3)):
-            k = owners.index(n) if n in owners else None
-            positive = k is not None and bool(targets.present_KT[k, t]) and label == targets.labels_K[k]
-            p = float(logits[n, t, label].sigmoid())
-            focal = -0.25 * (1 - p) ** 2 * math.log(p) if positive else -0.75 * p**2 * math.log(1 - p)
-            expected["focal"] += weights.focal * focal / 6  # three present (instance, frame) pairs in each clip
-        for k, t in targets.present_KT.nonzero().tolist():
-            n, box = owners[k], boxes[owners[k], t]
-            expected["l1"] += weights.l1 * float(((box - targets.boxes_KT4[k, t]) / size).abs().sum()) / 6
-            expected["giou"] += weights.giou * float(1 - generalized_iou(box, targets.boxes_KT4[k, t].double())) / 6
-            rows = torch.cat((torch.zeros(1, dtype=torch.float64), box))[None]
-            true = roi_align(targets.masks_KTHW[k, t][None, None].double(), rows, 8, sampling_ratio=1)[0, 0] >= 0.5
-            p = masks[n, t].sigmoid()
-            expected["dice"] += weights.dice * float(1 - (2 * p[true].sum() + 1) / (p.sum() + true.sum() + 1)) / 6
-            expected["bce"] -= weights.bce * float(torch.where(true, p, 1 - p).log().mean()) / 6
-    assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_correspondence_sends_gradient_of_the_second_clip_through_the_first():

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from effvis.config import HandcraftConfig, InferenceConfig
 from effvis.data.clips import clip_frames
-from effvis.data.targets import ClipTargets, stack_targets
+from effvis.data.targets import ClipTargets, counted, stack_targets
 from effvis.inference.clip import TrackletPredictions
 from effvis.inference.handcraft import link
 from effvis.inference.tracklets import best_results
@@ -128,7 +128,7 @@ def test_a_clip_may_show_nothing():
     model.class_logits.bias.data[-1] = 100
     clip = predict_clip(model, torch.zeros(2, 3, 32, 48, dtype=torch.uint8), (32, 48), InferenceConfig())
     assert not clip.present_NT.any() and clip.rles == [[None, None]] * 4
-    assert link([([0, 1], clip)], (32, 48), HandcraftConfig(), threshold=0.0) == []
+    assert link([([0, 1], clip)], (32, 48), HandcraftConfig(score_threshold=0)) == []
 
 
 @torch.no_grad()
@@ -258,10 +258,8 @@ def test_losses_are_normalised_by_the_targets_alone(absent_row):
     model = small_vistr(2, absent_row=absent_row).eval()
     clips = [a_clip([0, 1], seed=1, absent=True), a_clip([2], seed=2)]
     together = clip_losses(model, torch.cat([frames for frames, _ in clips]), [t for _, t in clips], VisTRLossWeights())
-    counts = []
-    for frames, targets in clips:
-        clip_losses(model, frames, [targets], VisTRLossWeights(), lambda found: counts.append(found) or found)
-    parts = [clip_losses(model, frames, [targets], VisTRLossWeights(), lambda _: sum(counts)) for frames, targets in clips]
+    counts = counted([[targets for _, targets in clips]])
+    parts = [clip_losses(model, frames, [targets], VisTRLossWeights(), counts) for frames, targets in clips]
     for name, value in together.items():
         assert sum(part[name] for part in parts).item() == pytest.approx(value.item(), rel=1e-4), name
 
@@ -414,7 +412,7 @@ def test_overfits_one_clip_finds_its_instances_and_links_them():
     # A video that shows the clip and then the same clip backwards: its second half starts where the first one ends.
     backwards = TrackletPredictions(
         clip.probabilities_NTK[:, ::-1], clip.present_NT[:, ::-1], clip.boxes_NT4[:, ::-1], [rles[::-1] for rles in clip.rles])
-    tracklets = link([([0, 1], clip), ([2, 3], backwards)], video_size, HandcraftConfig(), 0.1)
+    tracklets = link([([0, 1], clip), ([2, 3], backwards)], video_size, HandcraftConfig(score_threshold=0.1))
     assert [sorted(tracklet.rles) for tracklet in tracklets] == [[0, 1, 2, 3]] * 2
     assert {int(tracklet.score_K().argmax()) for tracklet in tracklets} == {0, 1}
 

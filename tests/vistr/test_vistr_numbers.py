@@ -32,7 +32,7 @@ def test_costs_of_an_instance_with_absences():
     corners = torch.cat((own[:, :2] - own[:, 2:] / 2, own[:, :2] + own[:, 2:] / 2), dim=-1) * size
     true = torch.tensor(TRUE, dtype=torch.float64)
     targets = StackedTargets(torch.zeros(1, 1, dtype=torch.long), torch.tensor([[PRESENT]]), true[None, None],
-                             torch.zeros(1, 1, 6, 1, 1, dtype=torch.bool))
+                             torch.zeros(1, 1, 6, 1, 1, dtype=torch.bool), torch.ones(1, 6, dtype=torch.bool))
     logits = torch.zeros(1, 1, 6, 42, dtype=torch.float64)
     category, l1, iou = matching_costs(logits, corners[None, None], targets, size, absent_row=True)
     assert category.item() == pytest.approx(-1 / 42)

@@ -7,10 +7,12 @@ import sys
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save
 from support.builders import clip_pairs
 from support.models import tiny_vistr
 from support.project import CHECKOUT
 
+from effvis.errors import UserError
 from effvis.training.loop import train
 from effvis.vistr.config import VisTRLossWeights, VisTRTrainConfig
 from effvis.vistr.losses import pair_losses
@@ -18,6 +20,7 @@ from pipeline import methods
 from pipeline.engine.run import evaluate_run, train_run
 from pipeline.engine.training import start
 from pipeline.grid.rows import evaluation_spec, find_evaluation, find_row, pretrain_spec
+from pipeline.grid.starts import form_metadata
 from pipeline.identity.digests import syntax_trees, training_code
 from pipeline.indexing.read import load_clips, load_index
 from pipeline.runs.store import RunStore
@@ -33,7 +36,7 @@ def trained_for(steps, index, *, stop_after=None, **changes):
 
     def fresh():
         model = tiny_vistr(**changes)
-        return model, lambda batch, whole: pair_losses(model, batch, VisTRLossWeights(), whole), clip_pairs(index)
+        return model, lambda batch, counts: pair_losses(model, batch, VisTRLossWeights(), counts), clip_pairs(index)
 
     model, losses_of, pairs = fresh()
     snapshot = None
@@ -61,6 +64,48 @@ def test_a_row_is_a_training_of_its_own_settings_linked_by_hand(tiny_project):
     other = evaluation_spec(params, RowSettings(T=18), 0)
     assert other.train.method == "efficientvis" and other.train.code_digest != spec.train.code_digest
     assert other.evaluation_digest != spec.evaluation_digest
+
+
+def test_its_section_replaces_the_size_and_the_inference_of_all(tiny_project):
+    changes = ["vistr.input_size=[64, 96]", "vistr.inference.presence_threshold=0.25"]
+    params = load_params(tiny_project() / "params.yaml", changes)
+    ours, other = find_evaluation(params, ROW), evaluation_spec(params, RowSettings(T=18), 0)
+    assert (ours.train.input_size, ours.inference.presence_threshold, ours.inference.linking) == ((64, 96), 0.25, "hand-craft")
+    assert ours.train.parent.input_size == (64, 96)
+    assert (other.train.input_size, other.inference) == (params.input_size, params.inference)
+    row = find_row(params, ROW)
+    row = row.model_copy(update={"params": {**row.params, "vistr.inference.presence_threshold": 0.5}})
+    assert evaluation_spec(params, row, 0).inference.presence_threshold == 0.5
+
+
+def test_the_papers_rows_have_its_authors_size_and_results():
+    vistr = load_params(CHECKOUT / "params.yaml", ["profile=paper"]).vistr
+    assert vistr.input_size == (300, 540) and vistr.model.absent_row
+    assert vistr.inference.model_dump() == {"presence_threshold": 0.001, "category": "vote"}
+
+
+def test_a_start_whose_class_rows_mean_something_else_is_refused(tiny_project):
+    folder = tiny_project()
+    content = save({"class_logits.bias": torch.zeros(7)}, metadata=form_metadata({"absent_row": True}))
+    (folder / "start.safetensors").write_bytes(content)
+    changes = ["vistr.pretrain.source=start.safetensors"]
+    with pytest.raises(UserError, match="made with true, this network with false.*Set vistr.model.absent_row: true") as error:
+        find_evaluation(load_params(folder / "params.yaml", changes), ROW)
+    assert error.value.key == "vistr.model.absent_row"
+    params = load_params(folder / "params.yaml", [*changes, "vistr.model.absent_row=true"])
+    assert find_evaluation(params, ROW).train.init.startswith("file:")
+    (folder / "start.safetensors").write_bytes(b"no such file")
+    with pytest.raises(UserError, match="no safetensors file"):
+        find_evaluation(params, ROW)
+
+
+@pytest.mark.parametrize("frames", [36, 2])
+def test_a_clip_network_starts_from_another_clip_length(frames):
+    given, clip = tiny_vistr(frames, seed=1), tiny_vistr(18, seed=2)
+    assert clip.load_initial(given.state_dict()) == []
+    queries = given.query_NTC.detach()
+    expected = (queries[:, ::2] + queries[:, 1::2]) / 2 if frames == 36 else queries.repeat_interleave(9, dim=1)
+    torch.testing.assert_close(clip.query_NTC.detach(), expected)
 
 
 def test_a_larger_backbone_stands_for_the_papers(tiny_project):

@@ -16,6 +16,7 @@ from effvis.vistr.config import VisTRConfig
 from effvis.vistr.model import build_vistr
 from pipeline import import_weights, methods
 from pipeline.datasets import fetch
+from pipeline.grid.starts import check_form
 from pipeline.weights.published import REGISTRY, Published
 
 SMALL = {"backbone": "resnet18", "hidden_dim": 96, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 1, "queries": 3}
@@ -147,20 +148,41 @@ def published_vistr(frames=36):
     return body | {"vistr.query_embed.weight": torch.randn(3 * frames, 96), "insmask_head.0.weight": torch.randn(3, 6, 3, 3, 3)}
 
 
-@pytest.mark.parametrize("frames", [1, 36])
-def test_a_start_for_vistr(run, tmp_path, capsys, monkeypatch, frames):
+def in_parts(queries_NTC, parts):
+    """The means over as many equal parts of the clip, repeated to its length."""
+    return queries_NTC.unflatten(1, (parts, -1)).mean(dim=2).repeat_interleave(queries_NTC.shape[1] // parts, dim=1)
+
+
+@pytest.mark.parametrize("given, frames", [((), 36), (("--clip-length", 36), 36), (("--clip-length", 18), 18),
+                                           (("--clip-length", 1), 1)])
+def test_a_start_for_vistr_has_the_files_frames_or_the_wanted_ones(run, tmp_path, capsys, monkeypatch, given, frames):
     monkeypatch.setenv("COLUMNS", "200")
     torch.save({"model": published_vistr()}, tmp_path / "vistr.pth")
-    assert run(tmp_path / "vistr.pth", "--method", "vistr", "--clip-length", frames, "--classes", 5, *SETTINGS,
+    assert run(tmp_path / "vistr.pth", "--method", "vistr", *given, "--classes", 5, *SETTINGS,
                "--out", tmp_path / "start.safetensors") == 0
     shown = capsys.readouterr().out
-    assert "vistr.pth: VisTR" in shown and ("36 frames averaged to 1" in shown) == (frames == 1)
+    assert "vistr.pth: VisTR" in shown and (f"36 frames averaged to {frames}" in shown) == (frames != 36)
     weights = load_file(tmp_path / "start.safetensors")
-    model = vistr(num_classes=5, clip_length=36)
+    assert weights["query_NTC"].shape == (3, frames, 96)
+    model = vistr(num_classes=5, clip_length=36, absent_row=True)
     assert model.load_initial(weights) == []
     queries = published_vistr()["vistr.query_embed.weight"].view(36, 3, 96).transpose(0, 1)
-    expected = queries if frames == 36 else queries.mean(dim=1, keepdim=True).expand_as(queries)
-    torch.testing.assert_close(model.query_NTC.data, expected)
+    torch.testing.assert_close(model.query_NTC.data, in_parts(queries, frames))
+
+
+@pytest.mark.parametrize("extra, right", [(1, "true"), (0, "false")])
+def test_a_start_for_vistr_says_whether_absence_has_a_row(run, tmp_path, extra, right):
+    rows = {f"vistr.class_embed.{part}": torch.randn(6 + extra, *shape) for part, shape in (("weight", (96,)), ("bias", ()))}
+    torch.save({"model": published_vistr() | rows}, tmp_path / "vistr.pth")
+    run(tmp_path / "vistr.pth", "--method", "vistr", "--classes", 5, *SETTINGS, "--out", tmp_path / "start.safetensors")
+
+    def check(absent_row):
+        network = vistr(absent_row=absent_row).config
+        check_form(tmp_path / "start.safetensors", network, where="params.yaml", prefix="vistr.model.")
+
+    check(bool(extra))
+    with pytest.raises(UserError, match=f"start.safetensors were made with {right}.*Set vistr.model.absent_row: {right}"):
+        check(not extra)
 
 
 def test_what_nothing_was_published_for_is_drawn_the_same_each_time(run, tmp_path):

@@ -10,10 +10,10 @@ import torch
 
 from effvis.config import ModelConfig
 from effvis.data.masks import decode
-from effvis.inference.clip import paste_masks
 from effvis.model.boxes import apply_deltas
 from effvis.model.convert import convert
 from effvis.model.efficientvis import EfficientVIS
+from effvis.model.paste import paste_masks
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ORACLE = CHECKOUT.parent / "shared" / "oracle" / "queryinst"
