@@ -25,7 +25,7 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -137,9 +137,25 @@ def _as_on_gpu() -> Iterator[None]:
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.object(Tensor, "numpy", numpy))
         patches.enter_context(mock.patch.object(Tensor, "__getitem__", getitem))
+        patches.enter_context(mock.patch.object(torch.nn.utils, "skip_init", _made))
+        patches.enter_context(mock.patch.object(F, "scaled_dot_product_attention", _fused(F.scaled_dot_product_attention)))
         for owner, name in FP32:
             patches.enter_context(mock.patch.object(owner, name, _in_fp32(getattr(owner, name))))
         yield
+
+
+def _made(kind: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    """``skip_init`` without its way from one device to another, which modules without values cannot go."""
+    return kind(*args, **kwargs)
+
+
+def _fused(attention: Callable) -> Callable:
+    """Attention that keeps no weights, as a GPU's does; a processor's does so only without dropout."""
+    def computed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout_p: float = 0.0,
+                 *args: Any, **kwargs: Any) -> Tensor:
+        return attention(query, key, value, mask, 0.0, *args, **kwargs)
+
+    return computed
 
 
 def _in_fp32(function: Callable) -> Callable:

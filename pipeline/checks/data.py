@@ -65,8 +65,8 @@ def _one_table(params: Params, name: str, rows: list[RowSettings]) -> Iterator[F
     if lacking:
         links = ", ".join(f"{methods.get(method).title} at T={frames}" for method, frames in lacking)
         yield Finding("tables", f"{name}: the hand-crafted linking of {links} has the profile's weights and threshold, which "
-                      "nobody has chosen", "python -m pipeline.linking chooses them, on training videos that it holds out "
-                      f"itself{'' if params.holdout is None else ', without holdout in the parameters'} (docs/evaluation.md)")
+                      "nobody has chosen", "python -m pipeline.linking chooses them, on training videos that it holds out"
+                      f"{'' if params.holdout is None else '; not where such videos are reported'} (docs/evaluation.md)")
 
 
 def _rows(count: int) -> str:

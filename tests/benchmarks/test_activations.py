@@ -1,11 +1,13 @@
 """The benchmark that counts the memory of a training step: what it counts, and that the paper's profile fits into 24 GB."""
 
+import contextlib
 import importlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map_only
 
 from effvis.methods import build_model
 from pipeline.settings.loading import load_params
@@ -48,6 +50,24 @@ def test_living_storages_are_counted_until_they_are_freed(benchmark):
         assert living.now == 8000, "a view keeps its storage"
         del view
         assert (living.now, living.peak) == (4000, 8000)
+
+
+def test_a_step_with_values_holds_the_same(benchmark, monkeypatch):
+    """On a processor in fp32, what is counted without values is what really lives."""
+    overrides = ["input_size=[64, 96]", "train.activation_checkpointing=true"]
+    counted = measured(benchmark, *overrides)[0]
+
+    class OfReal(benchmark.Living):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            tree_map_only(torch.Tensor, self._count, result)
+            return result
+
+    monkeypatch.setattr(benchmark, "Living", OfReal)
+    monkeypatch.setattr(benchmark, "FakeTensorMode", lambda **options: contextlib.nullcontext())
+    real = measured(benchmark, *overrides)[0]
+    for name in ("kept for the backward pass", "forward", "backward", "step", "peak"):
+        assert counted[name] == pytest.approx(real[name], rel=0.02), name
 
 
 def test_recomputing_keeps_less_and_a_pair_more(benchmark):
