@@ -37,6 +37,7 @@ def rescale_size(width, height, long_edge, short_edge):
 @pytest.mark.parametrize("video, frame", [
     ((1280, 720), (640, 360)), ((720, 1280), (360, 640)), ((640, 480), (480, 360)), ((1000, 300), (640, 192)),
     ((300, 1000), (192, 640)), ((720, 720), (360, 360)), ((320, 180), (640, 360)), ((1920, 1078), (640, 359)),
+    ((1000, 417), (640, 267)),
 ], ids=lambda size: "x".join(map(str, size)))
 def test_sizes_by_hand(video, frame):
     """Width first, as people write it."""
