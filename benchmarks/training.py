@@ -2,10 +2,12 @@
 
     python -m benchmarks.training
     python -m benchmarks.training --case T=3 --case VisTR --against ../another-checkout
+    python -m benchmarks.training --case T=12 --against-still
 
 The cases are the laptop profile's steps, with correspondence learning, from the shipped weights (T=1 is its pretraining), and
 a small VisTR. Each case runs in a process of its own, on one thread. With --against, the other checkout's code takes the same
-steps from the same weights in another process; the two take turns, and how far apart their losses are is printed too.
+steps from the same weights in another process; the two take turns, and how far apart their losses are is printed too. With
+--against-still, it is the same code's network with the still-image dynamic convolution (table 1b).
 Times are processor time, which other programs on the machine hardly affect; the median step counts.
 """
 
@@ -37,7 +39,10 @@ VISTR = dict(num_classes=5, queries=6, hidden_dim=96, encoder_layers=2, decoder_
              dropout=0.0)
 
 
-def efficientvis(clip_length: int) -> tuple[Any, Callable]:
+STILL = " still"  # ends the name of a case of EfficientVIS whose dynamic convolution is the still-image one
+
+
+def efficientvis(clip_length: int, **changes: Any) -> tuple[Any, Callable]:
     """The laptop network with the shipped weights, and the function from a batch to its losses."""
     from safetensors.torch import load_file
 
@@ -45,7 +50,7 @@ def efficientvis(clip_length: int) -> tuple[Any, Callable]:
     from effvis.model.efficientvis import EfficientVIS
     from effvis.training.correspondence import pair_losses
 
-    model = EfficientVIS(ModelConfig(**LAPTOP, clip_length=clip_length))
+    model = EfficientVIS(ModelConfig(**LAPTOP, clip_length=clip_length, **changes))
     model.load_initial(load_file(WEIGHTS))
     return model, lambda batch: pair_losses(model, batch, LossWeights(), True)
 
@@ -77,14 +82,17 @@ def work(case: str, split: Path, epochs_before: int) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(True)
-    clip_length, batch_size = CASES[case]
+    clip_length, batch_size = CASES[case.removesuffix(STILL)]
     index = read_split(split)
     size = index.videos[0].height, index.videos[0].width
     pairs = ClipPairs(index, clip_index(index, clip_length), input_size=size, batch_size=batch_size, seed=0, flip=True)
     for step in range(epochs_before * len(pairs)):
         pairs.batch(step)
     torch.manual_seed(0)
-    model, losses = (vistr if case == "VisTR" else efficientvis)(clip_length)
+    if case == "VisTR":
+        model, losses = vistr(clip_length)
+    else:
+        model, losses = efficientvis(clip_length, **({"dynamic_conv": "still"} if case.endswith(STILL) else {}))
     optimizer = _optimizer(model.train())
     for step, _ in enumerate(sys.stdin):
         times = [time.process_time()]
@@ -156,8 +164,9 @@ class Worker:
         return self.steps[2:]  # the first ones warm up
 
 
-def measure(case: str, split: Path, roots: list[Path], rounds: int, epochs_before: int) -> list[Worker]:
-    workers = [Worker(root, case, split, epochs_before) for root in roots]
+def measure(cases: list[tuple[Path, str]], split: Path, rounds: int, epochs_before: int) -> list[Worker]:
+    """The steps of each case with its checkout's code; all take turns."""
+    workers = [Worker(root, case, split, epochs_before) for root, case in cases]
     for _ in range(rounds + 2):
         for worker in workers:
             worker.step()
@@ -171,7 +180,9 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", choices=CASES, help="may be given again (default: all)")
     parser.add_argument("--rounds", type=int, default=20, help="steps measured (default: 20)")
-    parser.add_argument("--against", type=Path, metavar="PATH", help="the root of another checkout")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--against", type=Path, metavar="PATH", help="the root of another checkout")
+    other.add_argument("--against-still", action="store_true", help="compare with still-image dynamic convolution")
     parser.add_argument("--later-pass", action="store_true",
                         help="measure steps of a training that has seen most frames before and does not decode them again")
     parser.add_argument("--work", nargs=3, metavar=("CASE", "SPLIT", "EPOCHS"), help=argparse.SUPPRESS)
@@ -191,18 +202,21 @@ def main(argv: list[str] | None = None) -> int:
 
     table = Table("case", "pairs/s", "ms a step", *(f"{part} %" for part in PARTS), "peak MiB", box=box.SIMPLE_HEAD,
                   title="training steps of the laptop profile, one thread")
-    if args.against is not None:
+    if args.against is not None or args.against_still:
         for name in ("its ms", "its peak", "ratio", "loss differs by"):
             table.add_column(name)
     for column in table.columns[1:]:
         column.justify = "right"
-    roots = [ROOT] + ([args.against.resolve()] if args.against is not None else [])
+    if args.against_still and "VisTR" in (args.case or ()):
+        parser.error("VisTR has no dynamic convolution: choose other cases")
+    against = [(args.against.resolve(), "")] if args.against is not None else [(ROOT, STILL)] if args.against_still else []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "shapes"
         drawn = yaml.safe_load(WEIGHTS.with_suffix(".yaml").read_text())["dataset"]["shapes"]
         write(ShapesConfig(**drawn | {"train_videos": VIDEOS, "val_videos": 1}), data)
-        for case in args.case or CASES:
-            ours, *others = measure(case, data / "train", roots, args.rounds, EPOCHS_BEFORE * args.later_pass)
+        for case in args.case or [case for case in CASES if not (args.against_still and case == "VisTR")]:
+            cases = [(ROOT, case), *((root, case + variant) for root, variant in against)]
+            ours, *others = measure(cases, data / "train", args.rounds, EPOCHS_BEFORE * args.later_pass)
             row = [case, f"{CASES[case][1] / ours.seconds():.1f}", f"{1000 * ours.seconds():.0f}",
                    *(f"{share:.1f}" for share in ours.shares()), f"{ours.steps[-1]['peak']:.0f}"]
             for other in others:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,10 +59,50 @@ class TemporalDynamicConv(DynamicConv):
                 return super().forward(query_BNTC, regions_BNTPC)
             regions_BNTPC = _with_neighbours(regions_BNTPC)
         outputs = super().forward(query_BNTC, regions_BNTPC.flatten(3, 4)).unflatten(3, (3, locations))
-        own = outputs[:, :, :, 1:2]
-        similarity_BNT3P = F.cosine_similarity(own, outputs, dim=-1) / self.temperature
-        weight = similarity_BNT3P.masked_fill(_beyond_the_clip(frames, own.device)[..., None], float("-inf")).softmax(dim=3)
-        return (weight.to(outputs.dtype).unsqueeze(-1) * outputs).sum(dim=3)
+        return _SummedBySimilarity.apply(outputs, _beyond_the_clip(frames, outputs.device), self.temperature)
+
+
+class _SummedBySimilarity(torch.autograd.Function):
+    """The sum of Eq. 3, with its gradient written out: autograd would keep and pass through many maps of this size.
+
+    With outputs x_k of lengths n_k, cosines s_k = <x_own, x_k> / (n_own n_k) and weights w = softmax(s / temperature), the sum
+    is y = sum of w_k x_k. An output of length 0 has the cosine 0, whatever is near it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BNT3PC: Tensor, beyond_T3: Tensor, temperature: float) -> Tensor:
+        own = x_BNT3PC[:, :, :, 1:2]
+        dot = (x_BNT3PC * own).sum(dim=-1, dtype=_sums(x_BNT3PC))
+        length = torch.linalg.vector_norm(x_BNT3PC, dim=-1, dtype=dot.dtype)
+        inverse = torch.where(length > 0, 1 / length, 0)
+        cosine = dot * inverse * inverse[:, :, :, 1:2]
+        weight = (cosine / temperature).masked_fill(beyond_T3[..., None], float("-inf")).softmax(dim=3)
+        ctx.save_for_backward(x_BNT3PC, inverse, cosine, weight)
+        ctx.temperature = temperature
+        before, here, after = x_BNT3PC.unbind(dim=3)
+        of_before, of_here, of_after = weight.to(x_BNT3PC.dtype).unsqueeze(-1).unbind(dim=3)
+        return (of_here * here).addcmul_(of_before, before).addcmul_(of_after, after)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BNTPC: Tensor) -> tuple[Tensor, None, None]:
+        x, inverse, cosine, weight = ctx.saved_tensors
+        own, grad = x[:, :, :, 1:2], grad_BNTPC.unsqueeze(3)
+        of_weight = (x * grad).sum(dim=-1, dtype=weight.dtype)
+        of_cosine = weight * (of_weight - (weight * of_weight).sum(dim=3, keepdim=True)) / ctx.temperature
+        of_cosine[:, :, :, 1] = 0  # the cosine of an output with itself is 1, whatever it is
+        along_own = of_cosine * inverse * inverse[:, :, :, 1:2]
+        along_itself = -of_cosine * cosine * inverse.square()
+        along_itself[:, :, :, 1] = -(of_cosine * cosine).sum(dim=3) * inverse[:, :, :, 1].square()
+        weight, along_own, along_itself = (factor.to(x.dtype).unsqueeze(-1) for factor in (weight, along_own, along_itself))
+        found = (along_itself * x).addcmul_(weight, grad).addcmul_(along_own, own)
+        for_own = found[:, :, :, 1]
+        for_own.addcmul_(along_own[:, :, :, 0], x[:, :, :, 0]).addcmul_(along_own[:, :, :, 2], x[:, :, :, 2])
+        return found, None, None
+
+
+def _sums(x: Tensor) -> torch.dtype:
+    """The precision of sums over channels: single at least."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _with_neighbours(regions_BNTPC: Tensor) -> Tensor:
