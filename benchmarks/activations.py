@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from effvis.config import OptimisationConfig
-from effvis.data.augment import scaled_sizes
+from effvis.data.sizes import scaled, widest
 from effvis.data.targets import ClipPairBatch, ClipTargets
 from effvis.methods import build_model
 from effvis.model.recompute import prepare
@@ -185,7 +185,7 @@ def measure(params: Params, case: Case, method: str = methods.DEFAULT) -> dict[s
     backbone = params.scale.backbone[case.backbone]
     config = settings.model.model_copy(update={"backbone": backbone}).resolve(CATEGORIES, params.clip_length(case.frames))
     train: OptimisationConfig = of_method.train_config(settings, case.clips > 1)
-    size, = scaled_sizes(params.input_size, [case.scale])
+    size = widest(scaled(params.input_size_of(method), case.scale))
     living = Living()
     found: dict[str, float] = {}
 

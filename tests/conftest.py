@@ -25,7 +25,7 @@ LONGEST_FIRST = ("dvc", "mlflow", "search/test_tune.py", "engine/test_train_cli.
                  "training/test_distributed.py", "planning/test_ablate.py", "scheduling/test_schedule.py",
                  "methods/test_toy_method.py", "mlflow_view/test_postgres.py", "vistr/test_vistr.py", "system/test_clock.py",
                  "system/test_security.py", "benchmarks/test_speed.py", "system/test_disk.py",
-                 "benchmarks/test_training_benchmark.py")
+                 "benchmarks/test_training_benchmark.py", "benchmarks/test_activations.py")
 
 
 def dealt_out_as(nodeid: str) -> str:
