@@ -5,7 +5,7 @@
 
 FOLDER holds frames and masks as ``pipeline.import_masks`` reads them. The first T frames of each named sequence are imported,
 and become one clip; each step trains on all clips with the trainer, losses and matching of the project. Every --every steps the
-videos are predicted end to end, as in an evaluation; an instance's tracklet is the one whose masks overlap it most, and its
+clips are predicted as in an evaluation; an instance's tracklet is the one whose masks overlap it most, and its
 mask and box IoU are means over the frames in which the instance is visible. The benchmark ends when the mean mask IoU is above
 --aim, with exit code 0, or after --steps, with exit code 1.
 
