@@ -136,7 +136,7 @@ def test_random_crop_cuts_the_same_window_out_of_both_clips(index, monkeypatch):
         a, b = plain.batch(step), cropping.batch(step)
         assert a.videos == b.videos and len(windows) == step + 1
         for c in (0, 1):
-            frames, targets = crop(a.frames[c][0], a.targets[c][0], windows[step])
+            frames, targets = crop(a.frames[c][0], a.targets[c][0], windows[step], SIZE)
             assert torch.equal(frames, b.frames[c][0]) and torch.equal(targets.boxes_KT4, b.targets[c][0].boxes_KT4)
             assert torch.equal(targets.track_ids_K, b.targets[c][0].track_ids_K)
             _assert_consistent(b.targets[c][0])

@@ -176,7 +176,8 @@ def test_what_is_made_of_a_search(tiny_project):
         "trial,state,train.lr,train.batch_size,AP after 1/4,AP after 1/2,AP at the end,runs,message",
         "0,stopped,1e-05,2,5.0,,,r0,", "1,done,0.001,4,10.0,20.0,30.0,r1,"]
     row = yaml.safe_load(best_row(search, base))
-    assert row[0]["set"] == {**base.set, "params": {"train.lr": 0.002, "train.batch_size": 2}} and base.set["test_fps"] == 1.5
+    assert row[0]["set"] == {**base.set, "params": {**base.set["params"], "train.lr": 0.002, "train.batch_size": 2}}
+    assert base.set["test_fps"] == 1.5
     html = page(search, base)
     assert html.count("data:image/svg+xml") == 3 and "the loss is nan" in html and "http" not in html.replace("http://www", "")
     assert page(search, base) == html

@@ -1,5 +1,7 @@
 """Clips of different sizes in one batch: each is predicted and supervised as it is alone."""
 
+from functools import partial
+
 import pytest
 import torch
 from support.builders import clip_pairs, small_vistr, tiny_model
@@ -72,16 +74,15 @@ def test_what_is_in_the_padding_is_not_looked_at(pairs):
 
 def _sums_to(losses_of, model, pairs, step):
     """The losses and gradient of a batch, and the sums over its pairs, each alone and with the whole batch's normaliser."""
-    counts = []
     batch = pairs.batch(step)
     assert len(set(_sizes(batch))) > 2
-    losses = losses_of(batch, lambda whole: counts.append(whole) or whole)
+    losses = losses_of(batch, counts=batch.counts())
     sum(losses.values()).backward()
     gradient = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad()
     sums = dict.fromkeys(losses, 0.0)
     for b in range(PAIRS):
-        alone = losses_of(pairs.batch(step, b, PAIRS), lambda _: counts[0])
+        alone = losses_of(pairs.batch(step, b, PAIRS), counts=batch.counts())
         sum(alone.values()).backward()
         for name, value in alone.items():
             sums[name] += value.item()
@@ -97,13 +98,13 @@ def _sums_to(losses_of, model, pairs, step):
 def test_the_loss_of_a_batch_is_the_sum_of_its_clips_losses(pairs, correspondence):
     model = _network()
     for step in range(2):
-        _sums_to(lambda batch, whole: pair_losses(model, batch, LossWeights(), correspondence, whole), model, pairs, step)
+        _sums_to(partial(pair_losses, model, weights=LossWeights(), correspondence=correspondence), model, pairs, step)
         model.zero_grad()
 
 
 def test_vistr_takes_the_clips_of_each_size_by_themselves(pairs):
     model = small_vistr(num_classes=CLASSES)
-    _sums_to(lambda batch, whole: vistr_losses(model, batch, VisTRLossWeights(), whole), model, pairs, 0)
+    _sums_to(partial(vistr_losses, model, weights=VisTRLossWeights()), model, pairs, 0)
 
 
 def test_masks_end_where_their_frames_do():
