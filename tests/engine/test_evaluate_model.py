@@ -18,9 +18,10 @@ from support.published_weights import command_in, network, published_weights
 import effvis
 from effvis.errors import UserError
 from effvis.methods import build_model
+from effvis.model.conversion import Conversion
 from pipeline import evaluate, export
+from pipeline.grid import starts
 from pipeline.grid.rows import find_evaluation
-from pipeline.grid.starts import form_metadata
 from pipeline.indexing.read import load_index
 from pipeline.runs.store import RunStore
 from pipeline.settings.loading import load_params
@@ -160,7 +161,7 @@ def test_converted_weights_are_evaluated_without_a_training(tiny_project, tmp_pa
 def test_converted_weights_whose_class_rows_mean_something_else_are_refused(exported, tmp_path):
     project, _, folder = exported(VISTR_ROW)
     weights = folder / "weights.safetensors"
-    save_file(load_file(weights), weights, metadata=form_metadata({"absent_row": True}))
+    save_file(load_file(weights), weights, metadata=starts.metadata(Conversion("test", {}, [], {"absent_row": True})))
     edit(folder, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
     error = caught(project, "--model", weights, "--out", tmp_path / "scores")
     assert f"{folder / 'config.yaml'}: model.absent_row: " in error and "Set model.absent_row: true" in error
