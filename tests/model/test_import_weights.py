@@ -121,13 +121,17 @@ def test_both_projects_names_mean_the_same():
 
 
 def test_what_does_not_fit_is_said():
-    conversion = convert(detector("mmdetection"), network(iterations=1), where="test")
+    published = detector("mmdetection")
+    conversion = convert(published, network(iterations=1), where="test")
     dropped, left = outcomes(conversion, "dropped"), outcomes(conversion, "left at init")
     assert dropped["roi_head.bbox_head.0.fc_cls.weight"] == "80 classes there, 3 here"
     assert dropped["roi_head.bbox_head.1.fc_reg.weight"] == "this network has only 1 iterations"
     assert outcomes(conversion, "cut") == dict.fromkeys(
         ("query_NTC", "proposal_NT4"), "the first 4 of 10 proposals") | dict.fromkeys(
         ("mask_heads.0.logits.weight", "mask_heads.0.logits.bias"), "the mean of 80 masks, one per class")
+    for part in ("weight", "bias"):
+        masks = published[f"roi_head.mask_head.0.conv_logits.{part}"]
+        torch.testing.assert_close(conversion.weights[f"mask_heads.0.logits.{part}"], masks.sum(dim=0, keepdim=True) / 80)
     assert left["interactions.0.attention.temporal.norm.weight"] == "images have no time"
     assert set(left) == {name for name in conversion.weights if ".temporal." in name or ".class_logits." in name}
     # Nothing is lost: every tensor of ours and every published one has exactly one fate.
