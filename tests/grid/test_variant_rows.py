@@ -85,7 +85,7 @@ def test_a_run_starts_from_a_file_of_weights(tiny_project, method):
     save_file({name: value.contiguous() for name, value in weights.items()}, project / "start.safetensors")
     spec = _train_spec(params, T=3, method=method)
     assert spec.init.startswith("file:") and spec.key != without.key
-    loaded = _initial_weights(params, spec, RunStore(params.runs_dir))
+    loaded = _initial_weights(params, spec, RunStore(params.runs_dir)).weights
     assert all(torch.equal(loaded[name], value) for name, value in weights.items())
     (project / "start.safetensors").write_bytes(b"another")
     with pytest.raises(UserError, match="changed after"):
@@ -127,8 +127,8 @@ def test_usual_starts_are_published_for_their_backbone(method):
 def test_a_start_s_name_may_hold_the_backbone(tiny_project):
     project = tiny_project()
     params = load_params(project / "params.yaml", ["pretrain.source=coco-{backbone}.safetensors"])
-    for backbone, content in (("tiny", b"one"), ("tiny-deep", b"other")):
-        (project / f"coco-{backbone}.safetensors").write_bytes(content)
+    for backbone, value in (("tiny", 1.0), ("tiny-deep", 2.0)):
+        save_file({"weight": torch.tensor(value)}, project / f"coco-{backbone}.safetensors")
     inits = {backbone: _train_spec(params, T=3, backbone=backbone).init for backbone in ("R50", "R101")}
     assert inits["R50"].startswith("file:") and inits["R50"] != inits["R101"]
     (project / "coco-tiny-deep.safetensors").unlink()
