@@ -222,6 +222,21 @@ def check_form(path: Path, model: Config, *, where: object, prefix: str) -> None
                             f"Set {prefix}{name}: {json.dumps(value)}")
 
 
+def check_classes(path: Path, categories: Sequence[str], *, where: object) -> None:
+    """Refuses names for rows of classes that were carried over to other names, or to another order.
+
+    Args:
+        where: the file that names the classes.
+
+    Raises:
+        UserError: the converted file names other classes.
+    """
+    classes = _metadata_of(path)["classes"]
+    if classes and classes != list(categories):
+        raise UserError(where, "labels", f"are not the classes that the rows of {path.name} were converted for",
+                        f"List, in this order: {', '.join(classes)}")
+
+
 def load_file_start(path: Path, init: str) -> Initial:
     """The weights of a ``file:<sha256>``.
 
