@@ -10,6 +10,9 @@ and DETR, each for the methods whose networks are built alike (--list names them
 <data_dir>/published, or takes it --from a file that you downloaded by hand, and checks it. The output holds every weight of the
 network at T=1, or at the T of a file whose queries belong to frames: those for which nothing was published are drawn anew
 (seed 0).
+
+Class layers are carried over by name to the categories of the data set of the parameters, where it is indexed, or to those of
+--categories. With --classes alone, they are carried over if there are as many.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,17 +30,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from effvis.errors import UserError
+from effvis.model.categories import plain
 from pipeline import methods
 from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
 from pipeline.system.files import write_atomically
 
 if TYPE_CHECKING:
-    from effvis.model.conversion import Fate
-
-
-# The number of classes of YouTube-VIS 2019 and 2021. Class layers of another size are learned anew.
-CLASSES = 40
+    from effvis.model.conversion import Conversion
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,13 +56,14 @@ def main(argv: list[str] | None = None) -> int:
 
     from pipeline.grid import starts
     from pipeline.settings.loading import load_params
-    from pipeline.weights.convert import convert_file, published_file, read
+    from pipeline.weights.convert import convert_file, network_classes, published_file, read
 
     params = load_params(args.params, [f"profile={args.profile}", *args.set])
+    classes = network_classes(args, params)
     file = args.file if args.published is None else published_file(args, params)
-    conversion = convert_file(read(file), args, params, file)
-    write_atomically(args.out, save(conversion.weights, metadata=starts.form_metadata(conversion.form)))
-    _print(file, conversion.source, conversion.fates)
+    conversion = convert_file(read(file), classes, args, params, file)
+    write_atomically(args.out, save(conversion.weights, metadata=starts.metadata(conversion)))
+    _print(file, conversion)
     return 0
 
 
@@ -79,8 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_argument("--method", choices=methods.names(), default=methods.DEFAULT,
                            help=f"the method whose network they are for (default: {methods.DEFAULT})")
     arguments.add_argument("--profile", default="paper", help="the profile whose model they are for (default: paper)")
-    arguments.add_argument("--classes", type=positive_int, default=CLASSES, metavar="K",
-                           help=f"classes of the data set to be trained on (default: {CLASSES})")
+    classes = arguments.add_mutually_exclusive_group()
+    classes.add_argument("--categories", metavar="DATASET",
+                         help="the data set to be trained on, by its name or as a JSON file that has categories (default: "
+                              "that of the parameters, if it is indexed)")
+    classes.add_argument("--classes", type=positive_int, metavar="K",
+                         help="or only how many categories it has (default: 40, if nothing is indexed)")
     arguments.add_argument("--clip-length", type=positive_int, metavar="T",
                            help="frames per clip; above 1 only for a method whose queries belong to frames (default: the "
                                 "file's own, or 1)")
@@ -102,16 +107,27 @@ class _List(argparse.Action):
         parser.exit()
 
 
-def _print(path: Path, source: str, fates: Iterable[Fate]) -> None:
+def _print(path: Path, conversion: Conversion) -> None:
+    fates = conversion.fates
     table = Table("what", "tensors", "part (* is any number)", "why", box=box.SIMPLE_HEAD,
-                  title=f"{escape(path.name)}: {escape(source)}")
+                  title=f"{escape(path.name)}: {escape(conversion.source)}")
     table.columns[1].justify = "right"
     groups = Counter((fate.outcome, _part(fate.name), fate.reason) for fate in fates)
     for (outcome, part, reason), count in sorted(groups.items(), key=lambda group: (_ORDER.index(group[0][0]), group[0])):
         table.add_row(outcome, str(count), escape(part), escape(reason))
     Console().print(table)
+    _print_classes(conversion.by_name)
     totals = Counter(fate.outcome for fate in fates)
     print(", ".join(f"{totals[outcome]} {outcome}" for outcome in _ORDER))
+
+
+def _print_classes(by_name: Mapping[str, str | None]) -> None:
+    if not by_name:
+        return
+    taken = [name if plain(name) == plain(theirs) else f"{name} ({theirs})" for name, theirs in by_name.items() if theirs]
+    left = [name for name, theirs in by_name.items() if theirs is None]
+    print(f"{len(taken)} of {len(by_name)} classes carried over by name: {', '.join(taken) or 'none'}")
+    print(f"{len(left)} left at init: {', '.join(left) or 'none'}")
 
 
 _ORDER = ("loaded", "cut", "dropped", "left at init")

@@ -1,10 +1,11 @@
-"""Which classes of COCO, on which published detectors were trained, are those of another data set."""
+"""Which classes of two lists are the same, by their names: those of a published detector and those of a data set."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-# In the order of the published detectors' classes.
+# The classes of a published detector that does not name its own, in order.
 COCO = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
@@ -14,18 +15,25 @@ COCO = (
     "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv",
     "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book",
     "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush")
-# YouTube-VIS's words for the same things, and a word that means another thing there (an animal).
-_SAME = {"motorbike": "motorcycle", "sedan": "car", "flying disc": "frisbee"}
-_OTHER = {"mouse"}
+# YouTube-VIS's words for the same things.
+_SAME = {"motorbike": "motorcycle", "sedan": "car", "flyingdisc": "frisbee"}
 
 
-def coco_partners(categories: Sequence[str]) -> list[int | None]:
-    """The number of COCO's class for each category of a data set, None where COCO has none.
+def plain(name: str) -> str:
+    """A name without case, spaces, hyphens and underscores."""
+    return re.sub(r"[\s_-]", "", name).lower()
 
-    Names count, whatever their case and with ``_`` for a space. COCO's own 80, in order, are themselves.
+
+def partners(categories: Sequence[str], others: Sequence[str]) -> list[int | None]:
+    """The place in ``others`` of each category's own name or a word for the same thing; None where there is none.
+
+    A mouse is an animal, but a computer's in a list that has a keyboard, as COCO's.
     """
-    names = [name.lower().replace("_", " ") for name in categories]
-    if tuple(names) == COCO:
-        return list(range(len(COCO)))
-    place = {name: number for number, name in enumerate(COCO) if name not in _OTHER}
-    return [place.get(_SAME.get(name, name)) for name in names]
+    place = {name: number for number, name in reversed(list(enumerate(_meanings(others))))}
+    return [place.get(name) for name in _meanings(categories)]
+
+
+def _meanings(names: Sequence[str]) -> list[str]:
+    plain_names = [plain(name) for name in names]
+    same = _SAME | ({"mouse": "computer's mouse"} if "keyboard" in plain_names else {})
+    return [same.get(name, name) for name in plain_names]

@@ -34,12 +34,14 @@ class Conversion:
 
     Attributes:
         form: settings of the network without which the weights mean something else although they fit, by name.
+        by_name: where rows of classes were carried over by name, the published name of each class, None where there is none.
     """
 
     source: str
     weights: dict[str, Tensor]
     fates: list[Fate]
     form: Mapping[str, bool] = field(default_factory=dict)
+    by_name: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class Fitted(NamedTuple):

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from effvis.errors import UserError
-from effvis.model.categories import COCO, coco_partners
+from effvis.model.categories import COCO, partners
+from effvis.model.class_rows import carried_over, is_class_layer
 from effvis.model.conversion import (
     Conversion,
     Fitted,
@@ -91,7 +93,8 @@ SOURCES = (
 
 
 def convert(
-    published: Mapping[str, Tensor], model: EfficientVIS, *, where: object, hint: str = "", categories: Sequence[str] = ()
+    published: Mapping[str, Tensor], model: EfficientVIS, *, where: object, hint: str = "", categories: Sequence[str] = (),
+    published_categories: Sequence[str] = (),
 ) -> Conversion:
     """Puts published weights into the places of a network's own.
 
@@ -100,12 +103,14 @@ def convert(
         model: the network that gives names, shapes and, where nothing was published, values. It is not changed.
         where: the file, for error messages.
         hint: what else to say where the names are unknown.
-        categories: the names of the network's classes, in order. With them, the class layers of a detector of COCO's 80
-            classes are carried over by name; without them, only whole and where the number of classes is the same.
+        categories: the names of the network's classes, in order. With them, the rows of class layers are carried over by
+            name; without them, layers only whole and where the number of classes is the same.
+        published_categories: the names of the published classes, in order, where the file has them. A detector of 80 classes
+            that does not say is taken for one of COCO; of any other, a layer is carried over whole.
 
     Raises:
-        UserError: the names come from no known source, or the network differs in more than classes and the numbers of
-            queries and iterations.
+        UserError: the names come from no known source, there are not as many categories as classes, or the network differs in
+            more than classes and the numbers of queries and iterations.
     """
     source, published = recognise(published, SOURCES, where=where, hint=hint)
     own = model.state_dict()
@@ -121,11 +126,31 @@ def convert(
         return joint if joint in own else here
 
     check_body(published, place, own, prefix="backbone.body.", setting="model.backbone", where=where)
-    return assemble(
+    rows = next((len(value) for name, value in published.items() if ".class_logits.weight" in (place(name) or "")), 0)
+    theirs = _published_names(published_categories, rows, where)
+    found = partners(categories, theirs) if categories and theirs else None
+    conversion = assemble(
         source, published, own, place=place,
-        fit=lambda name, here, value: _fit(here, value, own[here], where, categories),
+        fit=lambda name, here, value: _fit(here, value, own[here], where, found),
         why_dropped=lambda name, here: why_useless(name) or _why_no_place(here, own),
         why_left=lambda name: "images have no time" if ".attention.temporal." in name else "nothing was published")
+    by_name = {} if found is None else {
+        name: None if partner is None else theirs[partner] for name, partner in zip(categories, found, strict=True)}
+    return replace(conversion, by_name=by_name)
+
+
+def _published_names(names: Sequence[str], rows: int, where: object) -> Sequence[str]:
+    """The names of the rows of the published class layers; none where nothing says them, or where there are no such layers.
+
+    Raises:
+        UserError: the file names another number of classes than it has rows.
+    """
+    if rows and names and len(names) != rows:
+        raise UserError(where, "meta", f"names {len(names)} classes, but class layers have {rows} rows",
+                        "Take the names out of the file's meta, or correct them")
+    if rows and not names and rows == len(COCO):
+        return COCO
+    return names if rows else ()
 
 
 def _why_no_place(place: str | None, own: Mapping[str, Tensor]) -> str:
@@ -135,7 +160,7 @@ def _why_no_place(place: str | None, own: Mapping[str, Tensor]) -> str:
     return "no such part in this network"
 
 
-def _fit(place: str, value: Tensor, own: Tensor, where: object, categories: Sequence[str]) -> Fitted:
+def _fit(place: str, value: Tensor, own: Tensor, where: object, found: Sequence[int | None] | None) -> Fitted:
     if place in ("query_NTC", "proposal_NT4") and value.ndim == 2 and value.shape[1] == own.shape[2]:
         queries = own.shape[0]
         if len(value) < queries:
@@ -144,29 +169,24 @@ def _fit(place: str, value: Tensor, own: Tensor, where: object, categories: Sequ
         if len(value) == queries:
             return Fitted(repeated, "loaded")
         return Fitted(repeated, "cut", f"the first {queries} of {len(value)} proposals")
-    masks = MASK_LOGITS.fullmatch(place) is not None
-    if (masks or ".class_logits." in place) and value.shape[1:] == own.shape[1:]:
-        return _fit_classes(value, own, categories, masks)
+    if is_class_layer(place) and value.shape[1:] == own.shape[1:]:
+        return _fit_classes(place, value, own, found)
     return fit_same_shape(place, value, own, where)
 
 
-def _fit_classes(value: Tensor, own: Tensor, categories: Sequence[str], masks: bool) -> Fitted:
-    """A layer with a row per class. A mask without a partner starts from the mean of all, as does a class-agnostic one."""
-    if masks and len(own) == 1 < len(value):
+def _fit_classes(place: str, value: Tensor, own: Tensor, found: Sequence[int | None] | None) -> Fitted:
+    """A layer with a row per class; ``found`` has the published row of each class here, or is None without names."""
+    if MASK_LOGITS.fullmatch(place) and len(own) == 1 < len(value):
         return Fitted(value.mean(dim=0, keepdim=True), "cut", f"the mean of {len(value)} masks, one per class")
-    if categories and len(value) == len(COCO):
-        partners = coco_partners(categories)
-        known = [number for number, partner in enumerate(partners) if partner is not None]
-        if len(known) == len(own):
-            return Fitted(value[partners], "loaded")
-        if known:
-            rows = value.mean(dim=0, keepdim=True).expand_as(own).clone() if masks else own.clone()
-            rows[known] = value[[partners[number] for number in known]].to(rows.dtype)
-            return Fitted(rows, "cut", f"{len(known)} of {len(own)} classes, by name")
-        return Fitted(None, "dropped", "no class of COCO is one here")
-    if len(value) != len(own):
-        return Fitted(None, "dropped", f"{len(value)} classes there, {len(own)} here")
-    return Fitted(value, "loaded")
+    if found is None:
+        if len(value) != len(own):
+            return Fitted(None, "dropped", f"{len(value)} classes there, {len(own)} here")
+        return Fitted(value, "loaded")
+    known = sum(partner is not None for partner in found)
+    if not known:
+        return Fitted(None, "dropped", "no class there is one here")
+    rows = carried_over(place, value, own, found)
+    return Fitted(rows, "loaded") if known == len(own) else Fitted(rows, "cut", f"{known} of {len(own)} classes, by name")
 
 
 def _fold_batch_norms(published: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from effvis.config import ModelConfig
 from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from effvis.model.boxes import apply_deltas, cxcywh_to_xyxy
+from effvis.model.class_rows import is_class_layer
 from effvis.model.dynamic_conv import boxes_of_neighbours, looked_at
 from effvis.model.heads import MASK_LOGITS, Interaction, MaskHead, gather_tracklets
 from effvis.model.recompute import Recomputing
@@ -290,7 +291,7 @@ class EfficientVIS(Recomputing):
             taken.add(source)
             if MASK_LOGITS.fullmatch(name) and 1 in (len(given), len(value)):
                 given = given.mean(dim=0, keepdim=True).expand_as(value)
-            if (".class_logits." in name or MASK_LOGITS.fullmatch(name)) and given.shape[0] != value.shape[0]:
+            if is_class_layer(name) and given.shape[0] != value.shape[0]:
                 dropped.append(name)
                 given = value
             if given.shape != value.shape:

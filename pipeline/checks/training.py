@@ -21,7 +21,7 @@ from pipeline.checks.finding import Finding, of_error
 from pipeline.engine.training import set_up_torch, start
 from pipeline.grid import starts
 from pipeline.grid.rows import evaluation_spec, network, runnable_rows
-from pipeline.indexing.read import load_clips, load_index, read_facts
+from pipeline.indexing.read import dataset_facts, load_clips, load_index, read_facts
 from pipeline.runs.store import RunStore
 from pipeline.scheduling.machine import device, side_by_side
 from pipeline.scheduling.ray_session import slots_now
@@ -59,8 +59,9 @@ def start_weights(params: Params, rows: Iterable[RowSettings]) -> Iterator[Findi
                 yield Finding("start", f"{name} starts from {text}")
                 continue
             file = params.root / starts.file_name(source, model)
-            one_frame = model.resolve(len(read_facts(params)["categories"]), params.clip_length(settings.T))
-            left = build_model(one_frame).load_initial(starts.load_file_start(file, init))
+            categories = dataset_facts(params).categories
+            one_frame = model.resolve(len(categories), params.clip_length(settings.T))
+            left = starts.load_file_start(file, init).load_into(build_model(one_frame), categories)
         except UserError as error:
             yield of_error("start", error)
         except ValueError as error:

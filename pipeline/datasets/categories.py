@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from effvis.config import Config
 from effvis.data.dataset import Category
 from effvis.data.parsing import annotation_file
 from effvis.errors import UserError
+from effvis.model.categories import plain
 from pipeline.system.models import read_model
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class _Listed(Config):
     def _each_once(cls, categories: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
         names, ids = set(), set()
         for entry in categories:
-            if _plain(entry.name) in names or entry.id in ids:
+            if plain(entry.name) in names or entry.id in ids:
                 raise ValueError(f"{entry.name} ({entry.id}) is listed twice; give each category its own id and name")
-            names.add(_plain(entry.name))
+            names.add(plain(entry.name))
             ids.add(entry.id)
         return categories
 
@@ -55,15 +55,15 @@ def mapping(source: Iterable[Category], target: Iterable[Category], same: Mappin
         UserError: a name in ``same`` does not exist, or two categories would become one.
     """
     source, target = tuple(source), tuple(target)
-    ids = {_plain(category.name): category.id for category in target}
-    renamed = {_plain(old): _plain(new) for old, new in same.items()}
-    for names, known in ((renamed, {_plain(category.name) for category in source}), (renamed.values(), ids)):
+    ids = {plain(category.name): category.id for category in target}
+    renamed = {plain(old): plain(new) for old, new in same.items()}
+    for names, known in ((renamed, {plain(category.name) for category in source}), (renamed.values(), ids)):
         for name in names:
             if name not in known:
                 raise UserError("--same", name, "is no category of this data set", f"There are {', '.join(sorted(known))}")
     found: dict[int, int] = {}
     for category in source:
-        number = ids.get(renamed.get(_plain(category.name), _plain(category.name)))
+        number = ids.get(renamed.get(plain(category.name), plain(category.name)))
         if number in found.values():
             raise UserError("--same", category.name, "another category is mapped to the same one", "Leave one of them out")
         if number is not None:
@@ -103,7 +103,3 @@ def read_categories(params: Params, given: str) -> tuple[Category, ...]:
         raise UserError(folder, given, "there are no annotations of train", "Take the data set in, or give a JSON file")
     remedy = "Give annotations in the YouTube-VIS format, with \"categories\": [{\"id\": 1, \"name\": \"person\"}]"
     return tuple(Category(entry.id, entry.name) for entry in read_model(_Listed, file, remedy).categories)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]", "", name).lower()

@@ -59,7 +59,7 @@ class Start(NamedTuple):
     left_out: list[str]
 
 
-def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mapping[str, Any] | None) -> Start:
+def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: starts.Initial | None) -> Start:
     """Builds the network and the batches that it will be trained on.
 
     A change here changes the training: the training code's digest covers this function.
@@ -71,7 +71,8 @@ def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: Mappi
     torch.manual_seed(spec.seed)
     model = build_model(spec.model)
     try:
-        left_out = model.load_initial(initial) if initial is not None else []
+        categories = [category.name for category in index.categories]
+        left_out = initial.load_into(model, categories) if initial is not None else []
     except ValueError as error:
         raise UserError("params.yaml", f"{method.prefix}pretrain.source", f"{spec.init} is of another network: {error}",
                         "Give weights of this one, or set scratch") from None
@@ -204,15 +205,15 @@ class _Pace:
         return bool(self._report({"step": step, "total": total, **facts, "eta": eta}))
 
 
-def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> dict[str, Any] | None:
+def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> starts.Initial | None:
     if spec.parent is not None:
-        return store.load_weights(spec.parent.key)
+        return starts.Initial(store.load_weights(spec.parent.key))
     if spec.init is None:
         return None
     if spec.init.startswith("file:"):
         source = params.of_method(spec.method).pretrain.source
         return starts.load_file_start(params.root / starts.file_name(source, spec.model), spec.init)
-    return starts.load(spec.init)
+    return starts.Initial(starts.load(spec.init))
 
 
 def steps_of_whole(folder: Path, spec: TrainSpec) -> int:

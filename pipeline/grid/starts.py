@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from safetensors import SafetensorError, safe_open
@@ -17,17 +17,45 @@ from pipeline import methods
 from pipeline.system.files import file_sha256, write_atomically
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from effvis.model.conversion import Conversion
     from pipeline.settings.params import Params
 
 FOLDER = Path(__file__).resolve().parents[2] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
-_FORM = "form"  # the one key of a converted file's metadata: with several, their order would differ from file to file
+# The one key of a converted file's metadata: with several, their order would differ from file to file.
+_CONVERSION = "conversion"
 # What ``pretrain.source`` may say instead of a file's name.
 WORDS = ("auto", "shipped", "scratch", "none")
 
 
 class NothingFits(UserError):
     """No shipped weights fit the wanted network."""
+
+
+class Initial(NamedTuple):
+    """Weights to start from.
+
+    Attributes:
+        classes: the names of the classes that rows of class layers belong to, where they were carried over by name; a
+            network of other classes takes its own rows by name as well. Without names, rows are taken as they are.
+    """
+
+    weights: Mapping[str, Any]
+    classes: tuple[str, ...] = ()
+
+    def load_into(self, model: nn.Module, categories: Sequence[str]) -> list[str]:
+        """Starts a network of these categories, and returns what ``load_initial`` does.
+
+        Raises:
+            ValueError: as from ``load_initial``.
+        """
+        if not self.classes or self.classes == tuple(categories):
+            return model.load_initial(self.weights)
+        from effvis.model.class_rows import in_order
+
+        return model.load_initial(in_order(self.weights, model.state_dict(), theirs=self.classes, ours=categories))
 
 
 class StartRequired(UserError):
@@ -162,9 +190,19 @@ def file_start(path: Path, *, key: str = "pretrain.source") -> str:
     return f"file:{_sha256_of_version(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))}"
 
 
-def form_metadata(form: Mapping[str, bool]) -> dict[str, str] | None:
-    """A safetensors file's metadata that says what ``Conversion.form`` does."""
-    return {_FORM: json.dumps(form, sort_keys=True)} if form else None
+def metadata(conversion: Conversion) -> dict[str, str]:
+    """A safetensors file's metadata that says what ``Conversion.form`` does, and which classes the rows belong to."""
+    return {_CONVERSION: json.dumps({"form": dict(conversion.form), "classes": list(conversion.by_name)}, sort_keys=True)}
+
+
+def _metadata_of(path: Path) -> Mapping[str, Any]:
+    """What ``metadata`` wrote, or the same of nothing."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {"form": {}, "classes": [], **json.loads((file.metadata() or {}).get(_CONVERSION, "{}"))}
+    except SafetensorError as error:
+        raise UserError(path, "(file)", f"is no safetensors file: {error}",
+                        "Convert a checkpoint with python -m pipeline.import_weights") from None
 
 
 def check_form(path: Path, model: Config, *, where: object, prefix: str) -> None:
@@ -177,21 +215,30 @@ def check_form(path: Path, model: Config, *, where: object, prefix: str) -> None
     Raises:
         UserError: the file says that its network has another setting, or is no safetensors file.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            form = json.loads((file.metadata() or {}).get(_FORM, "{}"))
-    except SafetensorError as error:
-        raise UserError(path, "(file)", f"is no safetensors file: {error}",
-                        "Convert a checkpoint with python -m pipeline.import_weights") from None
-    for name, value in form.items():
+    for name, value in _metadata_of(path)["form"].items():
         if getattr(model, name) != value:
             raise UserError(where, prefix + name, f"the weights of {path.name} were made with {json.dumps(value)}, this "
                             f"network with {json.dumps(getattr(model, name))}: their rows would mean other classes",
                             f"Set {prefix}{name}: {json.dumps(value)}")
 
 
-def load_file_start(path: Path, init: str) -> dict[str, Any]:
-    """The weights of a ``file:<sha256>``, as tensors by name.
+def check_classes(path: Path, categories: Sequence[str], *, where: object) -> None:
+    """Refuses names for rows of classes that were carried over to other names, or to another order.
+
+    Args:
+        where: the file that names the classes.
+
+    Raises:
+        UserError: the converted file names other classes.
+    """
+    classes = _metadata_of(path)["classes"]
+    if classes and classes != list(categories):
+        raise UserError(where, "labels", f"are not the classes that the rows of {path.name} were converted for",
+                        f"List, in this order: {', '.join(classes)}")
+
+
+def load_file_start(path: Path, init: str) -> Initial:
+    """The weights of a ``file:<sha256>``.
 
     Raises:
         UserError: the file has changed since the run was planned.
@@ -200,7 +247,7 @@ def load_file_start(path: Path, init: str) -> dict[str, Any]:
 
     if file_start(path) != init:
         raise UserError(path, "sha256", "the file changed after the run was planned", "Start again")
-    return load_file(path)
+    return Initial(load_file(path), tuple(_metadata_of(path)["classes"]))
 
 
 def ship(name: str, weights: Path, facts: Mapping[str, Any], *, folder: Path = FOLDER) -> Path:

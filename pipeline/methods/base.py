@@ -61,6 +61,20 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Classes:
+    """The classes of a network that published weights are converted for.
+
+    Attributes:
+        names: their names in order, or none where only the number is known.
+        published: the names that the published file gives its own classes, in order, or none.
+    """
+
+    number: int
+    names: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A figure that shows rows of a table beside each other, with one strip of pictures for each row.
 
@@ -127,7 +141,7 @@ class Method:
     evaluation_code: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     published: Mapping[str, Published] = field(default_factory=dict)
-    convert: Callable[[Mapping[str, Any], Any, int, int | None, Path, str], Conversion] | None = None
+    convert: Callable[[Mapping[str, Any], Any, Classes, int | None, Path, str], Conversion] | None = None
     usual_start: Mapping[str, str] = field(default_factory=dict)
     starts_have_frames: bool = False
     comparisons: tuple[Comparison, ...] = ()

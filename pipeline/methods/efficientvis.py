@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 
 from effvis.config import Config, InferenceConfig, ModelConfig, TrainConfig
 from effvis.data.sizes import InputSize
-from pipeline.methods.base import Method, PretrainSettings, Published
+from pipeline.methods.base import Classes, Method, PretrainSettings, Published
 
 if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
@@ -90,13 +90,15 @@ def predict(
 
 
 def convert(
-    published: Mapping[str, Any], settings: EfficientVISSettings, classes: int, clip_length: int | None, where: Path, hint: str
+    published: Mapping[str, Any], settings: EfficientVISSettings, classes: Classes, clip_length: int | None, where: Path,
+    hint: str,
 ) -> Conversion:
     from effvis.model import convert as conversions
     from effvis.model.efficientvis import EfficientVIS
 
-    network = EfficientVIS(settings.model.resolve(classes, clip_length or 1))
-    return conversions.convert(published, network, where=where, hint=hint)
+    network = EfficientVIS(settings.model.resolve(classes.number, clip_length or 1))
+    return conversions.convert(published, network, where=where, hint=hint, categories=classes.names,
+                               published_categories=classes.published)
 
 
 def _published() -> Iterator[tuple[str, Published]]:

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 from effvis.config import Config, InferenceConfig
 from effvis.data.sizes import InputSize
 from effvis.vistr.config import VisTRConfig, VisTRTrainConfig
-from pipeline.methods.base import Comparison, Method, PretrainSettings, Published
+from pipeline.methods.base import Classes, Comparison, Method, PretrainSettings, Published
 
 if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
@@ -87,12 +87,13 @@ def predict(
 
 
 def convert(
-    published: Mapping[str, Any], settings: VisTRSettings, classes: int, clip_length: int | None, where: Path, hint: str
+    published: Mapping[str, Any], settings: VisTRSettings, classes: Classes, clip_length: int | None, where: Path, hint: str
 ) -> Conversion:
     from effvis.vistr.convert import convert_vistr, published_form
     from effvis.vistr.model import build_vistr
 
-    config = published_form(published, settings.model.resolve(classes, clip_length or 1), where=where, clip_length=clip_length)
+    network = settings.model.resolve(classes.number, clip_length or 1)
+    config = published_form(published, network, where=where, clip_length=clip_length)
     return convert_vistr(published, build_vistr(config), where=where, hint=hint)
 
 

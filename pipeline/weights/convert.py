@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +15,10 @@ from safetensors.torch import load_file
 
 from effvis.errors import UserError
 from pipeline import methods
+from pipeline.datasets.categories import read_categories
 from pipeline.datasets.fetch import download, verify
+from pipeline.indexing.read import FACTS, dataset_facts
+from pipeline.methods.base import Classes
 from pipeline.system.cli import progress_bar
 from pipeline.weights import checkpoint
 from pipeline.weights.published import find_published
@@ -22,6 +26,16 @@ from pipeline.weights.published import find_published
 if TYPE_CHECKING:
     from effvis.model.conversion import Conversion
     from pipeline.settings.params import Params
+
+# The number of classes of YouTube-VIS 2019 and 2021, for when nothing says what the network will be trained on.
+CLASSES = 40
+
+
+class Weights(NamedTuple):
+    """What a file of weights holds: tensors by name, and the names of its classes in order, where it has them."""
+
+    tensors: dict[str, Any]
+    classes: tuple[str, ...] = ()
 
 
 def published_file(args: argparse.Namespace, params: Params) -> Path:
@@ -45,18 +59,39 @@ def published_file(args: argparse.Namespace, params: Params) -> Path:
     return file
 
 
-def convert_file(published: Mapping[str, Any], args: argparse.Namespace, params: Params, file: Path) -> Conversion:
-    """Converts published weights to those of the network that the parameters describe."""
+def network_classes(args: argparse.Namespace, params: Params) -> tuple[str, ...] | int:
+    """The names of the classes that the network will be trained on, or only their number.
+
+    They are those of ``--categories``, as many as ``--classes``, or those of the parameters' data set, if it is indexed.
+
+    Raises:
+        UserError: ``--categories`` names no categories, or the index is of another data set than the parameters say.
+    """
+    if args.categories is not None:
+        return tuple(category.name for category in read_categories(params, args.categories))
+    if args.classes is not None:
+        return args.classes
+    if (params.index_folder / FACTS).is_file():
+        return dataset_facts(params).categories
+    return CLASSES
+
+
+def convert_file(
+    published: Weights, classes: tuple[str, ...] | int, args: argparse.Namespace, params: Params, file: Path
+) -> Conversion:
+    """Converts published weights to those of the network that the parameters describe, of ``network_classes``."""
     torch.manual_seed(0)
     others = [f"{' and '.join(method.reads)} need --method {method.name}"
               for method in methods.everyone() if method.reads and method.name != args.method]
     hint = "".join(f"; {other}" for other in others)
     settings = params.of_method(args.method)
-    return methods.get(args.method).convert(published, settings, args.classes, args.clip_length, file, hint)
+    wanted = Classes(classes) if isinstance(classes, int) else Classes(len(classes), classes)
+    wanted = replace(wanted, published=published.classes)
+    return methods.get(args.method).convert(published.tensors, settings, wanted, args.clip_length, file, hint)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The tensors of a .safetensors file or of a checkpoint saved by PyTorch, by name.
+def read(path: Path) -> Weights:
+    """The tensors of a .safetensors file or of a checkpoint saved by PyTorch, and what the latter calls its classes.
 
     From a checkpoint it reads the part that holds the weights: ``state_dict`` (mmdetection), ``model`` (detectron2, DETR),
     or the whole. What is not plain data is left out, and named on stderr.
@@ -66,12 +101,13 @@ def read(path: Path) -> dict[str, Any]:
     """
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return Weights(load_file(path))
         except OSError as error:
             raise UserError(path, "(file)", f"cannot be read: {error.strerror or error}", checkpoint.REMEDY) from None
         except SafetensorError as error:
             raise UserError(path, "(file)", f"is not a safetensors file: {error}", checkpoint.REMEDY) from None
     content, left_out = checkpoint.load(path)
+    classes = _class_names(content)
     for part in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(part), Mapping):
             content = content[part]
@@ -83,4 +119,15 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(path, "(file)", f"holds no tensors by name{others}", checkpoint.REMEDY)
     if left_out:
         print(f"{path}: left out, because it is no plain data: {', '.join(left_out)}", file=sys.stderr)
-    return tensors
+    return Weights(tensors, classes)
+
+
+def _class_names(content: Any) -> tuple[str, ...]:
+    """The names in a checkpoint of mmdetection: ``meta.CLASSES``, since its version 3 ``meta.dataset_meta.classes``."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    for place in (meta, meta.get("dataset_meta") if isinstance(meta, Mapping) else None):
+        for key in ("classes", "CLASSES"):
+            names = place.get(key) if isinstance(place, Mapping) else None
+            if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+                return tuple(names)
+    return ()

@@ -92,6 +92,7 @@ def _of_file(weights: Path) -> Found:
                         "the folder of an exported model")
     description = read(weights.parent)
     starts.check_form(weights, description.model, where=weights.parent / CONFIG, prefix="model.")
+    starts.check_classes(weights, [label.name for label in description.labels], where=weights.parent / CONFIG)
     return Found(description, weights, f"{weights}, {_score_text(description.provenance)}")
 
 

@@ -18,9 +18,10 @@ from support.published_weights import command_in, network, published_weights
 import effvis
 from effvis.errors import UserError
 from effvis.methods import build_model
+from effvis.model.conversion import Conversion
 from pipeline import evaluate, export
+from pipeline.grid import starts
 from pipeline.grid.rows import find_evaluation
-from pipeline.grid.starts import form_metadata
 from pipeline.indexing.read import load_index
 from pipeline.runs.store import RunStore
 from pipeline.settings.loading import load_params
@@ -160,10 +161,25 @@ def test_converted_weights_are_evaluated_without_a_training(tiny_project, tmp_pa
 def test_converted_weights_whose_class_rows_mean_something_else_are_refused(exported, tmp_path):
     project, _, folder = exported(VISTR_ROW)
     weights = folder / "weights.safetensors"
-    save_file(load_file(weights), weights, metadata=form_metadata({"absent_row": True}))
+    save_file(load_file(weights), weights, metadata=starts.metadata(Conversion("test", {}, [], {"absent_row": True})))
     edit(folder, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
     error = caught(project, "--model", weights, "--out", tmp_path / "scores")
     assert f"{folder / 'config.yaml'}: model.absent_row: " in error and "Set model.absent_row: true" in error
+
+
+def test_converted_weights_of_other_classes_than_their_labels_are_refused(exported, tmp_path):
+    project, _, folder = exported()
+    weights = folder / "weights.safetensors"
+    names = [label["name"] for label in yaml.safe_load((folder / "config.yaml").read_text())["labels"]]
+    for classes, right in ((names, True), (names[::-1], False)):
+        conversion = Conversion("test", load_file(weights), [], by_name=dict.fromkeys(classes))
+        save_file(conversion.weights, weights, metadata=starts.metadata(conversion))
+        edit(folder, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+        if right:
+            assert evaluate.main(["--params", str(project / "params.yaml"), "--model", str(weights),
+                                  "--out", str(tmp_path / "scores")]) == 0
+    error = caught(project, "--model", weights, "--out", tmp_path / "scores")
+    assert f"{folder / 'config.yaml'}: labels: are not the classes" in error and ", ".join(names[::-1]) in error
 
 
 def test_what_is_wrong_with_a_model_is_named(exported, tmp_path):

@@ -85,7 +85,7 @@ def test_a_run_starts_from_a_file_of_weights(tiny_project, method):
     save_file({name: value.contiguous() for name, value in weights.items()}, project / "start.safetensors")
     spec = _train_spec(params, T=3, method=method)
     assert spec.init.startswith("file:") and spec.key != without.key
-    loaded = _initial_weights(params, spec, RunStore(params.runs_dir))
+    loaded = _initial_weights(params, spec, RunStore(params.runs_dir)).weights
     assert all(torch.equal(loaded[name], value) for name, value in weights.items())
     (project / "start.safetensors").write_bytes(b"another")
     with pytest.raises(UserError, match="changed after"):

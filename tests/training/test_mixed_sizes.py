@@ -86,24 +86,24 @@ def _sums_to(losses_of, model, pairs, step):
         sum(alone.values()).backward()
         for name, value in alone.items():
             sums[name] += value.item()
-    assert {name: value.item() for name, value in losses.items()} == pytest.approx(sums, abs=1e-5, rel=1e-5)
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(sums, abs=1e-9, rel=1e-9)
     assert all(value > 0 for value in sums.values())
     for name, parameter in model.named_parameters():
         if name in gradient:
             scale = gradient[name].abs().max().item()
-            torch.testing.assert_close(parameter.grad, gradient[name], atol=1e-5 * max(scale, 1), rtol=1e-4)
+            torch.testing.assert_close(parameter.grad, gradient[name], atol=1e-9 * max(scale, 1), rtol=1e-9)
 
 
 @pytest.mark.parametrize("correspondence", [False, True])
 def test_the_loss_of_a_batch_is_the_sum_of_its_clips_losses(pairs, correspondence):
-    model = _network()
+    model = _network().double()
     for step in range(2):
         _sums_to(partial(pair_losses, model, weights=LossWeights(), correspondence=correspondence), model, pairs, step)
         model.zero_grad()
 
 
 def test_vistr_takes_the_clips_of_each_size_by_themselves(pairs):
-    model = small_vistr(num_classes=CLASSES)
+    model = small_vistr(num_classes=CLASSES).double()
     _sums_to(partial(vistr_losses, model, weights=VisTRLossWeights()), model, pairs, 0)
 
 

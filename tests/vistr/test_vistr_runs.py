@@ -14,14 +14,15 @@ from support.project import CHECKOUT
 
 from effvis.data.sizes import KeptRatio
 from effvis.errors import UserError
+from effvis.model.conversion import Conversion
 from effvis.training.loop import train
 from effvis.vistr.config import VisTRLossWeights, VisTRTrainConfig
 from effvis.vistr.losses import pair_losses
 from pipeline import methods
 from pipeline.engine.run import evaluate_run, train_run
 from pipeline.engine.training import start
+from pipeline.grid import starts
 from pipeline.grid.rows import evaluation_spec, find_evaluation, find_row, pretrain_spec
-from pipeline.grid.starts import form_metadata
 from pipeline.identity.digests import syntax_trees, training_code
 from pipeline.indexing.read import load_clips, load_index
 from pipeline.runs.store import RunStore
@@ -87,7 +88,8 @@ def test_the_papers_rows_have_its_authors_size_and_results():
 
 def test_a_start_whose_class_rows_mean_something_else_is_refused(tiny_project):
     folder = tiny_project()
-    content = save({"class_logits.bias": torch.zeros(7)}, metadata=form_metadata({"absent_row": True}))
+    conversion = Conversion("test", {"class_logits.bias": torch.zeros(7)}, [], {"absent_row": True})
+    content = save(conversion.weights, metadata=starts.metadata(conversion))
     (folder / "start.safetensors").write_bytes(content)
     changes = ["vistr.pretrain.source=start.safetensors"]
     with pytest.raises(UserError, match="made with true, this network with false.*Set vistr.model.absent_row: true") as error:
