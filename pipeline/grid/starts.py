@@ -181,7 +181,7 @@ def check_form(path: Path, model: Config, *, where: object, prefix: str) -> None
         with safe_open(path, framework="numpy") as file:
             form = json.loads((file.metadata() or {}).get(_FORM, "{}"))
     except SafetensorError as error:
-        raise UserError(path, "(file)", f"is no safetensors file: {error}",
+        raise UserError(path, "(file)", f"is not a safetensors file: {error}",
                         "Convert a checkpoint with python -m pipeline.import_weights") from None
     for name, value in form.items():
         if getattr(model, name) != value:
