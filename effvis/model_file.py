@@ -18,6 +18,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, create_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from effvis import methods
 from effvis.config import Config, InferenceConfig, build
@@ -105,9 +106,7 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
     Raises:
         UserError: the weights are not the described ones, or there is no such device.
     """
-    model = methods.build_model(description.model)
-    model.load_state_dict(_read_weights(
-        weights, description.sha256, model.state_dict(), getattr(model, "zero_where_missing", ())))
+    model = network(description.model, weights, description.sha256)
     try:
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -116,6 +115,17 @@ def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fas
     if fast:
         model = optimised(model, widest(description.input_size))
     return Predictor(model, input_size=description.input_size, inference=description.inference, categories=description.labels)
+
+
+def network(config: Config, weights: Path, sha256: str) -> nn.Module:
+    """The network of a configuration with the weights of a safetensors file, on the processor.
+
+    Raises:
+        UserError: the file has another checksum, or its weights are of another network.
+    """
+    model = methods.build_model(config)
+    model.load_state_dict(_read_weights(weights, sha256, model.state_dict(), getattr(model, "zero_where_missing", ())))
+    return model
 
 
 def write(folder: Path, description: ModelFile, weights: Path) -> None:

@@ -36,8 +36,8 @@ CHECKPOINT_COPIES = 2 * 3
 
 
 def rows_of(params: Params, names: Iterable[str], wanted: Iterable[str]) -> list[RowSettings]:
-    """The rows that these tables run of the wanted methods, and the headline run."""
-    found = [settings for name in names for _, settings in runnable_rows(params, name)]
+    """The rows that these tables train of the wanted methods, and the headline run."""
+    found = [settings for name in names for _, settings in runnable_rows(params, name) if settings.weights is None]
     return [settings for settings in (params.headline, *found) if settings.method in wanted]
 
 

@@ -1,4 +1,4 @@
-"""Predicts the videos of a split with a trained run, and scores the predictions."""
+"""Predicts the videos of a split with a run's weights or given ones, and scores the predictions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from effvis.evaluation.video_ap import evaluate, keep_frames
 from effvis.methods import build_model
+from effvis.model_file import network
 from pipeline import methods
 from pipeline.engine.training import set_up_torch
+from pipeline.grid.given import check_weights
+from pipeline.identity.specs import GivenSpec
 from pipeline.runs.store import RunStore
 from pipeline.scheduling.machine import device
 
@@ -40,15 +43,19 @@ def score(ground_truth: Mapping[str, Any], predictions: Predictions) -> Evaluati
 
 
 def load_network(params: Params, spec: EvalSpec) -> nn.Module:
-    """The trained network of an evaluation, on the device that the parameters ask for.
+    """The network of an evaluation with its weights, on the device that the parameters ask for.
 
     Raises:
-        UserError: the run is not trained.
+        UserError: the run is not trained, or given weights are not those that the evaluation was planned with.
     """
-    weights = RunStore(params.runs_dir).load_snapshot(spec.train.key, spec.halvings)
     set_up_torch(params)
-    model = build_model(spec.train.model)
-    model.load_state_dict(weights)
+    if isinstance(spec.train, GivenSpec):
+        check_weights(spec.train)
+        model = network(spec.train.model, spec.train.weights, spec.train.sha256)
+    else:
+        weights = RunStore(params.runs_dir).load_snapshot(spec.train.key, spec.halvings)
+        model = build_model(spec.train.model)
+        model.load_state_dict(weights)
     return model.to(device(params.resources))
 
 
@@ -58,7 +65,7 @@ def predict_here(
     """Predicts a split's videos in this process; returns the predictions and the seconds that they took.
 
     Raises:
-        UserError: the run is not trained.
+        UserError: for the reasons of ``load_network``.
     """
     model = load_network(params, spec)
     began = time.monotonic()

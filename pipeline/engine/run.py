@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from effvis.errors import UserError
 from pipeline.engine.workers import predict_on_workers, train_on_workers
 from pipeline.grid.rows import evaluation_digest
-from pipeline.identity.specs import steps_after
+from pipeline.identity.specs import GivenSpec, steps_after
 from pipeline.indexing.read import load_index
 from pipeline.runs.storage import pull_run
 from pipeline.runs.store import RunStore
@@ -72,14 +72,19 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = 
         ``seconds`` of prediction, ``frames``, ``frames_per_second``, and the keys ``run`` and ``evaluation``.
 
     Raises:
-        UserError: the run is not trained far enough, or the dataset is not the one that the spec was made for.
+        UserError: the run is not trained far enough, given weights have changed, or the dataset is not the one that the spec
+            was made for.
     """
     store = RunStore(params.runs_dir)
     run, own = spec.train.key, spec.key
     found = store.evaluation(run, own)
     if found is not None:
         return found
-    pull_run(params, run)
+    if isinstance(spec.train, GivenSpec):
+        with store.lock(run):
+            store.begin(run, spec.train.describe())
+    else:
+        pull_run(params, run)
     with store.lock(f"{run}-{own}"):
         return store.evaluation(run, own) or _evaluate(params, spec, store, report)
 
@@ -97,7 +102,8 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | N
         predictions, seconds = predict_here(params, spec, index, report)
     else:
         predictions, seconds = predict_on_workers(params, spec, index, report)
-    whole = steps_of_whole(store.folder(spec.train.key), spec.train)
-    return store.write_evaluation(spec.train.key, spec.key, predictions.results, {
-        "run": spec.train.key, "evaluation": spec.key, **scored(params, index, predictions, spec.inference, seconds),
-        "videos_seen": steps_after(whole, spec.halvings) * spec.train.train.batch_size})
+    report = {"run": spec.train.key, "evaluation": spec.key, **scored(params, index, predictions, spec.inference, seconds)}
+    if not isinstance(spec.train, GivenSpec):
+        whole = steps_of_whole(store.folder(spec.train.key), spec.train)
+        report["videos_seen"] = steps_after(whole, spec.halvings) * spec.train.train.batch_size
+    return store.write_evaluation(spec.train.key, spec.key, predictions.results, report)

@@ -1,25 +1,30 @@
 """Turns params.yaml, a profile and a table into complete, frozen configurations.
 
 ``load_params`` merges and validates; ``load_table`` reads a table's rows; ``evaluation_spec`` turns the settings of a row, in
-the paper's terms, into one training and one evaluation, each with its key.
+the paper's terms, into one training and one evaluation, each with its key. A row of given weights has no training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from effvis.config import Config, HandcraftConfig, InferenceConfig, OptimisationConfig, build
 from effvis.errors import UserError
 from pipeline import methods
-from pipeline.grid import linking, starts
+from pipeline.grid import given, linking, starts
 from pipeline.grid.table_file import Row, RowFile, Table, TableFile
 from pipeline.identity.digests import evaluation_code_digest, key, training_digest
-from pipeline.identity.specs import EvalSpec, TrainSpec
+from pipeline.identity.specs import EvalSpec, GivenSpec, TrainSpec
 from pipeline.indexing.read import dataset_facts
 from pipeline.settings.loading import read_mapping, with_values
 from pipeline.settings.params import ROW_KEYS, Params, RowSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from effvis.model_file import ModelFile
 
 
 def known_tables(params: Params) -> list[str]:
@@ -29,7 +34,7 @@ def known_tables(params: Params) -> list[str]:
 
 
 def load_table(params: Params, name: str) -> Table:
-    """Reads experiments/<name>.yaml: every row with its evaluations, one per seed.
+    """Reads experiments/<name>.yaml: every row with its evaluations, one per seed, or one of weights that were given.
 
     Raises:
         UserError: there is no such table, something in it is wrong, or the dataset is not indexed yet.
@@ -37,10 +42,11 @@ def load_table(params: Params, name: str) -> Table:
     table, all_settings = _read_table(params, name)
     rows = []
     for row, settings in zip(table.rows, all_settings, strict=True):
-        seeds = () if row.not_run is not None else range(params.seeds)
+        trained = settings.weights is None
+        seeds = () if row.not_run is not None else range(params.seeds if trained else 1)
         evaluations = tuple(evaluation_spec(params, settings, seed) for seed in seeds)
         columns = {column: str(value) for column, value in row.columns.items()}
-        shares = range(1, params.resources.snapshots + 1) if table.curves else ()
+        shares = range(1, params.resources.snapshots + 1) if table.curves and trained else ()
         curve = tuple(replace(spec, halvings=halvings) for spec in evaluations for halvings in shares)
         rows.append(Row(name, row.name, columns, row.set, row.published, row.not_run, evaluations, curve))
     return Table(name, table.title, table.caption, tuple(rows), table.convergence)
@@ -71,7 +77,10 @@ def _read_table(params: Params, name: str) -> tuple[TableFile, list[RowSettings]
     all_settings = [build(RowSettings, row.set, where=path, prefix=f"rows.{number}.set")
                     for number, row in enumerate(table.rows)]
     for number, settings in enumerate(all_settings):
-        with_values(params, settings.params, where=path, prefix=f"rows.{number}.set.params")
+        row, prefix = table.rows[number], f"rows.{number}.set"
+        with_values(params, settings.params, where=path, prefix=f"{prefix}.params")
+        if settings.weights is not None and row.not_run is None:
+            given.check_row(params, row, settings, where=path, prefix=prefix)
     return table, all_settings
 
 
@@ -91,14 +100,14 @@ def find_evaluation(params: Params, row: str | None, seed: int = 0) -> EvalSpec:
     Raises:
         UserError: there is no such row, or it is not run.
     """
-    return evaluation_spec(params, find_row(params, row), seed)
+    return evaluation_spec(params, params.headline if row is None else _find(params, row)[1], seed)
 
 
 def find_row(params: Params, row: str | None) -> RowSettings:
-    """The settings of ``<table>:<row's name>``; without a row, those of the headline run.
+    """The settings of a row that is trained, ``<table>:<row's name>``; without a row, those of the headline run.
 
     Raises:
-        UserError: there is no such row, or it is not run.
+        UserError: there is no such row, or it is not trained.
     """
     return params.headline if row is None else find_in_table(params, row)[1]
 
@@ -107,8 +116,16 @@ def find_in_table(params: Params, row: str) -> tuple[RowFile, RowSettings]:
     """The row ``<table>:<row's name>`` as it is written, and its settings.
 
     Raises:
-        UserError: there is no such row, or it is not run.
+        UserError: there is no such row, or it is not trained.
     """
+    written, settings = _find(params, row)
+    if settings.weights is not None:
+        raise UserError("--row", row, f"is not trained here: its weights are given ({settings.weights})",
+                        "Name a row without weights")
+    return written, settings
+
+
+def _find(params: Params, row: str) -> tuple[RowFile, RowSettings]:
     table, _, name = row.partition(":")
     runnable = {found.name: (found, settings) for found, settings in runnable_rows(params, table)}
     if name not in runnable:
@@ -135,9 +152,12 @@ def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpe
     """The meaning of a row for one seed: its training, the training's start, and its evaluation.
 
     Raises:
-        UserError: the dataset is not indexed yet, or no shipped weights fit.
+        UserError: the dataset is not indexed yet, no shipped weights fit, or given weights do not fit the dataset.
     """
     params = _of_row(params, settings)
+    if settings.weights is not None:
+        description, weights = given.described(params.root / settings.weights)
+        return _evaluation(params, given.given_spec(params, description, weights), given.inference_of(description, settings))
     inference = _override(params.inference_of(settings.method), settings, "linking", "test_fps")
     return _evaluation(params, _train_spec(params, settings, seed), _with_chosen_linking(params, settings, inference))
 
@@ -159,12 +179,21 @@ def pretrained_evaluation(params: Params, spec: TrainSpec) -> EvalSpec:
     return _evaluation(params, spec, params.inference_of(spec.method))
 
 
+def given_evaluation(params: Params, description: ModelFile, weights: Path) -> EvalSpec:
+    """The evaluation of described weights on the parameters' data set.
+
+    Raises:
+        UserError: the model does not know the data set's categories, or the data set is not indexed.
+    """
+    return _evaluation(params, given.given_spec(params, description, weights), description.inference)
+
+
 def evaluation_digest(method: str, validation_digest: str) -> str:
     """Digest of the validation split and of the code that predicts and scores."""
     return key({"code": evaluation_code_digest(method), "data": validation_digest})
 
 
-def _evaluation(params: Params, spec: TrainSpec, inference: InferenceConfig) -> EvalSpec:
+def _evaluation(params: Params, spec: TrainSpec | GivenSpec, inference: InferenceConfig) -> EvalSpec:
     return EvalSpec(spec, inference, evaluation_digest(spec.method, dataset_facts(params).digests["val"]))
 
 

@@ -57,10 +57,12 @@ class TableFile(Config):
         if self.convergence is not None:
             if not self.curves:
                 raise ValueError("convergence is read off learning curves: set curves: true")
-            names = {row.name for row in self.rows}
+            rows = {row.name: row for row in self.rows}
             for name in (self.convergence.slower, self.convergence.faster):
-                if name not in names:
+                if name not in rows:
                     raise ValueError(f"convergence: there is no row {name!r}")
+                if "weights" in rows[name].set:
+                    raise ValueError(f"convergence: {name!r} has no learning curve, because its weights are given")
         return self
 
 
@@ -73,7 +75,7 @@ class Row:
         set: the row's settings as in the table's file, in the paper's terms.
         published: the paper's numbers in percent.
         not_run: why this project has no number for the row, or None.
-        evaluations: its evaluations, one per seed; empty if the row is not run.
+        evaluations: its evaluations, one per seed, or the one of given weights; empty if the row is not run.
         curve: evaluations of the weights that each seed kept during its training, if the table has learning curves.
     """
 

@@ -1,9 +1,10 @@
-"""Complete, frozen specifications of trainings and evaluations; each knows its key."""
+"""Complete, frozen specifications of trainings, given weights and evaluations; each knows its key."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from effvis.config import Config, InferenceConfig, OptimisationConfig
 from effvis.data.sizes import InputSize, written
@@ -73,16 +74,63 @@ def steps_after(total: int, halvings: int) -> int:
 
 
 @dataclass(frozen=True)
-class EvalSpec:
-    """One evaluation of a training's weights.
+class GivenSpec:
+    """Weights that no training of ours made, in an evaluation's place for a training.
 
     Args:
+        model, input_size: the network and the size of its input, as their description says.
+        sha256: of the file.
+        weights: the file; where it lies is not in the key.
+        dataset_name: the name of the data set that they are evaluated on, for people; the digest decides.
+        dataset_digest: digest of the validation split.
+        key: 16 hex digits, computed.
+    """
+
+    kind: ClassVar[str] = "given"
+    parent: ClassVar[None] = None
+    seed: ClassVar[int] = 0  # there is one evaluation; where results are paired by seed, it counts as the first
+
+    model: Config
+    input_size: InputSize
+    sha256: str
+    weights: Path
+    dataset_name: str
+    dataset_digest: str
+    key: str = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "key", key(self._facts()))
+
+    @property
+    def method(self) -> str:
+        return self.model.method
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "model": self.model.model_dump(mode="json"),
+            "input_size": written(self.input_size),
+            "sha256": self.sha256,
+            "dataset_digest": self.dataset_digest,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """The whole specification as plain values, in the form of ``TrainSpec.describe``."""
+        return {"key": self.key, "kind": self.kind, "dataset": self.dataset_name, **self._facts()}
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """One evaluation of a training's weights, or of weights that were given.
+
+    Args:
+        train: what the weights come from.
         evaluation_digest: digest of the validation split and of the code that predicts and scores.
         halvings: the weights are those after 1/2**halvings of the training, a point of its learning curve; 0 is its end.
         key: 16 hex digits, computed.
     """
 
-    train: TrainSpec
+    train: TrainSpec | GivenSpec
     inference: InferenceConfig
     evaluation_digest: str
     halvings: int = 0

@@ -1,6 +1,7 @@
 """The content of the run store as MLflow runs: a grid per table, below it trainings, below them evaluations.
 
 A search is shown like a table, under the name search.<its name>, with its trials as rows.
+Weights that were given are shown like a training.
 A training is below the first table that shows it. Its tags ``table`` and ``row`` name that cell. For each table that shows
 it, there is also a tag with the table's name, e.g. ``table1e``, and the row as its value: docs/mlflow.md describes queries
 with them.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline.identity.digests import key
+from pipeline.identity.specs import GivenSpec
 from pipeline.mlflow_view.mirror import Record, Step, flat
 from pipeline.runs.store import RunStore
 from pipeline.search.search import all_searches, folder_of
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 ReportsByFile = Mapping[Path, dict[str, Any]]  # the content of each metrics.json, by path
 _NOTE = "mlflow.note.content"  # the tag that a run's page shows as its description
 _NOTE_LENGTH = 8000  # longest value of a tag that MLflow accepts
+_GIVEN = GivenSpec.kind
 _TRAINING_NUMBERS = {"train_seconds": "seconds", "peak_memory_mib": "peak_memory_mib"}  # name here: name in done.json
 
 
@@ -112,10 +115,11 @@ def _training(
     config = _config(folder)
     history, done, log = folder / "history.jsonl", folder / "done.json", folder / "log.txt"
     facts = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
+    given = config["kind"] == _GIVEN
     files = [folder / "config.yaml", *([folder / "weights.safetensors", done] if facts else [])]
     ending = _ending(
         working=working and not facts,
-        finished=_milliseconds(done) if facts else None,
+        finished=_milliseconds(done if facts else folder / "config.yaml") if facts or given else None,
         last_seen=_milliseconds(history if history.is_file() else folder / "config.yaml"),
     )
     if ending["status"] == "KILLED" and log.is_file():  # the log may say why
@@ -131,19 +135,18 @@ def _training(
         params=config,
         steps=lambda: tuple(_steps(history)),
         version=str(history.stat().st_size if history.is_file() else 0),
-        summary=_summary(facts, reports),
+        summary=_summary(facts, reports) if facts or given else {},
         artifacts={"": tuple(files)},
     )
 
 
 def _summary(done: Mapping[str, Any], reports: ReportsByFile) -> dict[str, float]:
     """The costs of a finished training, and the metrics of one of its evaluations, so that AP stands beside the curves.
+    Given weights cost nothing.
 
     Of several evaluations it takes one of the final weights, not one of a learning curve's: the latest that is end-to-end on
     all frames, or else the latest.
     """
-    if not done:
-        return {}
     numbers = {name: done[there] for name, there in _TRAINING_NUMBERS.items() if there in done}
     if reports:
         def rank(file: Path) -> tuple[int, bool, int]:
@@ -215,11 +218,12 @@ def _name(cells: list[tuple[str, str]], config: Mapping[str, Any]) -> str:
     label = ": ".join(cells[0]) if cells else config["dataset"]
     if config["kind"] == "pretrain":
         label = f"pretraining {'with' if config['train'].get('correspondence') else 'without'} CL"
-    return f"{label}, seed {config['seed']}"
+    return label if config["kind"] == _GIVEN else f"{label}, seed {config['seed']}"
 
 
 def _tags(kind: str, folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    return {"kind": kind, "train_key": folder.name, "seed": str(config["seed"]), "dataset": config["dataset"]}
+    seed = {"seed": str(config["seed"])} if "seed" in config else {}
+    return {"kind": kind, "train_key": folder.name, **seed, "dataset": config["dataset"]}
 
 
 def _cell_tags(params: Params, cells: list[tuple[str, str]]) -> dict[str, str]:

@@ -131,8 +131,11 @@ def _evaluation(past: _Pasts, spec: EvalSpec) -> Duration | None:
 
 
 def _configuration(training: Mapping[str, Any], inference: Mapping[str, Any] | None = None) -> Any:
-    """What decides how long a training takes: everything but its seed, its start and the version of the code."""
-    return _hashable([*(training[name] for name in ("kind", "model", "train", "input_size", "dataset_digest")), inference])
+    """What decides how long a training takes: everything but its seed, its start and the version of the code.
+
+    Given weights have no ``train``.
+    """
+    return _hashable([*(training.get(name) for name in ("kind", "model", "train", "input_size", "dataset_digest")), inference])
 
 
 def _kind(training: Mapping[str, Any]) -> Any:

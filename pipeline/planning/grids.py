@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 from pipeline import methods
+from pipeline.grid.given import check_weights
+from pipeline.identity.specs import GivenSpec
 from pipeline.planning.estimate import durations, elapsed
 from pipeline.planning.jobs import jobs
 from pipeline.runs import cells
@@ -30,10 +32,16 @@ if TYPE_CHECKING:
 
 
 def run_missing(params: Params, plan: Plan) -> list[Status]:
-    """Runs what a plan misses, with progress on stderr; returns how each job ended. If nothing is missing, it starts no Ray."""
+    """Runs what a plan misses, with progress on stderr; returns how each job ended. If nothing is missing, it starts no Ray.
+
+    Raises:
+        UserError: given weights that are to be evaluated are not there, or not those that their description means.
+    """
     todo = jobs(params, plan)
     if not todo:
         return []
+    for error in _unusable_weights(plan):
+        raise error
     evaluations = {spec.key: spec for spec in plan.evaluations}
     resources = params.resources
     alone = resources.slots is not None or cluster.address() is None
@@ -100,6 +108,8 @@ def show_plan(params: Params, rows: Iterable[Row], plan: Plan, *, verbose: bool 
         verbose: whether to print each unique evaluation, too; a training and a row have several.
     """
     expected = durations(params, plan)
+    for error in _unusable_weights(plan):
+        print(f"warning: {error}", file=sys.stderr)
     for row in rows:
         print(f"{row.table}: {row.name}: {_row_state(row, plan, expected)}")
     print()
@@ -113,6 +123,16 @@ def show_plan(params: Params, rows: Iterable[Row], plan: Plan, *, verbose: bool 
         print(f"{len(specs)} unique {what}: {len(specs) - missing} done, {missing} missing")
     if plan.missing:
         print(estimate_text(params, plan, expected))
+
+
+def _unusable_weights(plan: Plan) -> Iterator[UserError]:
+    """What is wrong with given weights of which an evaluation is missing."""
+    needed = [spec.train for spec in plan.evaluations if spec.key in plan.missing and isinstance(spec.train, GivenSpec)]
+    for spec in dict.fromkeys(needed):
+        try:
+            check_weights(spec)
+        except UserError as error:
+            yield error
 
 
 def _row_state(row: Row, plan: Plan, expected: Mapping[str, Duration]) -> str:

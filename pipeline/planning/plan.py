@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.identity.specs import GivenSpec, TrainSpec
 from pipeline.runs import cells
 from pipeline.runs.store import RunStore
 
 if TYPE_CHECKING:
     from pipeline.grid.table_file import Row, Table
-    from pipeline.identity.specs import EvalSpec, TrainSpec
+    from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
 
 
@@ -48,26 +49,32 @@ def plan_rows(params: Params, rows: Iterable[Row]) -> Plan:
     for row in rows:
         for spec in (*row.evaluations, *row.curve):
             evaluations[spec.key] = spec
-            for one in (*_ancestors_first(spec.train), spec):
+            for one in (*_trainings(spec), spec):
                 names[one.key][f"{row.table}: {row.name}"] = None
-            trainings |= {one.key: one for one in _ancestors_first(spec.train)}
+            trainings |= {one.key: one for one in _trainings(spec)}
     missing = {spec.key for spec in evaluations.values() if cells.find_cell(params, spec) is None}
     for key in tuple(missing):
-        missing |= {one.key for one in _missing_trainings(evaluations[key].train, store)}
+        missing |= {one.key for one in _missing_trainings(evaluations[key], store)}
     labels = {spec.key: _training_label(list(names[spec.key]), spec) for spec in trainings.values()}
     labels |= {spec.key: _evaluation_label(list(names[spec.key]), spec) for spec in evaluations.values()}
     return Plan(tuple(trainings.values()), tuple(evaluations.values()), frozenset(missing), labels)
 
 
-def _ancestors_first(spec: TrainSpec) -> tuple[TrainSpec, ...]:
-    return (*_ancestors_first(spec.parent), spec) if spec.parent else (spec,)
+def _trainings(spec: EvalSpec) -> tuple[TrainSpec, ...]:
+    """An evaluation's training, after those that it starts from; none for weights that were given."""
+    found: tuple[TrainSpec, ...] = ()
+    training = spec.train if isinstance(spec.train, TrainSpec) else None
+    while training is not None:
+        found, training = (training, *found), training.parent
+    return found
 
 
-def _missing_trainings(spec: TrainSpec, store: RunStore) -> tuple[TrainSpec, ...]:
-    """The trainings needed for a spec's weights; nothing before a finished training is needed."""
-    if store.is_done(spec.key):
-        return ()
-    return (*(_missing_trainings(spec.parent, store) if spec.parent else ()), spec)
+def _missing_trainings(spec: EvalSpec, store: RunStore) -> tuple[TrainSpec, ...]:
+    """The trainings needed for an evaluation's weights; nothing before a finished training is needed."""
+    needed: tuple[TrainSpec, ...] = ()
+    for training in _trainings(spec):
+        needed = () if store.is_done(training.key) else (*needed, training)
+    return needed
 
 
 def _training_label(cells: list[str], spec: TrainSpec) -> str:
@@ -75,6 +82,8 @@ def _training_label(cells: list[str], spec: TrainSpec) -> str:
 
 
 def _evaluation_label(cells: list[str], spec: EvalSpec) -> str:
+    if isinstance(spec.train, GivenSpec):
+        return _first(cells)
     return _label(cells, spec.train.seed) + (f", after 1/{2**spec.halvings}" if spec.halvings else "")
 
 
@@ -87,7 +96,7 @@ def _first(cells: list[str]) -> str:
 
 
 def keys_of_table(table: Table) -> dict[str, object]:
-    """The keys that decide a table's numbers."""
+    """The keys that decide a table's numbers; in place of a training's, a row of given weights has theirs."""
     rows = [
         {"name": row.name, "trainings": [spec.train.key for spec in row.evaluations],
          "evaluations": [spec.key for spec in (*row.evaluations, *row.curve)]}

@@ -13,7 +13,7 @@ from pipeline.reporting.charts import learning_curves
 from pipeline.reporting.pictures import data_uri
 from pipeline.reporting.templates import render
 from pipeline.tables.claims import HOW_TO_READ
-from pipeline.tables.markdown import convergence_text
+from pipeline.tables.markdown import convergence_text, given_note
 from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION, same_frames
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def page(params: Params, contents: Contents) -> str:
 
 def _table(contents: Contents, table: TableSummary) -> dict[str, Any]:
     """The table with the texts that stand in place of missing numbers, and with the runs that its numbers come from."""
-    rows = [{**dict(row), "state": _state(row)} for row in table.rows]
+    rows = [{**dict(row), "state": _state(row), "given": row.given} for row in table.rows]
     reasons: dict[str, list[str]] = {}
     for row in table.rows:
         if row.not_run:
@@ -67,7 +67,7 @@ def _table(contents: Contents, table: TableSummary) -> dict[str, Any]:
     runs = [(row.name, run, evaluation, contents.cells.get(evaluation))
             for row in table.rows for run, evaluation in zip(row.runs, row.evaluations, strict=True)]
     return {**dict(table), "rows": rows, "columns": list(table.rows[0].columns), "same": same_frames(table),
-            "reasons": reasons, "behind": runs}
+            "reasons": reasons, "given_note": given_note(table), "behind": runs}
 
 
 def _state(row: RowSummary) -> str:
@@ -89,7 +89,7 @@ def _commits(contents: Contents) -> list[str]:
     """The states of the source that the tables' runs were trained in, the most frequent first."""
     states = Counter()
     for table in contents.tables:
-        for row in table.rows:
+        for row in (row for row in table.rows if not row.given):
             states.update(_source(contents.cells.get(key)) for key in row.evaluations)
     return [f"{state}: {count} evaluation{'s' * (count > 1)}" for state, count in sorted(states.items(), key=_by_count)]
 

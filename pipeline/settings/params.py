@@ -102,6 +102,8 @@ class RowSettings(Config):
     backbone: Literal["R50", "R101"] | None = Field(None, description="the paper's backbone, before scaling")
     dataset: Literal["youtube-vis-2019", "youtube-vis-2021"] | None = Field(None, description="the paper's, before scaling")
     params: dict[str, Any] = Field({}, description="parameters that differ from params.yaml, by dotted key")
+    weights: str | None = Field(None, min_length=1, description="a model's folder, or a safetensors file with its config.yaml "
+                                "beside it, to be evaluated without a training; relative to params.yaml")
 
     @field_validator("method")
     @classmethod
@@ -145,6 +147,13 @@ class _SharedParams(Config):
     scale: ScaleSettings = ScaleSettings()
     resources: ResourceSettings = ResourceSettings()
     _root: Path = PrivateAttr(default=Path("."))
+
+    @field_validator("headline")
+    @classmethod
+    def _headline_is_trained(cls, headline: RowSettings) -> RowSettings:
+        if headline.weights is not None:
+            raise ValueError("the headline run is trained here: weights belong in a row of a table")
+        return headline
 
     @property
     def root(self) -> Path:

@@ -53,7 +53,7 @@ class RowSummary(Config):
         columns: what the paper's table shows before its numbers.
         measured: the measured numbers, by metric; empty if nothing was measured.
         server: the numbers from a competition's server, in the same form; None if it scored nothing.
-        runs, evaluations: keys.
+        runs, evaluations: keys; of given weights, theirs is in the place of the run's.
         not_run: why we have no number, or None.
         curve: AP by videos seen, with the end of the training last; None in a table without learning curves.
     """
@@ -68,6 +68,11 @@ class RowSummary(Config):
     evaluations: tuple[str, ...]
     not_run: str | None
     curve: tuple[CurvePoint, ...] | None = Field(None, exclude_if=lambda curve: curve is None)
+
+    @property
+    def given(self) -> bool:
+        """Whether its weights were given: there is one evaluation, no seed and no deviation."""
+        return "weights" in self.set
 
 
 class TableSummary(Config):

@@ -7,6 +7,7 @@ them, and the table stays narrow.
 from __future__ import annotations
 
 from pipeline.tables.form import Measured, RowSummary, TableSummary
+from pipeline.tables.markdown import given_note
 from pipeline.tables.summary import FIRST, OTHERS, same_frames
 
 METRICS = (FIRST, *OTHERS)
@@ -37,6 +38,7 @@ def latex(table: TableSummary) -> str:
         f"{table.title}.",
         table.caption,
         f"Percent; measured: on {table.dataset} with the {table.profile} profile, mean ± deviation over seeds.",
+        *filter(None, [given_note(table)]),
         *sorted({f"Without a measured line: {row.not_run}." for row in table.rows if row.not_run}),
     ]
     lines = [
@@ -61,16 +63,16 @@ def _row(row: RowSummary, metrics: tuple[str, ...]) -> list[str]:
     if published:
         numbers.append(["published", *(_published(published.get(name)) for name in metrics)])
     if row.not_run is None:
-        numbers.append(_ours("measured", measured, metrics))
+        numbers.append(_ours(row, "measured", measured, metrics))
     if row.server is not None:
-        numbers.append(_ours("server", row.server, metrics))
+        numbers.append(_ours(row, "server", row.server, metrics))
     names = [escape(row.name), *map(escape, row.columns.values())]
     return [_line([*(names if line is numbers[0] else [""] * len(names)), *line]) for line in numbers]
 
 
-def _ours(source: str, measured: dict[str, Measured], metrics: tuple[str, ...]) -> list[str]:
-    """The cells of a line of means; the first ones name the source of the numbers and the number of seeds."""
-    seeds = f", n={measured[FIRST].n}" if FIRST in measured else ""
+def _ours(row: RowSummary, source: str, measured: dict[str, Measured], metrics: tuple[str, ...]) -> list[str]:
+    """The cells of a line of means; the first one names the source of the numbers and, of trainings, the number of seeds."""
+    seeds = f", n={measured[FIRST].n}" if FIRST in measured and not row.given else ""
     return [source + seeds, *(_measured(measured.get(name)) for name in metrics)]
 
 

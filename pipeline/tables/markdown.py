@@ -18,17 +18,23 @@ def markdown(table: TableSummary) -> str:
         first = [_published(published, FIRST), row.not_run and "not run" or _measured_text(measured, FIRST)]
         others = [f"{_published(published, name)} / {_measured_text(measured, name)}" for name in OTHERS]
         others += [_measured_text(measured, name) for name in same]
-        seeds = str(len(row.evaluations)) if measured else ""
+        seeds = ("–" if row.given else str(len(row.evaluations))) if measured else ""
         texts = [_escape(text) for text in (row.name, *row.columns.values())]
         lines.append(_line([*texts, *first, _difference(published, measured), *others, seeds]))
-    parts = [f"## {table.title}", table.caption, "\n".join(lines), *_not_run_notes(table), convergence_text(table),
-             _server_markdown(table)]
+    parts = [f"## {table.title}", table.caption, "\n".join(lines), *_not_run_notes(table), given_note(table),
+             convergence_text(table), _server_markdown(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def convergence_text(table: TableSummary) -> str:
     """A paragraph on how the rows converge, or an empty text."""
     return text(table.convergence) if table.convergence else ""
+
+
+def given_note(table: TableSummary) -> str:
+    """A sentence on the rows whose weights were given, or an empty text."""
+    names = [row.name for row in table.rows if row.given and row.not_run is None]
+    return f"Weights that were not trained here, evaluated once: {'; '.join(names)}." if names else ""
 
 
 def _server_markdown(table: TableSummary) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from effvis.errors import UserError
-from pipeline.grid import starts
+from pipeline.grid import given, starts
 from pipeline.grid.rows import find_evaluation
+from pipeline.identity.specs import GivenSpec
 from pipeline.indexing.read import FACTS, dataset_facts, load_index
 from pipeline.runs.store import RunStore
 from pipeline.settings.loading import load_params, read_mapping
@@ -41,10 +42,8 @@ def find_model(options: argparse.Namespace) -> Found:
     """
     if options.model is not None and options.row is not None:
         raise UserError("command line", "--model", "is given together with --row", "Give one of them")
-    if options.model is not None and Path(options.model).is_dir() and not _is_run(Path(options.model)):
-        return _of_folder(Path(options.model))
-    if options.model is not None and Path(options.model).is_file():
-        return _of_file(Path(options.model))
+    if options.model is not None and not _is_run(Path(options.model)) and Path(options.model).exists():
+        return _of_path(Path(options.model))
     params = load_params(options.params, options.set)
     if options.model is not None:
         folder = Path(options.model).resolve() if _is_run(Path(options.model)) else params.runs_dir / options.model
@@ -55,6 +54,10 @@ def find_model(options: argparse.Namespace) -> Found:
         return _of_run(params, RunStore(folder.parent), folder.name)
     if options.row is not None:
         spec = find_evaluation(params, options.row, options.seed)
+        if isinstance(spec.train, GivenSpec):
+            given.check_weights(spec.train)
+            found = _of_path(spec.train.weights)
+            return found._replace(description=found.description.model_copy(update={"inference": spec.inference}))
         return _of_run(params, RunStore(params.runs_dir), spec.train.key, spec.inference)
     if (params.index_folder / FACTS).is_file():
         spec, store = find_evaluation(params, None, options.seed), RunStore(params.runs_dir)
@@ -68,32 +71,18 @@ def _is_run(folder: Path) -> bool:
     return (folder / "done.json").is_file()
 
 
-def _of_folder(folder: Path) -> Found:
-    from effvis.model_file import WEIGHTS, read
-
-    description = read(folder)
-    return Found(description, folder / WEIGHTS, f"{folder}, {_score_text(description.provenance)}")
-
-
-def _of_file(weights: Path) -> Found:
-    """The model of a safetensors file under any name, with its description beside it.
+def _of_path(path: Path) -> Found:
+    """The model of a folder, or of a safetensors file under any name with its description beside it.
 
     Raises:
         UserError: it is another kind of file, or nothing describes it.
     """
-    from effvis.model_file import CONFIG, read
-
-    if weights.suffix != ".safetensors":
-        raise UserError(weights, "--model", "is no .safetensors file", "Convert a checkpoint with python -m "
-                        "pipeline.import_weights, or give the folder of an exported model")
-    if not (weights.parent / CONFIG).is_file():
-        raise UserError(weights.parent / CONFIG, "(file)", f"is missing: nothing describes the network of {weights.name}",
-                        "Write it with method, model, input_size, labels and the file's sha256 (docs/evaluation.md), or give "
-                        "the folder of an exported model")
-    description = read(weights.parent)
-    starts.check_form(weights, description.model, where=weights.parent / CONFIG, prefix="model.")
-    starts.check_classes(weights, [label.name for label in description.labels], where=weights.parent / CONFIG)
-    return Found(description, weights, f"{weights}, {_score_text(description.provenance)}")
+    description, weights = given.described(path)
+    if weights == path:
+        where = weights.with_name(given.CONFIG)
+        starts.check_form(weights, description.model, where=where, prefix="model.")
+        starts.check_classes(weights, [label.name for label in description.labels], where=where)
+    return Found(description, weights, f"{path}, {_score_text(description.provenance)}")
 
 
 def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | None = None) -> Found:
