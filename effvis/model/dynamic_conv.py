@@ -21,12 +21,17 @@ class DynamicConv(nn.Module):
 
     def forward(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> Tensor:
         """Filters the P locations of each tracklet's region in each frame by the query of that frame: (B, N, T, P, C)."""
-        filters_X = self.filters(query_BNTC.flatten(0, 2))
-        first, second = filters_X.split(self.hidden_dim * self.dynamic_dim, dim=-1)
-        x = torch.bmm(regions_BNTPC.flatten(0, 2), first.view(-1, self.hidden_dim, self.dynamic_dim))
-        x = F.relu_(self.norm1(x))
-        x = torch.bmm(x, second.view(-1, self.dynamic_dim, self.hidden_dim))
-        return F.relu_(self.norm2(x)).view(regions_BNTPC.shape)
+        first_XCD, second_XDC = self._filters(query_BNTC)
+        x = torch.bmm(regions_BNTPC.flatten(0, 2), first_XCD)
+        return self._second(F.relu_(self.norm1(x)), second_XDC).view(regions_BNTPC.shape)
+
+    def _filters(self, query_BNTC: Tensor) -> tuple[Tensor, Tensor]:
+        """Both convolutions' weights for each embedding, (X, C, D) and (X, D, C)."""
+        first, second = self.filters(query_BNTC.flatten(0, 2)).split(self.hidden_dim * self.dynamic_dim, dim=-1)
+        return first.view(-1, self.hidden_dim, self.dynamic_dim), second.view(-1, self.dynamic_dim, self.hidden_dim)
+
+    def _second(self, x_XPD: Tensor, second_XDC: Tensor) -> Tensor:
+        return F.relu_(self.norm2(torch.bmm(x_XPD, second_XDC)))
 
 
 class TemporalDynamicConv(DynamicConv):
@@ -53,13 +58,33 @@ class TemporalDynamicConv(DynamicConv):
             regions_BNTPC: the region of each frame, cropped by the frame's own proposal; or (B, N, T, 3, P, C), the regions of
                 frames t-1, t and t+1 that frame t looks at, where its own proposal crops all three.
         """
-        frames, locations = query_BNTC.shape[2], regions_BNTPC.shape[-2]
-        if regions_BNTPC.dim() == 5:
-            if frames == 1:
-                return super().forward(query_BNTC, regions_BNTPC)
-            regions_BNTPC = _with_neighbours(regions_BNTPC)
-        outputs = super().forward(query_BNTC, regions_BNTPC.flatten(3, 4)).unflatten(3, (3, locations))
-        return _SummedBySimilarity.apply(outputs, _beyond_the_clip(frames, outputs.device), self.temperature)
+        if regions_BNTPC.dim() == 6:
+            outputs = super().forward(query_BNTC, regions_BNTPC.flatten(3, 4)).view(regions_BNTPC.shape)
+            return _SummedBySimilarity.apply(outputs, False, self.temperature)
+        if query_BNTC.shape[2] == 1:
+            return super().forward(query_BNTC, regions_BNTPC)
+        return _SummedBySimilarity.apply(self._filtered_by_three(query_BNTC, regions_BNTPC), True, self.temperature)
+
+    def _filtered_by_three(self, query_BNTC: Tensor, regions_BNTPC: Tensor) -> Tensor:
+        """Each region u under the filters of the frames u+1, u and u-1, which look at it: (B, N, T, 3, P, C).
+
+        Beyond the clip a filter is repeated; the output goes unused. Filters are smaller than regions to put side by side.
+        """
+        clips, tracklets, frames, locations, width = regions_BNTPC.shape
+        first_X3CD, second_X3DC = (
+            _of_neighbours(filters.unflatten(0, (clips, tracklets, frames))).flatten(0, 2)
+            for filters in self._filters(query_BNTC))
+        first_XCE = first_X3CD.transpose(1, 2).flatten(2)
+        x = torch.bmm(regions_BNTPC.flatten(0, 2), first_XCE).view(-1, locations, 3, self.dynamic_dim)
+        x = F.relu_(self.norm1(x)).transpose(1, 2).reshape(-1, locations, self.dynamic_dim)
+        return self._second(x, second_X3DC.flatten(0, 1)).view(clips, tracklets, frames, 3, locations, width)
+
+
+def _of_neighbours(x_BNT: Tensor) -> Tensor:
+    """What belongs to the frames u+1, u and u-1, beside each other: (B, N, T, 3, ...)."""
+    later = torch.cat((x_BNT[:, :, 1:], x_BNT[:, :, -1:]), dim=2)
+    earlier = torch.cat((x_BNT[:, :, :1], x_BNT[:, :, :-1]), dim=2)
+    return torch.stack((later, x_BNT, earlier), dim=3)
 
 
 class _SummedBySimilarity(torch.autograd.Function):
@@ -70,51 +95,74 @@ class _SummedBySimilarity(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x_BNT3PC: Tensor, beyond_T3: Tensor, temperature: float) -> Tensor:
-        own = x_BNT3PC[:, :, :, 1:2]
-        dot = (x_BNT3PC * own).sum(dim=-1, dtype=_sums(x_BNT3PC))
-        length = torch.linalg.vector_norm(x_BNT3PC, dim=-1, dtype=dot.dtype)
+    def forward(ctx: Any, x_BNT3PC: Tensor, by_region: bool, temperature: float) -> Tensor:
+        """The sums (B, N, T, P, C).
+
+        Args:
+            x_BNT3PC: outputs of frame t for the regions of frames t-1, t and t+1; or, ``by_region``, outputs of region u for
+                the frames u+1, u and u-1.
+        """
+        before, here, after = _views(x_BNT3PC, by_region)
+        sums = torch.promote_types(x_BNT3PC.dtype, torch.float32)
+        length = torch.linalg.vector_norm(x_BNT3PC, dim=-1, dtype=sums)
         inverse = torch.where(length > 0, 1 / length, 0)
-        cosine = dot * inverse * inverse[:, :, :, 1:2]
-        weight = (cosine / temperature).masked_fill(beyond_T3[..., None], float("-inf")).softmax(dim=3)
+        by_before, by_own, by_after = _views(inverse, by_region)
+        cosine = torch.full_like(inverse, float("-inf"))
+        cosine[:, :, 1:, 0] = (here[:, :, 1:] * before).sum(dim=-1, dtype=sums) * by_before * by_own[:, :, 1:]
+        cosine[:, :, :, 1] = (by_own > 0).to(sums)
+        cosine[:, :, :-1, 2] = (here[:, :, :-1] * after).sum(dim=-1, dtype=sums) * by_after * by_own[:, :, :-1]
+        weight = (cosine / temperature).softmax(dim=3)
         ctx.save_for_backward(x_BNT3PC, inverse, cosine, weight)
-        ctx.temperature = temperature
-        before, here, after = x_BNT3PC.unbind(dim=3)
-        of_before, of_here, of_after = weight.to(x_BNT3PC.dtype).unsqueeze(-1).unbind(dim=3)
-        return (of_here * here).addcmul_(of_before, before).addcmul_(of_after, after)
+        ctx.by_region, ctx.temperature = by_region, temperature
+        of_before, of_own, of_after = _views(weight.to(x_BNT3PC.dtype).unsqueeze(-1), False)
+        found = here * of_own
+        found[:, :, 1:].addcmul_(of_before, before)
+        found[:, :, :-1].addcmul_(of_after, after)
+        return found
 
     @staticmethod
     def backward(ctx: Any, grad_BNTPC: Tensor) -> tuple[Tensor, None, None]:
         x, inverse, cosine, weight = ctx.saved_tensors
-        own, grad = x[:, :, :, 1:2], grad_BNTPC.unsqueeze(3)
-        of_weight = (x * grad).sum(dim=-1, dtype=weight.dtype)
+        before, here, after = _views(x, ctx.by_region)
+        by_before, by_own, by_after = _views(inverse, ctx.by_region)
+        later, earlier = grad_BNTPC[:, :, 1:], grad_BNTPC[:, :, :-1]
+
+        of_weight = torch.zeros_like(weight)
+        of_weight[:, :, 1:, 0] = (later * before).sum(dim=-1, dtype=weight.dtype)
+        of_weight[:, :, :, 1] = (grad_BNTPC * here).sum(dim=-1, dtype=weight.dtype)
+        of_weight[:, :, :-1, 2] = (earlier * after).sum(dim=-1, dtype=weight.dtype)
         of_cosine = weight * (of_weight - (weight * of_weight).sum(dim=3, keepdim=True)) / ctx.temperature
-        of_cosine[:, :, :, 1] = 0  # the cosine of an output with itself is 1, whatever it is
-        along_own = of_cosine * inverse * inverse[:, :, :, 1:2]
-        along_itself = -of_cosine * cosine * inverse.square()
-        along_itself[:, :, :, 1] = -(of_cosine * cosine).sum(dim=3) * inverse[:, :, :, 1].square()
-        weight, along_own, along_itself = (factor.to(x.dtype).unsqueeze(-1) for factor in (weight, along_own, along_itself))
-        found = (along_itself * x).addcmul_(weight, grad).addcmul_(along_own, own)
-        for_own = found[:, :, :, 1]
-        for_own.addcmul_(along_own[:, :, :, 0], x[:, :, :, 0]).addcmul_(along_own[:, :, :, 2], x[:, :, :, 2])
+        # The cosine of an output with itself is 1, whatever it is.
+        of_s_before, _, of_s_after = _views(of_cosine, False)
+        s_before, _, s_after = _views(cosine, False)
+        turn = torch.zeros_like(by_own)
+        turn[:, :, 1:] += of_s_before * s_before
+        turn[:, :, :-1] += of_s_after * s_after
+
+        def factor(values: Tensor) -> Tensor:
+            return values.to(x.dtype).unsqueeze(-1)
+
+        of_before, of_own, of_after = _views(factor(weight), False)
+        to_before = factor(of_s_before * by_before * by_own[:, :, 1:])
+        to_after = factor(of_s_after * by_after * by_own[:, :, :-1])
+        found = torch.zeros_like(x)
+        for_before, for_here, for_after = _views(found, ctx.by_region)
+        torch.mul(before, factor(-of_s_before * s_before * by_before.square()), out=for_before)
+        for_before.addcmul_(of_before, later).addcmul_(to_before, here[:, :, 1:])
+        torch.mul(after, factor(-of_s_after * s_after * by_after.square()), out=for_after)
+        for_after.addcmul_(of_after, earlier).addcmul_(to_after, here[:, :, :-1])
+        torch.mul(here, factor(-turn * by_own.square()), out=for_here)
+        for_here.addcmul_(of_own, grad_BNTPC)
+        for_here[:, :, 1:].addcmul_(to_before, before)
+        for_here[:, :, :-1].addcmul_(to_after, after)
         return found, None, None
 
 
-def _sums(x: Tensor) -> torch.dtype:
-    """The precision of sums over channels: single at least."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _with_neighbours(regions_BNTPC: Tensor) -> Tensor:
-    """The regions of frames t-1, t and t+1 beside each other: (B, N, T, 3, P, C), zeros beyond the clip."""
-    padded = F.pad(regions_BNTPC, (0, 0, 0, 0, 1, 1))
-    return torch.stack((padded[:, :, :-2], regions_BNTPC, padded[:, :, 2:]), dim=3)
-
-
-def _beyond_the_clip(frames: int, device: torch.device) -> Tensor:
-    """Which of the frames t-1, t and t+1 do not exist: (T, 3)."""
-    t = torch.arange(frames, device=device)
-    return torch.stack((t == 0, torch.zeros_like(t, dtype=torch.bool), t == frames - 1), dim=1)
+def _views(x_BNT3: Tensor, by_region: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """What belongs to the frames before frames 1 to T-1, to all frames, and to those after frames 0 to T-2."""
+    if by_region:
+        return x_BNT3[:, :, :-1, 0], x_BNT3[:, :, :, 1], x_BNT3[:, :, 1:, 2]
+    return x_BNT3[:, :, 1:, 0], x_BNT3[:, :, :, 1], x_BNT3[:, :, :-1, 2]
 
 
 def build_dynamic_conv(kind: str, hidden_dim: int, dynamic_dim: int, temperature: float) -> DynamicConv:
@@ -132,9 +180,7 @@ def boxes_of_neighbours(boxes_BNT4: Tensor) -> Tensor:
     Returns:
         (3, B, N, T, 4): at frame u the boxes b^{u+1}, b^u and b^{u-1}.
     """
-    later = torch.cat((boxes_BNT4[:, :, 1:], boxes_BNT4[:, :, -1:]), dim=2)
-    earlier = torch.cat((boxes_BNT4[:, :, :1], boxes_BNT4[:, :, :-1]), dim=2)
-    return torch.stack((later, boxes_BNT4, earlier))
+    return _of_neighbours(boxes_BNT4).permute(3, 0, 1, 2, 4)
 
 
 def looked_at(regions_3BNTPC: Tensor) -> Tensor:
