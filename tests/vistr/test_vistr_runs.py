@@ -12,6 +12,7 @@ from support.builders import clip_pairs
 from support.models import tiny_vistr
 from support.project import CHECKOUT
 
+from effvis.data.sizes import KeptRatio
 from effvis.errors import UserError
 from effvis.model.conversion import Conversion
 from effvis.training.loop import train
@@ -81,7 +82,7 @@ def test_its_section_replaces_the_size_and_the_inference_of_all(tiny_project):
 
 def test_the_papers_rows_have_its_authors_size_and_results():
     vistr = load_params(CHECKOUT / "params.yaml", ["profile=paper"]).vistr
-    assert vistr.input_size == (300, 540) and vistr.model.absent_row
+    assert vistr.input_size == KeptRatio(shorter=300, longer=540) and vistr.model.absent_row
     assert vistr.inference.model_dump() == {"presence_threshold": 0.001, "category": "vote"}
 
 
