@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from effvis.config import Config, InferenceConfig
 from effvis.data.sizes import InputSize
@@ -48,13 +48,12 @@ class VisTRInferenceSettings(Config):
 class VisTRSettings(Config):
     """All settings of VisTR that it does not share with EfficientVIS."""
 
-    input_size: tuple[PositiveInt, PositiveInt] | None = Field(None, description="height and width; None: input_size")
+    input_size: InputSize | None = Field(None, description="None: as the other methods'; its authors' frames are smaller")
     inference: VisTRInferenceSettings = VisTRInferenceSettings()
 
     model: VisTRModelSettings = VisTRModelSettings()
     pretrain: VisTRPretrainSettings = VisTRPretrainSettings()
     train: VisTRTrainConfig = VisTRTrainConfig()
-    input_size: InputSize | None = Field(None, description="None: as the other methods'; its authors' frames are smaller")
 
 
 def train_config(settings: VisTRSettings, correspondence: bool) -> VisTRTrainConfig:
