@@ -33,7 +33,7 @@ def test_all_stages_run_and_the_tables_have_numbers(reproduced):
 def test_each_training_ran_once(reproduced):
     folder, output = reproduced
     assert len(list((folder / "runs").glob("*/done.json"))) == 4, "two trainings and what each starts from"
-    assert jobs_run(output) == ["evaluate"] * 3 + ["pretrain"] * 2 + ["train"] * 2
+    assert jobs_run(output) == ["evaluate"] * 4 + ["pretrain"] * 2 + ["train"] * 2
 
 
 def test_mlflow_has_exactly_the_runs(reproduced):
@@ -46,8 +46,8 @@ def test_mlflow_has_exactly_the_runs(reproduced):
     for run in found:
         by_kind.setdefault(run.data.tags["kind"], set()).add(run.data.tags["run_key"])
         assert run.info.status == "FINISHED"
-    assert {kind: len(keys) for kind, keys in by_kind.items()} == {"grid": 2, "pretrain": 2, "train": 2, "evaluate": 3}
-    assert len(found) == 9
+    assert {kind: len(keys) for kind, keys in by_kind.items()} == {"grid": 2, "pretrain": 2, "train": 2, "evaluate": 4}
+    assert len(found) == 10
     assert by_kind["pretrain"] | by_kind["train"] == {file.parent.name for file in (folder / "runs").glob("*/done.json")}
     assert by_kind["evaluate"] == {file.stem for file in (folder / "results" / "cells").iterdir()}
     for run in found:

@@ -265,7 +265,7 @@ def test_plan_files_change_with_keys_alone(tiny_project):
 
 @pytest.mark.slow
 def test_two_grids_at_once_share_the_work(tiny_project):
-    """Two tables with a common row run in separate processes: every key is there once, also in MLflow."""
+    """Two tables with a common training run in separate processes: every key is there once, also in MLflow."""
     from mlflow.tracking import MlflowClient
 
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 12})
@@ -276,9 +276,9 @@ def test_two_grids_at_once_share_the_work(tiny_project):
     errors = [grid.communicate(timeout=900)[1] for grid in grids]
     assert [grid.returncode for grid in grids] == [0, 0], errors
     rows = {name: json.loads((folder / "results" / f"{name}.json").read_text())["rows"] for name in ("table1e", "table1h")}
-    assert rows["table1e"][1]["evaluations"] == rows["table1h"][0]["evaluations"]
+    assert rows["table1e"][1]["runs"] == rows["table1h"][0]["runs"]
     keys = {key for table in rows.values() for row in table for key in (*row["runs"], *row["evaluations"])}
-    assert len(keys) == 2 + 3
+    assert len(keys) == 2 + 4
     for key in {key for table in rows.values() for row in table for key in row["runs"]}:
         history = (folder / "runs" / key / "history.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in history] == list(range(1, 37))
