@@ -86,7 +86,7 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = 
         return store.evaluation(run, own) or _evaluate(params, spec, store, report)
 
 
-def _evaluate(params: Params, spec: EvalSpec, store: Any, told: OnProgress | None) -> dict[str, Any]:
+def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | None) -> dict[str, Any]:
     from pipeline.engine.prediction import predict_here
     from pipeline.engine.scoring import best_scored
     from pipeline.engine.training import steps_of_whole
@@ -96,11 +96,11 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, told: OnProgress | Non
     if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
     if params.resources.workers_per_run == 1:
-        candidates, seconds = predict_here(params, spec, index, told)
+        candidates, seconds = predict_here(params, spec, index, report)
     else:
-        candidates, seconds = predict_on_workers(params, spec, index, told)
-    results, report = best_scored(params, index, candidates, spec.inference, seconds)
+        candidates, seconds = predict_on_workers(params, spec, index, report)
+    results, facts = best_scored(params, index, candidates, spec.inference, seconds)
     whole = steps_of_whole(store.folder(spec.train.key), spec.train)
     return store.write_evaluation(spec.train.key, spec.key, results, {
-        "run": spec.train.key, "evaluation": spec.key, **report,
+        "run": spec.train.key, "evaluation": spec.key, **facts,
         "videos_seen": steps_after(whole, spec.halvings) * spec.train.train.batch_size})
