@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 from pipeline.system.cli import parser, progress_bar
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.settings.loading import load_params
 
     params = load_params(args.params, args.set)
-    percent = _percent(_evaluate_model(params, args) if args.model is not None else _evaluate_row(params, args))
+    percent = _evaluate_model(params, args) if args.model is not None else _evaluate_row(params, args)
     print(" ".join(f"{name} {value}" for name, value in percent.items()))
     if percent["AP"] is None:
         print("No ground truth here to score against: python -m pipeline.submit makes what the competition's server takes",
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _evaluate_row(params: Params, args: argparse.Namespace) -> Mapping[str, float]:
+def _evaluate_row(params: Params, args: argparse.Namespace) -> dict[str, float | None]:
     from pipeline.engine.run import evaluate_run
     from pipeline.grid.rows import find_evaluation
     from pipeline.runs.storage import keeping
@@ -53,14 +53,15 @@ def _evaluate_row(params: Params, args: argparse.Namespace) -> Mapping[str, floa
     spec = find_evaluation(params, args.row, args.seed)
     with keeping(params), progress_bar("evaluate") as update:
         found = evaluate_run(params, spec, report=lambda r: update(r["step"], r["total"]))
+    percent = _percent(found["metrics"])
     if args.row is None and args.seed == 0:
         params.results_dir.mkdir(parents=True, exist_ok=True)
-        summary = {"run": spec.train.key, "evaluation": spec.key, "percent": _percent(found["metrics"])}
+        summary = {"run": spec.train.key, "evaluation": spec.key, "percent": percent}
         write_atomically(params.results_dir / "headline.json", json_bytes(summary))
-    return found["metrics"]
+    return percent
 
 
-def _evaluate_model(params: Params, args: argparse.Namespace) -> Mapping[str, float]:
+def _evaluate_model(params: Params, args: argparse.Namespace) -> dict[str, float | None]:
     from pipeline.engine.given import evaluate_given
     from pipeline.weights.models import find_model
 
@@ -69,10 +70,10 @@ def _evaluate_model(params: Params, args: argparse.Namespace) -> Mapping[str, fl
     with progress_bar("evaluate") as update:
         found = evaluate_given(params, model.description, model.weights, args.out,
                                report=lambda r: update(r["step"], r["total"]))
-    return found["metrics"]
+    return _percent(found["metrics"])
 
 
-def _percent(metrics: Mapping[str, float]) -> dict[str, Any]:
+def _percent(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: round(100 * value, 2) if value >= 0 else None for name, value in metrics.items()}
 
 

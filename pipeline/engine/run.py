@@ -102,8 +102,8 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | N
         predictions, seconds = predict_here(params, spec, index, report)
     else:
         predictions, seconds = predict_on_workers(params, spec, index, report)
-    report = {"run": spec.train.key, "evaluation": spec.key, **scored(params, index, predictions, spec.inference, seconds)}
+    facts = {"run": spec.train.key, "evaluation": spec.key, **scored(params, index, predictions, spec.inference, seconds)}
     if not isinstance(spec.train, GivenSpec):
         whole = steps_of_whole(store.folder(spec.train.key), spec.train)
-        report["videos_seen"] = steps_after(whole, spec.halvings) * spec.train.train.batch_size
-    return store.write_evaluation(spec.train.key, spec.key, predictions.results, report)
+        facts["videos_seen"] = steps_after(whole, spec.halvings) * spec.train.train.batch_size
+    return store.write_evaluation(spec.train.key, spec.key, predictions.results, facts)

@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from support.project import CHECKOUT
 from support.published_weights import command_in, network, published_weights
 
-import effvis
 from effvis.errors import UserError
 from effvis.methods import build_model
 from effvis.model.conversion import Conversion
@@ -26,7 +26,6 @@ from pipeline.indexing.read import load_index
 from pipeline.runs.store import RunStore
 from pipeline.settings.loading import load_params
 
-CHECKOUT = Path(effvis.__file__).resolve().parents[1]
 VISTR_ROW = "table1d:T=18 VisTR"
 # Random weights find something everywhere.
 EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"new_tracklet_below": -100, "score_threshold": 0.0}}

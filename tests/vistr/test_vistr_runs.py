@@ -98,7 +98,7 @@ def test_a_start_whose_class_rows_mean_something_else_is_refused(tiny_project):
     params = load_params(folder / "params.yaml", [*changes, "vistr.model.absent_row=true"])
     assert find_evaluation(params, ROW).train.init.startswith("file:")
     (folder / "start.safetensors").write_bytes(b"no such file")
-    with pytest.raises(UserError, match="no safetensors file"):
+    with pytest.raises(UserError, match="is not a safetensors file"):
         find_evaluation(params, ROW)
 
 
