@@ -27,11 +27,8 @@ def plain(name: str) -> str:
 def partners(categories: Sequence[str], others: Sequence[str]) -> list[int | None]:
     """The place in ``others`` of each category's own name or a word for the same thing; None where there is none.
 
-    A mouse is an animal, but a computer's in a list that has a keyboard, as COCO's. In equal lists each name has its own place,
-    even if two mean the same.
+    A mouse is an animal, but a computer's in a list that has a keyboard, as COCO's.
     """
-    if list(categories) == list(others):
-        return list(range(len(others)))
     place = {name: number for number, name in reversed(list(enumerate(_meanings(others))))}
     return [place.get(name) for name in _meanings(categories)]
 

@@ -127,7 +127,7 @@ def convert(
 
     check_body(published, place, own, prefix="backbone.body.", setting="model.backbone", where=where)
     theirs = _published_names(published_categories, source, published, where)
-    found = partners(categories, theirs) if categories and theirs else None
+    found = _published_rows(categories, theirs) if categories and theirs else None
     conversion = assemble(
         source, published, own, model.config, place=place,
         fit=lambda name, here, value: _fit(here, value, own[here], where, found),
@@ -136,6 +136,11 @@ def convert(
     by_name = {} if found is None else {
         name: None if partner is None else theirs[partner] for name, partner in zip(categories, found, strict=True)}
     return replace(conversion, by_name=by_name)
+
+
+def _published_rows(categories: Sequence[str], theirs: Sequence[str]) -> Sequence[int | None]:
+    """The published row of each category. In equal lists each name has its own row, even if two mean the same."""
+    return range(len(theirs)) if list(categories) == list(theirs) else partners(categories, theirs)
 
 
 def class_names(

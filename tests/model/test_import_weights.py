@@ -293,6 +293,14 @@ def test_a_model_of_80_rows_without_names_has_cocos(command, tmp_path):
     assert torch.equal(loaded.model.interactions[0].class_logits.bias, published["head.head_series.0.class_logits.bias"])
 
 
+def test_a_model_has_both_of_two_classes_whose_names_mean_the_same(command, tmp_path):
+    published = detector("mmdetection", classes=2)
+    torch.save({"state_dict": published, "meta": {"CLASSES": ("car", "sedan")}}, tmp_path / "published.pth")
+    assert command(tmp_path / "published.pth", tmp_path / "model") == 0
+    loaded = effvis.load(tmp_path / "model")
+    assert torch.equal(loaded.model.interactions[0].class_logits.weight, published["roi_head.bbox_head.0.fc_cls.weight"])
+
+
 def test_a_folder_that_would_be_no_model_is_not_written(command, tmp_path):
     def refused(meta, *more, out=tmp_path / "model"):
         torch.save({"state_dict": detector("mmdetection", classes=3), "meta": meta}, tmp_path / "published.pth")
