@@ -69,7 +69,7 @@ def read(folder: Path) -> ModelFile:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(file, "(file)", f"cannot be read: {error.strerror}",
-                        "Give the folder of a model, as python -m pipeline.export or pipeline.import_weights writes it") from None
+                        "Give a model's folder, as python -m pipeline.export or pipeline.import_weights writes it") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(file, "(file)", f"is not YAML: {error}", _RESTORE) from None
     return describe(values, where=file)
