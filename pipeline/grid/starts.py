@@ -201,7 +201,7 @@ def _metadata_of(path: Path) -> Mapping[str, Any]:
         with safe_open(path, framework="numpy") as file:
             return {"form": {}, "classes": [], **json.loads((file.metadata() or {}).get(_CONVERSION, "{}"))}
     except SafetensorError as error:
-        raise UserError(path, "(file)", f"is no safetensors file: {error}",
+        raise UserError(path, "(file)", f"is not a safetensors file: {error}",
                         "Convert a checkpoint with python -m pipeline.import_weights") from None
 
 
@@ -213,7 +213,7 @@ def check_form(path: Path, model: Config, *, where: object, prefix: str) -> None
         prefix: the beginning of the network's keys in that file.
 
     Raises:
-        UserError: the file says that its network has another setting, or is no safetensors file.
+        UserError: the file says that its network has another setting, or is not a safetensors file.
     """
     for name, value in _metadata_of(path)["form"].items():
         if getattr(model, name) != value:
