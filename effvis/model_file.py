@@ -47,7 +47,7 @@ class ModelFile(Config):
 
 
 def load(folder: str | Path, *, device: str = "cpu", fast: bool = False) -> Predictor:
-    """The model of a folder that ``python -m pipeline.export`` wrote.
+    """The model of a folder that ``python -m pipeline.export`` or ``pipeline.import_weights`` wrote.
 
     Args:
         fast: run the same network with fewer operations; its results match those of evaluation up to rounding.
@@ -69,7 +69,7 @@ def read(folder: Path) -> ModelFile:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(file, "(file)", f"cannot be read: {error.strerror}",
-                        "Give the folder of a model, as python -m pipeline.export writes it") from None
+                        "Give a model's folder, as python -m pipeline.export or pipeline.import_weights writes it") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(file, "(file)", f"is not YAML: {error}", _RESTORE) from None
     return describe(values, where=file)

@@ -1,8 +1,9 @@
-"""Converts published weights to this project's format, and reports what became of each tensor.
+"""Converts published weights to a start for training or, if --out is a folder, to a model; reports what became of each tensor.
 
     python -m pipeline.import_weights resnet50.pth --out start.safetensors
     python -m pipeline.import_weights queryinst_r50.pth --out start.safetensors -S model.queries=20
     python -m pipeline.import_weights --published queryinst-r50 --out start.safetensors
+    python -m pipeline.import_weights queryinst_r50.pth --out models/queryinst
 
 The command reads torchvision's ResNets for every method; Sparse R-CNN and QueryInst of mmdetection, Sparse R-CNN of detectron2,
 and DETR, each for the methods whose networks are built alike (--list names them; docs/weights.md has the details). A file is a
@@ -11,8 +12,9 @@ and DETR, each for the methods whose networks are built alike (--list names them
 network at T=1, or at the T of a file whose queries belong to frames: those for which nothing was published are drawn anew
 (seed 0).
 
-Class layers are carried over by name to the categories of the data set of the parameters, where it is indexed, or to those of
---categories. With --classes alone, they are carried over if there are as many.
+Class layers of a start are carried over by name to the categories of the data set of the parameters, where it is indexed, or to
+those of --categories. With --classes alone, they are carried over if there are as many. A model has the classes of the file;
+only where nothing in it says their names, they are those of --categories or of the indexed data set.
 """
 
 from __future__ import annotations
@@ -46,8 +48,13 @@ def main(argv: list[str] | None = None) -> int:
         having = " or ".join(method.name for method in methods.everyone() if method.starts_have_frames)
         raise UserError("--clip-length", str(args.clip_length), "is no number of frames that this method's start can have",
                         f"Give 1; for --method {having}, 1 or more")
-    if args.out.suffix != ".safetensors" or not args.out.parent.is_dir():
-        raise UserError(args.out, "--out", "is not a .safetensors file in a folder that exists", "Give such a file")
+    start = args.out.suffix == ".safetensors"
+    if args.out.suffix and not (start or args.out.is_dir()) or not args.out.parent.is_dir():
+        raise UserError(args.out, "--out", "is neither a .safetensors file nor a folder in a folder that exists",
+                        "Give a file for a start, or a new folder for a model")
+    if args.classes is not None and not start:
+        raise UserError("--classes", str(args.classes), "is for a start: a model has the classes of the file",
+                        "Leave it out, or give an --out that ends in .safetensors")
     if args.downloaded is not None and args.published is None:
         raise UserError("--from", str(args.downloaded), "which published file this is has to be said",
                         "Add --published NAME; a file that is not in --list is given as FILE, without --from")
@@ -57,12 +64,22 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.grid import starts
     from pipeline.settings.loading import load_params
     from pipeline.weights.convert import convert_file, network_classes, published_file, read
+    from pipeline.weights.converted import check_folder, labels_of, write_model
 
     params = load_params(args.params, [f"profile={args.profile}", *args.set])
-    classes = network_classes(args, params)
+    if start:
+        classes = network_classes(args, params)
+    else:
+        check_folder(args.out)
     file = args.file if args.published is None else published_file(args, params)
-    conversion = convert_file(read(file), classes, args, params, file)
-    write_atomically(args.out, save(conversion.weights, metadata=starts.metadata(conversion)))
+    published = read(file)
+    if start:
+        conversion = convert_file(published, classes, args, params, file)
+        write_atomically(args.out, save(conversion.weights, metadata=starts.metadata(conversion)))
+    else:
+        labels = labels_of(published, args, params, file)
+        conversion = convert_file(published, tuple(label.name for label in labels), args, params, file)
+        write_model(args.out, conversion, labels, params, file)
     _print(file, conversion)
     return 0
 
@@ -75,17 +92,17 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_argument("--from", dest="downloaded", metavar="FILE", type=Path,
                            help="the file of --published, if you downloaded it by hand")
     arguments.add_argument("--list", action=_List, nargs=0, help="print the published files that have a name, and exit")
-    arguments.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True,
-                           help="where to write the converted weights")
+    arguments.add_argument("--out", metavar="FILE.safetensors|FOLDER", type=Path, required=True,
+                           help="where to write the converted weights: a file, for a start, or a new folder, for a model")
     arguments.add_argument("--method", choices=methods.names(), default=methods.DEFAULT,
                            help=f"the method whose network they are for (default: {methods.DEFAULT})")
     arguments.add_argument("--profile", default="paper", help="the profile whose model they are for (default: paper)")
     classes = arguments.add_mutually_exclusive_group()
     classes.add_argument("--categories", metavar="DATASET",
-                         help="the data set to be trained on, by its name or as a JSON file that has categories (default: "
-                              "that of the parameters, if it is indexed)")
+                         help="the data set to be trained on, or that of a model whose file does not name its classes, by its "
+                              "name or as a JSON file that has categories (default: that of the parameters, if it is indexed)")
     classes.add_argument("--classes", type=positive_int, metavar="K",
-                         help="or only how many categories it has (default: 40, if nothing is indexed)")
+                         help="or only how many categories it has, of a start (default: 40, if nothing is indexed)")
     arguments.add_argument("--clip-length", type=positive_int, metavar="T",
                            help="frames per clip; above 1 only for a method whose queries belong to frames (default: the "
                                 "file's own, or 1)")

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from effvis.config import Config
 from effvis.errors import UserError
 
 Outcome = Literal["loaded", "cut", "dropped", "left at init"]
@@ -33,11 +34,13 @@ class Conversion:
     """Weights for the network's ``load_state_dict``, where they come from, and the fate of every tensor on both sides.
 
     Attributes:
+        config: of the network.
         form: settings of the network without which the weights mean something else although they fit, by name.
         by_name: where rows of classes were carried over by name, the published name of each class, None where there is none.
     """
 
     source: str
+    config: Config
     weights: dict[str, Tensor]
     fates: list[Fate]
     form: Mapping[str, bool] = field(default_factory=dict)
@@ -98,6 +101,7 @@ def assemble(
     source: Source,
     published: Mapping[str, Tensor],
     own: Mapping[str, Tensor],
+    config: Config,
     *,
     place: Callable[[str], str | None],
     fit: Callable[[str, str, Tensor], Fitted],
@@ -108,6 +112,7 @@ def assemble(
 
     Args:
         own: the network's weights, which stay where nothing was published.
+        config: of the network.
         place: gives the place of a published name.
         fit: fits a tensor into its place; takes the published name, the place and the tensor.
         why_dropped: gives the reason; takes a published name and its place, which the network does not have.
@@ -127,7 +132,7 @@ def assemble(
             fates.append(Fate(here, fitted.outcome, fitted.reason))
     reached = {fate.name for fate in fates if fate.outcome != "dropped"}
     fates += [Fate(name, "left at init", why_left(name)) for name in own if name not in reached]
-    return Conversion(source.name, weights, fates)
+    return Conversion(source.name, config, weights, fates)
 
 
 def check_body(

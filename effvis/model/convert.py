@@ -126,11 +126,10 @@ def convert(
         return joint if joint in own else here
 
     check_body(published, place, own, prefix="backbone.body.", setting="model.backbone", where=where)
-    rows = next((len(value) for name, value in published.items() if ".class_logits.weight" in (place(name) or "")), 0)
-    theirs = _published_names(published_categories, rows, where)
-    found = partners(categories, theirs) if categories and theirs else None
+    theirs = _published_names(published_categories, source, published, where)
+    found = _published_rows(categories, theirs) if categories and theirs else None
     conversion = assemble(
-        source, published, own, place=place,
+        source, published, own, model.config, place=place,
         fit=lambda name, here, value: _fit(here, value, own[here], where, found),
         why_dropped=lambda name, here: why_useless(name) or _why_no_place(here, own),
         why_left=lambda name: "images have no time" if ".attention.temporal." in name else "nothing was published")
@@ -139,12 +138,32 @@ def convert(
     return replace(conversion, by_name=by_name)
 
 
-def _published_names(names: Sequence[str], rows: int, where: object) -> Sequence[str]:
+def _published_rows(categories: Sequence[str], theirs: Sequence[str]) -> Sequence[int | None]:
+    """The published row of each category. In equal lists each name has its own row, even if two mean the same."""
+    return range(len(theirs)) if list(categories) == list(theirs) else partners(categories, theirs)
+
+
+def class_names(
+    published: Mapping[str, Tensor], named: Sequence[str], *, where: object, hint: str = ""
+) -> Sequence[str]:
     """The names of the rows of the published class layers; none where nothing says them, or where there are no such layers.
 
+    Args:
+        named: the names that the file lists, or none. Only then, 80 rows are COCO's classes.
+        where, hint: as for ``convert``.
+
     Raises:
-        UserError: the file names another number of classes than it has rows.
+        UserError: the file lists another number of names than it has rows, or the tensors' names come from no known source.
     """
+    source, published = recognise(published, SOURCES, where=where, hint=hint)
+    return _published_names(named, source, published, where)
+
+
+def _published_names(
+    names: Sequence[str], source: Source, published: Mapping[str, Tensor], where: object
+) -> Sequence[str]:
+    rows = next((len(value) for name, value in published.items()
+                 if ".class_logits.weight" in (source.place(name) or "")), 0)
     if rows and names and len(names) != rows:
         raise UserError(where, "meta", f"names {len(names)} classes, but class layers have {rows} rows",
                         "Take the names out of the file's meta, or correct them")

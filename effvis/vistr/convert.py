@@ -111,7 +111,7 @@ def convert_vistr(published: Mapping[str, Tensor], model: VisTR, *, where: objec
         return "images have no time" if source is DETR and name.startswith("sequence_masks.") else "nothing was published"
 
     conversion = assemble(
-        source, published, own, place=source.place, fit=fit,
+        source, published, own, model.config, place=source.place, fit=fit,
         why_dropped=lambda name, place: why_useless(name) or _why_no_place(name, place, own), why_left=why_left)
     return replace(conversion, form={"absent_row": model.config.absent_row}) if source is VISTR else conversion
 

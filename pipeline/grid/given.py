@@ -70,7 +70,7 @@ def described(path: Path) -> tuple[ModelFile, Path]:
     if not (path.parent / CONFIG).is_file():
         raise UserError(path.parent / CONFIG, "(file)", f"is missing: nothing describes the network of {path.name}",
                         "Write it with method, model, input_size, labels and the file's sha256 (docs/evaluation.md), or give "
-                        "the folder of an exported model")
+                        "the folder of a model: pipeline.import_weights and pipeline.export write one with --out FOLDER")
     return read(path.parent), path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -119,6 +119,8 @@ class Method:
         published: such files, by name.
         convert: converts published weights to those of a network that ``settings.model`` describes, as
             ``convert(published, settings, classes, clip_length, where, hint)``; without a clip length, it is the file's or 1.
+        class_names: the names of a published file's classes in the order of their rows, as
+            ``class_names(published, named, where=file, hint=hint)``, from those that the file lists; None: exactly those.
         usual_start: the name in ``published`` of what its authors start from, by backbone.
         starts_have_frames: whether a start depends on the clip length.
         comparisons: figures that compare this method with others.
@@ -142,6 +144,7 @@ class Method:
     reads: tuple[str, ...] = ()
     published: Mapping[str, Published] = field(default_factory=dict)
     convert: Callable[[Mapping[str, Any], Any, Classes, int | None, Path, str], Conversion] | None = None
+    class_names: Callable[..., Sequence[str]] | None = None
     usual_start: Mapping[str, str] = field(default_factory=dict)
     starts_have_frames: bool = False
     comparisons: tuple[Comparison, ...] = ()

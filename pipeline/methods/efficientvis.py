@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -101,6 +101,12 @@ def convert(
                                published_categories=classes.published)
 
 
+def class_names(published: Mapping[str, Any], named: Sequence[str], *, where: Path, hint: str) -> Sequence[str]:
+    from effvis.model import convert as conversions
+
+    return conversions.class_names(published, named, where=where, hint=hint)
+
+
 def _published() -> Iterator[tuple[str, Published]]:
     for name, config, stamp, what in (
         ("sparse-rcnn-r50-1x", "sparse_rcnn_r50_fpn_1x_coco", "20201222_214453-dc79b137", "100 proposals, 1x"),
@@ -133,5 +139,5 @@ METHOD = Method(
     learns_correspondence=True,
     train_config=train_config, pretrain_config=pretrain_config, clips_per_video=clips_per_video, losses=losses, predict=predict,
     training_code=("effvis.training.correspondence",),
-    reads=("Sparse R-CNN", "QueryInst"), published=dict(_published()), convert=convert,
+    reads=("Sparse R-CNN", "QueryInst"), published=dict(_published()), convert=convert, class_names=class_names,
     usual_start={"resnet50": "queryinst-r50", "resnet101": "queryinst-r101"})

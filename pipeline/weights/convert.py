@@ -79,15 +79,19 @@ def network_classes(args: argparse.Namespace, params: Params) -> tuple[str, ...]
 def convert_file(
     published: Weights, classes: tuple[str, ...] | int, args: argparse.Namespace, params: Params, file: Path
 ) -> Conversion:
-    """Converts published weights to those of the network that the parameters describe, of ``network_classes``."""
+    """Converts published weights to those of the network that the parameters describe, with these classes or so many."""
     torch.manual_seed(0)
-    others = [f"{' and '.join(method.reads)} need --method {method.name}"
-              for method in methods.everyone() if method.reads and method.name != args.method]
-    hint = "".join(f"; {other}" for other in others)
     settings = params.of_method(args.method)
     wanted = Classes(classes) if isinstance(classes, int) else Classes(len(classes), classes)
     wanted = replace(wanted, published=published.classes)
+    hint = other_methods(args.method)
     return methods.get(args.method).convert(published.tensors, settings, wanted, args.clip_length, file, hint)
+
+
+def other_methods(name: str) -> str:
+    """What to say where a file's names are unknown to a method: the others read other files."""
+    return "".join(f"; {' and '.join(method.reads)} need --method {method.name}"
+                   for method in methods.everyone() if method.reads and method.name != name)
 
 
 def read(path: Path) -> Weights:

@@ -160,7 +160,8 @@ def test_converted_weights_are_evaluated_without_a_training(tiny_project, tmp_pa
 def test_converted_weights_whose_class_rows_mean_something_else_are_refused(exported, tmp_path):
     project, _, folder = exported(VISTR_ROW)
     weights = folder / "weights.safetensors"
-    save_file(load_file(weights), weights, metadata=starts.metadata(Conversion("test", {}, [], {"absent_row": True})))
+    conversion = Conversion("test", network().config, {}, [], {"absent_row": True})
+    save_file(load_file(weights), weights, metadata=starts.metadata(conversion))
     edit(folder, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
     error = caught(project, "--model", weights, "--out", tmp_path / "scores")
     assert f"{folder / 'config.yaml'}: model.absent_row: " in error and "Set model.absent_row: true" in error
@@ -171,7 +172,7 @@ def test_converted_weights_of_other_classes_than_their_labels_are_refused(export
     weights = folder / "weights.safetensors"
     names = [label["name"] for label in yaml.safe_load((folder / "config.yaml").read_text())["labels"]]
     for classes, right in ((names, True), (names[::-1], False)):
-        conversion = Conversion("test", load_file(weights), [], by_name=dict.fromkeys(classes))
+        conversion = Conversion("test", network().config, load_file(weights), [], by_name=dict.fromkeys(classes))
         save_file(conversion.weights, weights, metadata=starts.metadata(conversion))
         edit(folder, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
         if right:

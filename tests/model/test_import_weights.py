@@ -1,6 +1,7 @@
 """Published weights find their places: small checkpoints, made here with the published names and kinds of shapes."""
 
 import argparse
+import json
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from support.published_weights import (
     published_weights,
 )
 
+import effvis
 from effvis.errors import UserError
 from effvis.model.categories import COCO
 from effvis.model.convert import convert
@@ -266,8 +268,62 @@ def test_a_checkpoint_without_tensors_is_an_error(command, tmp_path, content):
         command(tmp_path / "other.pth")
 
 
-def test_the_output_has_to_be_a_safetensors_file(command, tmp_path):
+@pytest.mark.parametrize("meta", [
+    {"CLASSES": ("a", "b", "c")}, {"dataset_meta": {"classes": ["a", "b", "c"], "palette": [[1, 2, 3]]}},
+    {"dataset_meta": {"CLASSES": ("a", "b", "c")}}])
+def test_a_folder_becomes_a_model_with_the_classes_that_the_file_names(command, tmp_path, meta):
+    published = detector("mmdetection", classes=3)
+    torch.save({"state_dict": published, "meta": meta}, tmp_path / "published.pth")
+    assert command(tmp_path / "published.pth", tmp_path / "model") == 0
+    loaded = effvis.load(tmp_path / "model")
+    assert [(category.id, category.name) for category in loaded.categories] == [(1, "a"), (2, "b"), (3, "c")]
+    assert loaded.model.config.num_classes == 3 and loaded.model.config.clip_length == 1
+    assert torch.equal(loaded.model.interactions[1].class_logits.weight, published["roi_head.bbox_head.1.fc_cls.weight"])
+    assert command(tmp_path / "published.pth", tmp_path / "start.safetensors", "--classes", "3") == 0
+    start = load_file(tmp_path / "start.safetensors")
+    assert all(torch.equal(value, start[name]) for name, value in loaded.model.state_dict().items())
+
+
+def test_a_model_of_80_rows_without_names_has_cocos(command, tmp_path):
+    published = detector("detectron2")
+    torch.save({"model": published}, tmp_path / "published.pth")
+    assert command(tmp_path / "published.pth", tmp_path / "model") == 0
+    loaded = effvis.load(tmp_path / "model")
+    assert tuple(category.name for category in loaded.categories) == COCO
+    assert torch.equal(loaded.model.interactions[0].class_logits.bias, published["head.head_series.0.class_logits.bias"])
+
+
+def test_a_model_has_both_of_two_classes_whose_names_mean_the_same(command, tmp_path):
+    published = detector("mmdetection", classes=2)
+    torch.save({"state_dict": published, "meta": {"CLASSES": ("car", "sedan")}}, tmp_path / "published.pth")
+    assert command(tmp_path / "published.pth", tmp_path / "model") == 0
+    loaded = effvis.load(tmp_path / "model")
+    assert torch.equal(loaded.model.interactions[0].class_logits.weight, published["roi_head.bbox_head.0.fc_cls.weight"])
+
+
+def test_a_folder_that_would_be_no_model_is_not_written(command, tmp_path):
+    def refused(meta, *more, out=tmp_path / "model"):
+        torch.save({"state_dict": detector("mmdetection", classes=3), "meta": meta}, tmp_path / "published.pth")
+        with pytest.raises(UserError) as error:
+            command(tmp_path / "published.pth", out, *more)
+        assert not (tmp_path / "model" / "config.yaml").exists()
+        return str(error.value)
+
+    assert "names 4 classes, but class layers have 3 rows" in refused({"CLASSES": tuple("abcd")})
+    assert "pipeline.index" in refused({}), "no names, and no data set to take them from"
+    four = tmp_path / "four.json"
+    four.write_text(json.dumps({"categories": [{"id": number, "name": name} for number, name in enumerate("abcd")]}))
+    assert "no class layer for these 4 classes: a, b, c …" in refused({}, "--categories", four)
+    assert "a model has those of its file, x, y, z" in refused({"CLASSES": tuple("xyz")}, "--categories", four)
+    assert "--classes: 3: is for a start" in refused({"CLASSES": tuple("abc")}, "--classes", "3")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    assert "--out: exists already" in refused({"CLASSES": tuple("abc")}, out=tmp_path / "full")
+    assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
+
+
+def test_the_output_has_to_be_a_safetensors_file_or_a_folder(command, tmp_path):
     torch.save(published_weights("resnet18"), tmp_path / "resnet18.pth")
-    for out in (tmp_path / "start.pth", tmp_path / "nowhere" / "start.safetensors"):
+    for out in (tmp_path / "start.pth", tmp_path / "nowhere" / "start.safetensors", tmp_path / "nowhere" / "model"):
         with pytest.raises(UserError, match="--out"):
             command(tmp_path / "resnet18.pth", out)

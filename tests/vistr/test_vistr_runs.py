@@ -88,7 +88,8 @@ def test_the_papers_rows_have_its_authors_size_and_results():
 
 def test_a_start_whose_class_rows_mean_something_else_is_refused(tiny_project):
     folder = tiny_project()
-    conversion = Conversion("test", {"class_logits.bias": torch.zeros(7)}, [], {"absent_row": True})
+    weights = {"class_logits.bias": torch.zeros(7)}
+    conversion = Conversion("test", tiny_vistr().config, weights, [], {"absent_row": True})
     content = save(conversion.weights, metadata=starts.metadata(conversion))
     (folder / "start.safetensors").write_bytes(content)
     changes = ["vistr.pretrain.source=start.safetensors"]

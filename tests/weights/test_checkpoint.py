@@ -101,7 +101,7 @@ def test_plain_values_beside_what_is_left_out_are_kept(written):
 def test_a_class_that_a_file_names_is_not_imported(written, framework, monkeypatch, tmp_path):
     (framework / "mmengine" / "logging" / "history_buffer.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')")
     monkeypatch.syspath_prepend(framework)
-    assert read(written)
+    assert read(written).tensors
     assert "mmengine" not in sys.modules and not (tmp_path / "harm").exists()
 
 
