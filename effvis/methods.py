@@ -28,6 +28,8 @@ class Method:
         predict_clip: predicts one clip by itself; called like ``effvis.inference.clip.predict_alone``.
         track: tracks through a whole video end to end; called like ``effvis.inference.end_to_end.track``. None where clips
             are always linked by hand-crafted matching.
+        detect: detects the objects of one frame; called like ``detect(model, frame_CHW, size)``. None where the network needs
+            a clip.
         make_fast: called by ``effvis.fast.optimise.optimised`` with a copy of the network whose normalisation is folded,
             the size of its input, how many pixels go through the backbone together, and whether to pool first (None: where
             it pays); returns the network to run. None where nothing more can be done.
@@ -37,6 +39,7 @@ class Method:
     build: Callable[[Any], nn.Module]
     predict_clip: Callable[..., Any]
     track: Callable[..., Any] | None = None
+    detect: Callable[..., Any] | None = None
     make_fast: Callable[[Any, tuple[int, int], int, bool | None], nn.Module] | None = None
 
 
