@@ -128,6 +128,8 @@ class Predictor:
         method = of_network(self.model)
         if method.track is not None and self.inference.linking == "end-to-end":
             return method.track(self.model, clips, clips.size, self.inference)
+        if method.link is not None:
+            return method.link(self.model, clips, clips.size, self.inference)
         predicted = [(numbers, method.predict_clip(self.model, pixels, clips.size, self.inference))
                      for numbers, pixels in clips]
         return handcraft.link(predicted, clips.size, self.inference.handcraft)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from effvis.config import Backbone, LossWeights, MatchingConfig, ModelConfig, OptimisationConfig
+from effvis.config import (
+    Backbone,
+    Config,
+    InferenceConfig,
+    LossWeights,
+    MatchingConfig,
+    ModelConfig,
+    OptimisationConfig,
+)
 
 
 class QueryInstConfig(ModelConfig):
@@ -32,3 +40,29 @@ class QueryInstTrainConfig(OptimisationConfig):
 
     matching: MatchingConfig = MatchingConfig()
     loss: LossWeights = LossWeights()
+
+
+class FrameLinking(Config):
+    """How an object is known again in a later frame: weights of four similarities, of which the weighted mean counts."""
+
+    query: float = Field(1.0, ge=0, description="weight of the cosine of the refined queries")
+    box_iou: float = Field(1.0, ge=0, description="weight")
+    mask_iou: float = Field(1.0, ge=0, description="weight")
+    category: float = Field(1.0, ge=0, description="weight of the cosine of the class probabilities")
+    new_tracklet_below: float = Field(0.5, le=1, description="a pair of less similarity is not linked")
+    forget_after: int = Field(30, ge=1, description="frames that an object may be away and still return")
+    remembered: int = Field(200, ge=1, description="objects that are remembered at most, beside those of the last frame")
+
+    @model_validator(mode="after")
+    def _something_counts(self):
+        if not self.query + self.box_iou + self.mask_iou + self.category:
+            raise ValueError("one of the weights query, box_iou, mask_iou and category has to be above 0")
+        return self
+
+
+class QueryInstInference(InferenceConfig):
+    """How frames become tracklets. Its linking is always by hand-crafted matching: ``frames`` takes the place of
+    ``handcraft``."""
+
+    linking: Literal["hand-craft"] = "hand-craft"
+    frames: FrameLinking = FrameLinking()

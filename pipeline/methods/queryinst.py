@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effvis.config import Config, InferenceConfig
+from pydantic import Field
+
+from effvis.config import Config
 from effvis.data.sizes import InputSize
-from effvis.queryinst.config import QueryInstConfig, QueryInstTrainConfig
+from effvis.queryinst.config import FrameLinking, QueryInstConfig, QueryInstInference, QueryInstTrainConfig
 from pipeline.methods.base import Classes, Method, PretrainSettings
 from pipeline.methods.efficientvis import METHOD as EFFICIENTVIS
 
@@ -35,10 +37,18 @@ class QueryInstPretrainSettings(PretrainSettings):
     train: QueryInstTrainConfig = QueryInstTrainConfig()
 
 
+class QueryInstInferenceSettings(Config):
+    """Values of ``inference`` that QueryInst's rows replace, and its own."""
+
+    presence_threshold: float | None = Field(None, ge=0, le=1, description="None: inference.presence_threshold")
+    frames: FrameLinking = FrameLinking()
+
+
 class QueryInstSettings(Config):
     """All settings of QueryInst that it does not share with EfficientVIS."""
 
-    input_size: InputSize | None = None
+    input_size: InputSize | None = Field(None, description="None: as the other methods'")
+    inference: QueryInstInferenceSettings = QueryInstInferenceSettings()
     model: QueryInstModelSettings = QueryInstModelSettings()
     pretrain: QueryInstPretrainSettings = QueryInstPretrainSettings()
     train: QueryInstTrainConfig = QueryInstTrainConfig()
@@ -64,13 +74,12 @@ def losses(model: EfficientVIS, train: QueryInstTrainConfig) -> Callable[..., di
 
 
 def predict(
-    model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, input_size: InputSize,
+    model: EfficientVIS, index: DatasetIndex, config: QueryInstInference, input_size: InputSize,
     progress: Callable[[int, int], None] | None,
 ) -> Predictions:
-    from effvis.inference.clip import predict_alone
-    from effvis.inference.predictor import predict_linked
+    from effvis.queryinst.link import predict_split
 
-    return predict_linked(model, index, config, predict=predict_alone, input_size=input_size, progress=progress)
+    return predict_split(model, index, config, input_size=input_size, progress=progress)
 
 
 def convert(
@@ -90,6 +99,6 @@ METHOD = Method(
     name="queryinst", title="QueryInst", section="queryinst", settings=QueryInstSettings,
     derived={"model.clip_length": "QueryInst looks at single frames"},
     train_config=train_config, pretrain_config=pretrain_config, clips_per_video=clips_per_video, losses=losses, predict=predict,
-    training_code=("effvis.training.correspondence",), reads=("QueryInst",),
+    inference=QueryInstInference, training_code=("effvis.training.correspondence",), reads=("QueryInst",),
     published={name: file for name, file in EFFICIENTVIS.published.items() if name.startswith("queryinst")},
     convert=convert, usual_start=EFFICIENTVIS.usual_start)

@@ -9,7 +9,7 @@ from support.published_weights import FFN, INNER, MASK_ROI, PROPOSALS, ROI, STAG
 
 from effvis.data.sizes import KeptRatio
 from effvis.errors import UserError
-from effvis.queryinst.config import QueryInstConfig
+from effvis.queryinst.config import FrameLinking, QueryInstConfig
 from pipeline import methods
 from pipeline.engine.run import evaluate_run, train_run
 from pipeline.engine.training import start
@@ -36,6 +36,18 @@ def test_a_row_trains_single_frames_whatever_its_clip_length(tiny_project):
     assert spec_of(params, T=9).key == spec.key
     batch = start(spec.train, load_index(params, "train"), load_clips(params, "train", 1), None).pairs.batch(0)
     assert [frames.shape[1] for frames in batch.frames] == [1]
+
+
+def test_its_section_sets_how_frames_are_linked(tiny_project):
+    file = tiny_project() / "params.yaml"
+    plain = spec_of(load_params(file))
+    params = load_params(file, ["queryinst.inference.frames.query=0.25", "queryinst.inference.presence_threshold=0.75"])
+    own = spec_of(params)
+    assert (own.inference.frames.query, own.inference.presence_threshold) == (0.25, 0.75)
+    assert plain.inference.frames == FrameLinking()
+    assert plain.inference.presence_threshold == params.inference.presence_threshold
+    assert own.train.key == plain.train.key and own.key != plain.key
+    assert not hasattr(evaluation_spec(params, RowSettings(), 0).inference, "frames")
 
 
 def test_what_makes_it_queryinst_cannot_be_set(tiny_project):
