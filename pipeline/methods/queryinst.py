@@ -99,6 +99,6 @@ METHOD = Method(
     name="queryinst", title="QueryInst", section="queryinst", settings=QueryInstSettings,
     derived={"model.clip_length": "QueryInst looks at single frames"},
     train_config=train_config, pretrain_config=pretrain_config, clips_per_video=clips_per_video, losses=losses, predict=predict,
-    inference=QueryInstInference, training_code=("effvis.training.correspondence",), reads=("QueryInst",),
+    inference=QueryInstInference, training_code=("effvis.training.correspondence",),
     published={name: file for name, file in EFFICIENTVIS.published.items() if name.startswith("queryinst")},
     convert=convert, usual_start=EFFICIENTVIS.usual_start)

@@ -106,3 +106,8 @@ def test_it_is_trained_and_evaluated(tiny_project):
     train_run(params, spec.train)
     report = evaluate_run(params, spec)
     assert 0 <= report["metrics"]["AP"] <= 1 and report["frames"] > 0
+
+
+def test_a_file_of_queryinst_sends_nobody_from_efficientvis_to_another_method():
+    """Where EfficientVIS knows no names, it names the methods that read other files; QueryInst's it reads itself."""
+    assert "QueryInst" in methods.get("efficientvis").reads and not QUERYINST.reads
