@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import nn
 
+from effvis.config import InferenceConfig
+
 
 @dataclass(frozen=True)
 class Method:
@@ -28,6 +30,11 @@ class Method:
         predict_clip: predicts one clip by itself; called like ``effvis.inference.clip.predict_alone``.
         track: tracks through a whole video end to end; called like ``effvis.inference.end_to_end.track``. None where clips
             are always linked by hand-crafted matching.
+        link: tracks through a whole video by hand-crafted matching; called like ``track``. None: its clips are predicted by
+            themselves, and ``effvis.inference.handcraft.link`` links them.
+        inference: the class of its settings of inference.
+        detect: detects the objects of one frame; called like ``detect(model, frame_CHW, size)``. None where the network needs
+            a clip.
         make_fast: called by ``effvis.fast.optimise.optimised`` with a copy of the network whose normalisation is folded,
             the size of its input, how many pixels go through the backbone together, and whether to pool first (None: where
             it pays); returns the network to run. None where nothing more can be done.
@@ -37,6 +44,9 @@ class Method:
     build: Callable[[Any], nn.Module]
     predict_clip: Callable[..., Any]
     track: Callable[..., Any] | None = None
+    link: Callable[..., Any] | None = None
+    inference: type[InferenceConfig] = InferenceConfig
+    detect: Callable[..., Any] | None = None
     make_fast: Callable[[Any, tuple[int, int], int, bool | None], nn.Module] | None = None
 
 

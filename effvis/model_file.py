@@ -96,8 +96,9 @@ def describe(values: Any, *, where: object) -> ModelFile:
 
 @cache
 def _form(method: str) -> type[ModelFile]:
-    """The form of config.yaml for a method, with the method's own network."""
-    return create_model("ModelFile", __base__=ModelFile, model=(methods.get(method).config, ...))
+    """The form of config.yaml for a method, with the method's own network and settings of inference."""
+    own = methods.get(method)
+    return create_model("ModelFile", __base__=ModelFile, model=(own.config, ...), inference=(own.inference, own.inference()))
 
 
 def predictor(description: ModelFile, weights: Path, *, device: str = "cpu", fast: bool = False) -> Predictor:

@@ -18,6 +18,7 @@ from effvis.data.masks import RLE, decode
 from effvis.data.sizes import InputSize, frame_size
 from effvis.errors import UserError
 from effvis.inference import handcraft
+from effvis.inference.detections import Detections
 from effvis.inference.tracklets import VideoTracklet
 from effvis.methods import of_network
 
@@ -104,10 +105,31 @@ class Predictor:
         named = tuple(self._named(number, *entry) for number, entry in enumerate(found, 1))
         return TrackedVideo(*clips.size, clips.length, named)
 
+    def detect(self, frame: Frame, *, resize: bool = True) -> Detections:
+        """The objects of a single frame.
+
+        Args:
+            frame: RGB uint8 (H, W, 3) array or PIL image.
+            resize: resize the frame by the model's rule; otherwise the network sees it as it is, only padded.
+
+        Raises:
+            UserError: it is no such frame, or the network needs a clip.
+        """
+        method = of_network(self.model)
+        if method.detect is None:
+            raise UserError("model", "method", f"{self.model.config.method} finds nothing in a single frame",
+                            "Give its frames to track, or load a model of a method that detects")
+        image = _image(frame, "frame")
+        size = image.size[::-1]
+        image = _resized(image, frame_size(self.input_size, *size) if resize else size)
+        return method.detect(self.model, torch.from_numpy(np.array(image)).permute(2, 0, 1), size)
+
     def _follow(self, clips: _Clips) -> list[VideoTracklet]:
         method = of_network(self.model)
         if method.track is not None and self.inference.linking == "end-to-end":
             return method.track(self.model, clips, clips.size, self.inference)
+        if method.link is not None:
+            return method.link(self.model, clips, clips.size, self.inference)
         predicted = [(numbers, method.predict_clip(self.model, pixels, clips.size, self.inference))
                      for numbers, pixels in clips]
         return handcraft.link(predicted, clips.size, self.inference.handcraft)
@@ -133,7 +155,7 @@ class _Clips:
             raise UserError("video", "frames", "there is no frame", "Give one frame at least")
         self._clip_length = clip_length
         self.length = 0
-        self.size = _image(first, 0).size[::-1]
+        self.size = _image(first, "frames[0]").size[::-1]
         self._input_size = frame_size(input_size, *self.size)
         self._frames = itertools.chain((first,), coming)
 
@@ -153,22 +175,25 @@ class _Clips:
 
     def _resized(self, frame: Frame) -> np.ndarray:
         """A frame resized as a data set's frames are; otherwise the network would see other pixels than in training."""
-        image = _image(frame, self.length)
+        image = _image(frame, f"frames[{self.length}]")
         height, width = self.size
         if image.size != (width, height):
             found = f"is {image.width}x{image.height}, the first is {width}x{height}"
             raise UserError("video", f"frames[{self.length}]", found, "Give frames of one size")
         self.length += 1
-        if self.size != self._input_size:
-            image = image.resize(self._input_size[::-1], Image.Resampling.BILINEAR)
-        return np.asarray(image)
+        return np.asarray(_resized(image, self._input_size))
 
 
-def _image(frame: Frame, number: int) -> Image.Image:
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _image(frame: Frame, name: str) -> Image.Image:
     if isinstance(frame, Image.Image):
         return frame.convert("RGB")
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
         what = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise UserError("video", f"frames[{number}]", f"is {what}, not an RGB frame",
+        raise UserError("video", name, f"is {what}, not an RGB frame",
                         "Give uint8 arrays (height, width, 3) or PIL images")
     return Image.fromarray(frame)

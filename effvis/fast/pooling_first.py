@@ -85,6 +85,20 @@ class PoolingFirst(ForInference):
         return pooled.view(clips, frames, queries, size * size, -1).transpose(1, 2)
 
 
+def make_fast(
+    model: EfficientVIS, input_size: tuple[int, int], pixels_at_once: int, pool_first: bool | None
+) -> EfficientVIS:
+    """The network without its unused mask heads, all but the last; it may pool before the last convolution.
+
+    Args:
+        pool_first: whether it does; None: on processors, where it pays.
+    """
+    model.mask_heads = nn.ModuleList([*(nn.Identity() for _ in model.mask_heads[1:]), model.mask_heads[-1]])
+    if pool_first is None:
+        pool_first = model.query_NTC.device.type == "cpu" and pooling_first_pays(model, input_size)
+    return (PoolingFirst if pool_first else ForInference)(model, pixels_at_once)
+
+
 def bins_of_a_tracklet(config: ModelConfig) -> int:
     """The number of a tracklet's bins in each frame, over all interactions and its mask."""
     return config.iterations * config.roi_size**2 + config.mask_roi_size**2

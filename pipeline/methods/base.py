@@ -104,6 +104,7 @@ class Method:
         section: the name of that section; if empty, model, pretrain and train stand at the top of the parameters.
         derived: keys of its section that cannot be set, and what they follow from.
         row_keys: those of ``pipeline.settings.params.ROW_KEYS`` that a table's rows may set for this method.
+        inference: the class of its settings of inference; with fields of its own, its section's ``inference`` sets them.
         linkings: ways to link tracklets of clips into tracklets of a video; the first one replaces any that is not listed.
         learns_correspondence: whether queries can learn to carry over from clip to clip.
         train_config: the training that its settings ask for, as ``train_config(settings, correspondence)``.
@@ -137,6 +138,7 @@ class Method:
     section: str = ""
     derived: Mapping[str, str] = field(default_factory=dict)
     row_keys: frozenset[str] = frozenset()
+    inference: type[InferenceConfig] = InferenceConfig
     linkings: tuple[Linking, ...] = ("hand-craft",)
     learns_correspondence: bool = False
     training_code: tuple[str, ...] = ()

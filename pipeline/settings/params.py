@@ -262,10 +262,9 @@ class _SharedParams(Config):
 
     def inference_of(self, name: str) -> InferenceConfig:
         """The inference of a method: that of the parameters, with what its section sets, and with a linking that it has."""
-        own = getattr(self.of_method(name), "inference", self.inference)
-        if own is not self.inference:
-            own = self.inference.model_copy(update=own.model_dump(exclude_none=True))
-        return methods.get(name).linked(own)
+        method, own = methods.get(name), getattr(self.of_method(name), "inference", self.inference)
+        values = {} if own is self.inference else own.model_dump(exclude_none=True)
+        return method.inference(**{**method.linked(self.inference).model_dump(), **values})
 
     def clip_length(self, published: int) -> int:
         """The clip length that replaces one of the paper's."""

@@ -39,9 +39,9 @@ def _torchvision() -> Iterator[tuple[str, Published]]:
 
 
 def _of_methods() -> Iterator[tuple[str, Published]]:
-    for method in methods.everyone():
-        for name, file in method.published.items():
-            yield name, replace(file, methods=(method.name,))
+    everyone = methods.everyone()
+    for name, file in {name: file for method in everyone for name, file in method.published.items()}.items():
+        yield name, replace(file, methods=tuple(method.name for method in everyone if name in method.published))
 
 
 REGISTRY = dict((*_torchvision(), *_of_methods()))

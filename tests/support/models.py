@@ -19,7 +19,7 @@ def put(folder, model, **changes):
     weights = folder.parent / "trained.safetensors"
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
     values = {
-        "method": "vistr" if hasattr(model, "sequence_masks") else "efficientvis", "input_size": [32, 48],
+        "method": model.config.method, "input_size": [32, 48],
         "model": model.config.model_dump(mode="json"), "inference": {"presence_threshold": 0.0},
         "labels": [{"id": number + 3, "name": name} for number, name in enumerate("abcde"[: model.config.num_classes])],
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "provenance": {"metrics": {"AP": 0.25}},

@@ -1,7 +1,6 @@
 """A converted QueryInst computes what mmdetection's does: ../shared/oracle/queryinst has its numbers, from made-up weights."""
 
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.project import CHECKOUT
+from support.queryinst import ORACLE, PICTURES, needs_oracle, oracle_weights
 
 from effvis.config import ModelConfig
 from effvis.data.masks import decode
@@ -18,20 +19,13 @@ from effvis.model.efficientvis import BaseFeatures, EfficientVIS
 from effvis.model.paste import paste_masks
 from pipeline import import_weights
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-ORACLE = CHECKOUT.parent / "shared" / "oracle" / "queryinst"
 NUMBERS = json.loads(Path(__file__).with_name("queryinst_numbers.json").read_text())
-needs_oracle = pytest.mark.skipif(not (ORACLE / "cases.npz").is_file(), reason="there is no ../shared/oracle/queryinst")
-PICTURES = ("320x480", "360x640")
 PUBLISHED = dict(num_classes=80, clip_length=1, queries=100, backbone="resnet50", attention="spatial", mask_classes="specific")
 
 
 @pytest.fixture(scope="module")
 def weights_py():
-    spec = importlib.util.spec_from_file_location("queryinst_weights", ORACLE / "weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return oracle_weights()
 
 
 @pytest.fixture(scope="module")

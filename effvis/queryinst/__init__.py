@@ -1,0 +1,1 @@
+"""QueryInst (Fang et al., ICCV 2021): detects and segments the objects of single frames."""

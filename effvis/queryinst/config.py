@@ -1,0 +1,68 @@
+"""The configurations of QueryInst, whose network is EfficientVIS's at T=1 in QueryInst's form."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from effvis.config import (
+    Backbone,
+    Config,
+    InferenceConfig,
+    LossWeights,
+    MatchingConfig,
+    ModelConfig,
+    OptimisationConfig,
+)
+
+
+class QueryInstConfig(ModelConfig):
+    """The network of QueryInst; the defaults are its published ones. What is fixed is what makes it QueryInst's."""
+
+    method: ClassVar[str] = "queryinst"
+
+    clip_length: Literal[1] = 1
+    queries: int = Field(100, ge=1, description="N, proposals per frame")
+    backbone: Backbone = "resnet50"
+    attention: Literal["spatial"] = "spatial"
+    mask_query: Literal["attended"] = "attended"
+    mask_classes: Literal["specific"] = "specific"
+    # These four mean nothing at T=1. They have one value, so that the same network has one configuration.
+    similarity_temperature: float = Field(1.0, ge=1, le=1)
+    dynamic_conv: Literal["temporal"] = "temporal"
+    neighbour_crop: Literal["own"] = "own"
+    query: Literal["time-disentangled"] = "time-disentangled"
+
+
+class QueryInstTrainConfig(OptimisationConfig):
+    """The training on single frames: that of EfficientVIS at T=1, where no query is carried on to another frame."""
+
+    matching: MatchingConfig = MatchingConfig()
+    loss: LossWeights = LossWeights()
+
+
+class FrameLinking(Config):
+    """How an object is known again in a later frame: weights of four similarities, of which the weighted mean counts."""
+
+    query: float = Field(1.0, ge=0, description="weight of the cosine of the refined queries")
+    box_iou: float = Field(1.0, ge=0, description="weight")
+    mask_iou: float = Field(1.0, ge=0, description="weight")
+    category: float = Field(1.0, ge=0, description="weight of the cosine of the class probabilities")
+    new_tracklet_below: float = Field(0.5, le=1, description="a pair of less similarity is not linked")
+    forget_after: int = Field(30, ge=1, description="frames that an object may be away and still return")
+    remembered: int = Field(200, ge=1, description="objects that are remembered at most, beside those of the last frame")
+
+    @model_validator(mode="after")
+    def _something_counts(self):
+        if not self.query + self.box_iou + self.mask_iou + self.category:
+            raise ValueError("one of the weights query, box_iou, mask_iou and category has to be above 0")
+        return self
+
+
+class QueryInstInference(InferenceConfig):
+    """How frames become tracklets. Its linking is always by hand-crafted matching: ``frames`` takes the place of
+    ``handcraft``."""
+
+    linking: Literal["hand-craft"] = "hand-craft"
+    frames: FrameLinking = FrameLinking()

@@ -1,0 +1,176 @@
+"""Frames become tracklets: what a frame shows is matched with what the frames before it showed, as frame-level systems do.
+
+MinVIS (Huang et al., NeurIPS 2022) showed that the queries of a network that was trained on images suffice to know an object
+again. Here the boxes, the masks and the classes may count as well (``FrameLinking``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from effvis.data.dataset import DatasetIndex
+from effvis.data.masks import RLE
+from effvis.data.sizes import InputSize
+from effvis.inference.clip import predict_clip
+from effvis.inference.predictor import Predictions, _clips, _collect, _reader
+from effvis.inference.tracklets import VideoTracklet
+from effvis.model.boxes import iou
+from effvis.model.efficientvis import EfficientVIS
+from effvis.queryinst.config import FrameLinking, QueryInstInference
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """D objects.
+
+    Attributes:
+        query_DC: their refined queries.
+        boxes_D4: xyxy in pixels of the video.
+        rles: their masks at the video's size.
+        probabilities_DK: of the classes.
+    """
+
+    query_DC: np.ndarray
+    boxes_D4: np.ndarray
+    rles: list[RLE]
+    probabilities_DK: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rles)
+
+    def select(self, chosen: np.ndarray) -> Objects:
+        """The objects at some places."""
+        return Objects(self.query_DC[chosen], self.boxes_D4[chosen], [self.rles[place] for place in chosen],
+                       self.probabilities_DK[chosen])
+
+    def joined(self, others: Objects) -> Objects:
+        """These objects, then the others."""
+        return Objects(np.concatenate((self.query_DC, others.query_DC)), np.concatenate((self.boxes_D4, others.boxes_D4)),
+                       self.rles + others.rles, np.concatenate((self.probabilities_DK, others.probabilities_DK)))
+
+
+class Linker:
+    """Numbers the objects of one frame after the other, so that an object has the same number in all of them.
+
+    It remembers how each object looked when it was seen last, for ``forget_after`` frames, and of no more than ``remembered``
+    objects: what a frame costs does not depend on the frames before.
+    """
+
+    def __init__(self, config: FrameLinking):
+        self._config = config
+        self._known: Objects | None = None
+        self._numbers = np.zeros(0, dtype=int)
+        self._away = np.zeros(0, dtype=int)  # frames since each was seen: 1 in the frame before
+        self._next = 0
+
+    def __len__(self) -> int:
+        """How many objects it remembers."""
+        return len(self._numbers)
+
+    def add(self, seen: Objects) -> np.ndarray:
+        """The numbers (D,), from 0, of the objects of the next frame. One that is like none before gets a new number."""
+        numbers = np.full(len(seen), -1)
+        self._away += 1
+        if self._known is not None and len(seen) and len(self._known):
+            gain_AD = similarity(self._known, seen, self._away, self._config) - self._config.new_tracklet_below
+            # A pair below the threshold gains nothing, so that it takes no partner from another pair.
+            for old, new in zip(*linear_sum_assignment(-np.maximum(gain_AD, 0)), strict=True):
+                if gain_AD[old, new] >= 0:
+                    numbers[new] = self._numbers[old]
+        new = numbers < 0
+        numbers[new] = self._next + np.arange(new.sum())
+        self._next += int(new.sum())
+        self._remember(seen, numbers)
+        return numbers
+
+    def _remember(self, seen: Objects, numbers: np.ndarray) -> None:
+        waiting = np.flatnonzero(~np.isin(self._numbers, numbers) & (self._away <= self._config.forget_after))
+        # Those that were seen last come first, and fill the places that the frame's own objects leave.
+        waiting = waiting[np.argsort(self._away[waiting], kind="stable")][: max(0, self._config.remembered - len(seen))]
+        self._known = seen if self._known is None else seen.joined(self._known.select(waiting))
+        self._numbers = np.concatenate((numbers, self._numbers[waiting]))
+        self._away = np.concatenate((np.zeros(len(seen), dtype=int), self._away[waiting]))
+
+
+def similarity(known: Objects, seen: Objects, away_A: np.ndarray, config: FrameLinking) -> np.ndarray:
+    """How alike A known and D seen objects are, (A, D): the weighted mean of four similarities, each at most 1.
+
+    The weights of box and mask are divided by the frames since the object was seen: the longer it is away, the less it is
+    expected where it was.
+
+    Args:
+        away_A: frames since each known object was seen; 1 in the frame before.
+    """
+    place_A1 = 1 / away_A[:, None]
+    total = np.zeros((len(known), len(seen)))
+    weights = np.zeros((len(known), 1))
+    for weight, measure, factor in (
+        (config.query, lambda: _cosine(known.query_DC, seen.query_DC), 1.0),
+        (config.category, lambda: _cosine(known.probabilities_DK, seen.probabilities_DK), 1.0),
+        (config.box_iou, lambda: _box_iou(known.boxes_D4, seen.boxes_D4), place_A1),
+        (config.mask_iou, lambda: coco_mask.iou(known.rles, seen.rles, [0] * len(seen)), place_A1),
+    ):
+        if weight:
+            total += weight * factor * measure()
+            weights += weight * factor
+    return total / weights
+
+
+def _cosine(a_AC: np.ndarray, b_DC: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(a_AC, axis=1)[:, None] * np.linalg.norm(b_DC, axis=1)
+    return a_AC @ b_DC.T / np.maximum(lengths, 1e-12)
+
+
+def _box_iou(a_A4: np.ndarray, b_D4: np.ndarray) -> np.ndarray:
+    return iou(torch.from_numpy(a_A4)[:, None], torch.from_numpy(b_D4)[None])[0].numpy()
+
+
+def track(
+    model: EfficientVIS, frames: Iterable[tuple[list[int], Tensor]], video_size: tuple[int, int], config: QueryInstInference
+) -> list[VideoTracklet]:
+    """Follows the objects of a video, frame by frame; an object is there where it reaches ``config.presence_threshold``.
+
+    Args:
+        frames: (the frame's number in a list, the frame (1, 3, H, W)) in order.
+        video_size: (height, width), in whose pixels masks and boxes are returned.
+
+    Returns:
+        The tracklets in the order of appearance.
+    """
+    linker, tracklets = Linker(config.frames), []
+    for numbers, pixels in frames:
+        prediction, query_NTC = predict_clip(model, pixels, None, video_size, config)
+        present = np.flatnonzero(prediction.present_NT[:, 0])
+        seen = Objects(query_NTC[:, 0].float().cpu().numpy()[present], prediction.boxes_NT4[present, 0],
+                       [prediction.rles[n][0] for n in present], prediction.probabilities_NTK[present, 0])
+        for n, number in zip(present, linker.add(seen), strict=True):
+            if number == len(tracklets):
+                tracklets.append(VideoTracklet())
+            tracklets[number].add(prediction, n, numbers)
+    return tracklets
+
+
+def predict_split(
+    model: EfficientVIS, index: DatasetIndex, config: QueryInstInference, *, input_size: InputSize,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Results of every video of a split, followed frame by frame.
+
+    Args:
+        progress: called with (videos done, videos).
+    """
+    model.eval()
+    reader = _reader(index, input_size)
+
+    def tracklets(v: int, frames: list[int]) -> list[VideoTracklet]:
+        video = index.videos[v]
+        return track(model, _clips(reader, v, frames, 1), (video.height, video.width), config)
+
+    return _collect(index, config, tracklets, progress)

@@ -1,0 +1,104 @@
+"""QueryInst (Fang et al., ICCV 2021), frame by frame: the network that EfficientVIS is at T=1, as published, with one mask per
+class. Its weights from COCO are what EfficientVIS starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from effvis.config import Config
+from effvis.data.sizes import InputSize
+from effvis.queryinst.config import FrameLinking, QueryInstConfig, QueryInstInference, QueryInstTrainConfig
+from pipeline.methods.base import Classes, Method, PretrainSettings
+from pipeline.methods.efficientvis import METHOD as EFFICIENTVIS
+
+if TYPE_CHECKING:
+    from effvis.data.dataset import DatasetIndex
+    from effvis.inference.predictor import Predictions
+    from effvis.model.conversion import Conversion
+    from effvis.model.efficientvis import EfficientVIS
+
+
+class QueryInstModelSettings(QueryInstConfig):
+    """``QueryInstConfig`` without the number of classes, which the dataset decides."""
+
+    num_classes: int = 1
+
+    def resolve(self, num_classes: int, clip_length: int) -> QueryInstConfig:
+        """The network. It looks at single frames, whatever the clip length of a row."""
+        return QueryInstConfig(**{**self.model_dump(), "num_classes": num_classes})
+
+
+class QueryInstPretrainSettings(PretrainSettings):
+    train: QueryInstTrainConfig = QueryInstTrainConfig()
+
+
+class QueryInstInferenceSettings(Config):
+    """Values of ``inference`` that QueryInst's rows replace, and its own."""
+
+    presence_threshold: float | None = Field(None, ge=0, le=1, description="None: inference.presence_threshold")
+    frames: FrameLinking = FrameLinking()
+
+
+class QueryInstSettings(Config):
+    """All settings of QueryInst that it does not share with EfficientVIS."""
+
+    input_size: InputSize | None = Field(None, description="None: as the other methods'")
+    inference: QueryInstInferenceSettings = QueryInstInferenceSettings()
+    model: QueryInstModelSettings = QueryInstModelSettings()
+    pretrain: QueryInstPretrainSettings = QueryInstPretrainSettings()
+    train: QueryInstTrainConfig = QueryInstTrainConfig()
+
+
+def train_config(settings: QueryInstSettings, correspondence: bool) -> QueryInstTrainConfig:
+    return settings.train
+
+
+def pretrain_config(settings: QueryInstSettings, correspondence: bool) -> QueryInstTrainConfig:
+    return settings.pretrain.train
+
+
+def clips_per_video(train: QueryInstTrainConfig, clip_length: int, longest_video: int) -> int:
+    """One frame: nothing is carried on to a second one."""
+    return 1
+
+
+def losses(model: EfficientVIS, train: QueryInstTrainConfig) -> Callable[..., dict[str, Any]]:
+    from effvis.training.correspondence import pair_losses
+
+    return partial(pair_losses, model, weights=train.loss, correspondence=False, matching=train.matching)
+
+
+def predict(
+    model: EfficientVIS, index: DatasetIndex, config: QueryInstInference, input_size: InputSize,
+    progress: Callable[[int, int], None] | None,
+) -> Predictions:
+    from effvis.queryinst.link import predict_split
+
+    return predict_split(model, index, config, input_size=input_size, progress=progress)
+
+
+def convert(
+    published: Mapping[str, Any], settings: QueryInstSettings, classes: Classes, clip_length: int | None, where: Path, hint: str
+) -> Conversion:
+    """As EfficientVIS, with as many queries as the file has proposals."""
+    from effvis.model import convert as conversions
+    from effvis.model.efficientvis import EfficientVIS
+    from effvis.queryinst.convert import published_form
+
+    config = published_form(published, settings.model.resolve(classes.number, 1), where=where, hint=hint)
+    return conversions.convert(published, EfficientVIS(config), where=where, hint=hint, categories=classes.names,
+                               published_categories=classes.published)
+
+
+METHOD = Method(
+    name="queryinst", title="QueryInst", section="queryinst", settings=QueryInstSettings,
+    derived={"model.clip_length": "QueryInst looks at single frames"},
+    train_config=train_config, pretrain_config=pretrain_config, clips_per_video=clips_per_video, losses=losses, predict=predict,
+    inference=QueryInstInference, training_code=("effvis.training.correspondence",),
+    published={name: file for name, file in EFFICIENTVIS.published.items() if name.startswith("queryinst")},
+    convert=convert, usual_start=EFFICIENTVIS.usual_start)
