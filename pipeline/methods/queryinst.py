@@ -101,4 +101,4 @@ METHOD = Method(
     train_config=train_config, pretrain_config=pretrain_config, clips_per_video=clips_per_video, losses=losses, predict=predict,
     inference=QueryInstInference, training_code=("effvis.training.correspondence",),
     published={name: file for name, file in EFFICIENTVIS.published.items() if name.startswith("queryinst")},
-    convert=convert, usual_start=EFFICIENTVIS.usual_start)
+    reads=EFFICIENTVIS.reads, convert=convert, class_names=EFFICIENTVIS.class_names, usual_start=EFFICIENTVIS.usual_start)

@@ -90,8 +90,11 @@ def convert_file(
 
 def other_methods(name: str) -> str:
     """What to say where a file's names are unknown to a method: the others read other files."""
-    return "".join(f"; {' and '.join(method.reads)} need --method {method.name}"
-                   for method in methods.everyone() if method.reads and method.name != name)
+    readers: dict[tuple[str, ...], str] = {methods.get(name).reads: name}
+    for method in methods.everyone():
+        readers.setdefault(method.reads, method.name)
+    return "".join(f"; {' and '.join(reads)} need --method {reader}"
+                   for reads, reader in readers.items() if reads and reader != name)
 
 
 def read(path: Path) -> Weights:

@@ -18,6 +18,7 @@ from pipeline.indexing.read import load_clips, load_index
 from pipeline.methods.base import Classes
 from pipeline.settings.loading import load_params
 from pipeline.settings.params import RowSettings
+from pipeline.weights.convert import other_methods
 from pipeline.weights.published import REGISTRY
 
 QUERYINST = methods.get("queryinst")
@@ -108,6 +109,9 @@ def test_it_is_trained_and_evaluated(tiny_project):
     assert 0 <= report["metrics"]["AP"] <= 1 and report["frames"] > 0
 
 
-def test_a_file_of_queryinst_sends_nobody_from_efficientvis_to_another_method():
-    """Where EfficientVIS knows no names, it names the methods that read other files; QueryInst's it reads itself."""
-    assert "QueryInst" in methods.get("efficientvis").reads and not QUERYINST.reads
+def test_nobody_is_sent_to_a_method_that_reads_the_same_files():
+    """Where names are unknown, other methods are named for what they read beside."""
+    assert methods.get("efficientvis").reads == QUERYINST.reads
+    for method in ("efficientvis", "queryinst"):
+        assert other_methods(method) == "; DETR and VisTR need --method vistr"
+    assert other_methods("vistr").endswith("Sparse R-CNN and QueryInst need --method efficientvis")
