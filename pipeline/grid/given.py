@@ -112,4 +112,16 @@ def check_weights(spec: GivenSpec) -> None:
     if file_sha256(spec.weights) != spec.sha256:
         raise UserError(spec.weights, "sha256", f"these are not the weights {spec.sha256[:12]}… that {CONFIG} described when "
                         "the evaluation was planned", f"Restore the file, or correct sha256 in {CONFIG}, and start again")
-    starts.check_form(spec.weights, spec.model, where=spec.weights.parent / CONFIG, prefix="model.")
+    description, _ = described(spec.weights)
+    check_meaning(spec.weights, description)
+
+
+def check_meaning(weights: Path, description: ModelFile) -> None:
+    """Refuses converted weights that fit the described network and mean something else in it.
+
+    Raises:
+        UserError: the rows of classes, or what is said about them, are others.
+    """
+    where = weights.parent / CONFIG
+    starts.check_form(weights, description.model, where=where, prefix="model.")
+    starts.check_classes(weights, [label.name for label in description.labels], where=where)

@@ -79,9 +79,7 @@ def _of_path(path: Path) -> Found:
     """
     description, weights = given.described(path)
     if weights == path:
-        where = weights.with_name(given.CONFIG)
-        starts.check_form(weights, description.model, where=where, prefix="model.")
-        starts.check_classes(weights, [label.name for label in description.labels], where=where)
+        given.check_meaning(weights, description)
     return Found(description, weights, f"{path}, {_score_text(description.provenance)}")
 
 

@@ -2,14 +2,19 @@
 
 import hashlib
 import pickle
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 from support.given import ROW, TABLE, put_model, write_table_of
 from support.project import write_params
+from support.published_weights import network
 
 from effvis.errors import UserError
+from effvis.model.conversion import Conversion
+from pipeline.grid import starts
 from pipeline.grid.given import check_weights
 from pipeline.grid.rows import find_evaluation, find_row, load_table
 from pipeline.identity.specs import GivenSpec
@@ -125,6 +130,21 @@ def test_weights_that_are_elsewhere_or_were_changed_are_refused_before_they_are_
     weights.unlink()
     with pytest.raises(UserError, match=r"weights.safetensors: \(file\): is not there"):
         check_weights(spec)
+
+
+def test_converted_weights_of_other_classes_than_their_labels_are_refused_before_they_are_evaluated(tiny_project):
+    project = tiny_project()
+    folder = put_model(project)
+    weights = folder / "weights.safetensors"
+    names = [label["name"] for label in yaml.safe_load((folder / "config.yaml").read_text())["labels"]]
+    write_table_of(project, GIVEN)
+    refused = pytest.raises(UserError, match="labels: are not the classes")
+    for classes, outcome in ((names, nullcontext()), (names[::-1], refused)):
+        conversion = Conversion("test", network().config, load_file(weights), [], by_name=dict.fromkeys(classes))
+        save_file(conversion.weights, weights, metadata=starts.metadata(conversion))
+        edit(folder, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+        with outcome:
+            check_weights(loaded(project)[1].rows[0].evaluations[0].train)
 
 
 def test_it_is_no_training_and_no_headline(tiny_project):
