@@ -81,6 +81,10 @@ class StackedTargets:
     def to(self, device: torch.device | str) -> StackedTargets:
         return StackedTargets(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
+    def select(self, clips: slice) -> StackedTargets:
+        """The targets of some of the clips."""
+        return StackedTargets(*(getattr(self, name)[clips] for name in self.__dataclass_fields__))
+
 
 def stack_targets(targets: Sequence[ClipTargets]) -> StackedTargets:
     """Stacks the targets of clips that have the same length."""

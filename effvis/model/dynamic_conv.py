@@ -82,9 +82,9 @@ class TemporalDynamicConv(DynamicConv):
 
 def _of_neighbours(x_BNT: Tensor) -> Tensor:
     """What belongs to the frames u+1, u and u-1, beside each other: (B, N, T, 3, ...)."""
-    later = torch.cat((x_BNT[:, :, 1:], x_BNT[:, :, -1:]), dim=2)
-    earlier = torch.cat((x_BNT[:, :, :1], x_BNT[:, :, :-1]), dim=2)
-    return torch.stack((later, x_BNT, earlier), dim=3)
+    frame = torch.arange(x_BNT.shape[2], device=x_BNT.device)
+    neighbours = torch.stack((frame + 1, frame, frame - 1), dim=1).clamp(0, len(frame) - 1)
+    return x_BNT.index_select(2, neighbours.flatten()).unflatten(2, neighbours.shape)
 
 
 class _SummedBySimilarity(torch.autograd.Function):
@@ -108,14 +108,15 @@ class _SummedBySimilarity(torch.autograd.Function):
         inverse = torch.where(length > 0, 1 / length, 0)
         by_before, by_own, by_after = _views(inverse, by_region)
         cosine = torch.full_like(inverse, float("-inf"))
-        cosine[:, :, 1:, 0] = (here[:, :, 1:] * before).sum(dim=-1, dtype=sums) * by_before * by_own[:, :, 1:]
+        products = torch.empty_like(here)
+        cosine[:, :, 1:, 0] = _dot(here[:, :, 1:], before, products, sums) * by_before * by_own[:, :, 1:]
         cosine[:, :, :, 1] = (by_own > 0).to(sums)
-        cosine[:, :, :-1, 2] = (here[:, :, :-1] * after).sum(dim=-1, dtype=sums) * by_after * by_own[:, :, :-1]
+        cosine[:, :, :-1, 2] = _dot(here[:, :, :-1], after, products, sums) * by_after * by_own[:, :, :-1]
         weight = (cosine / temperature).softmax(dim=3)
         ctx.save_for_backward(x_BNT3PC, inverse, cosine, weight)
         ctx.by_region, ctx.temperature = by_region, temperature
         of_before, of_own, of_after = _views(weight.to(x_BNT3PC.dtype).unsqueeze(-1), False)
-        found = here * of_own
+        found = torch.mul(here, of_own, out=products)
         found[:, :, 1:].addcmul_(of_before, before)
         found[:, :, :-1].addcmul_(of_after, after)
         return found
@@ -128,9 +129,10 @@ class _SummedBySimilarity(torch.autograd.Function):
         later, earlier = grad_BNTPC[:, :, 1:], grad_BNTPC[:, :, :-1]
 
         of_weight = torch.zeros_like(weight)
-        of_weight[:, :, 1:, 0] = (later * before).sum(dim=-1, dtype=weight.dtype)
-        of_weight[:, :, :, 1] = (grad_BNTPC * here).sum(dim=-1, dtype=weight.dtype)
-        of_weight[:, :, :-1, 2] = (earlier * after).sum(dim=-1, dtype=weight.dtype)
+        products = torch.empty_like(grad_BNTPC)
+        of_weight[:, :, 1:, 0] = _dot(later, before, products, weight.dtype)
+        of_weight[:, :, :, 1] = _dot(grad_BNTPC, here, products, weight.dtype)
+        of_weight[:, :, :-1, 2] = _dot(earlier, after, products, weight.dtype)
         of_cosine = weight * (of_weight - (weight * of_weight).sum(dim=3, keepdim=True)) / ctx.temperature
         # The cosine of an output with itself is 1, whatever it is.
         of_s_before, _, of_s_after = _views(of_cosine, False)
@@ -145,7 +147,10 @@ class _SummedBySimilarity(torch.autograd.Function):
         of_before, of_own, of_after = _views(factor(weight), False)
         to_before = factor(of_s_before * by_before * by_own[:, :, 1:])
         to_after = factor(of_s_after * by_after * by_own[:, :, :-1])
-        found = torch.zeros_like(x)
+        found = torch.empty_like(x)
+        unused = ((-1, 0), (0, 2)) if ctx.by_region else ((0, 0), (-1, 2))
+        for frame, place in unused:
+            found[:, :, frame, place] = 0
         for_before, for_here, for_after = _views(found, ctx.by_region)
         torch.mul(before, factor(-of_s_before * s_before * by_before.square()), out=for_before)
         for_before.addcmul_(of_before, later).addcmul_(to_before, here[:, :, 1:])
@@ -156,6 +161,11 @@ class _SummedBySimilarity(torch.autograd.Function):
         for_here[:, :, 1:].addcmul_(to_before, before)
         for_here[:, :, :-1].addcmul_(to_after, after)
         return found, None, None
+
+
+def _dot(x: Tensor, y: Tensor, products: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scalar products over the last dimension. ``products`` is overwritten: fresh memory for each takes longer than they do."""
+    return torch.mul(x, y, out=products[:, :, : x.shape[2]]).sum(dim=-1, dtype=dtype)
 
 
 def _views(x_BNT3: Tensor, by_region: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -108,6 +108,11 @@ class ClipOutput:
     query_BNTC: Tensor
     mask_query_BNTC: Tensor
 
+    def select(self, clips: slice) -> ClipOutput:
+        """The predictions for some of the clips."""
+        return ClipOutput(self.stage, self.logits_BNTK[clips], self.boxes_BNT4[clips], self.query_BNTC[clips],
+                          self.mask_query_BNTC[clips])
+
     def best_classes(self) -> Tensor:
         """The class of each tracklet with the highest mean probability over the clip: (B, N)."""
         return self.logits_BNTK.sigmoid().mean(dim=2).argmax(dim=-1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from effvis.config import LossWeights, MatchingConfig
-from effvis.data.targets import ClipPairBatch, ClipTargets, Counts, followed_by, stack_targets
+from effvis.data.targets import ClipPairBatch, Counts, StackedTargets, followed_by, stack_targets
 from effvis.model.boxes import at_least_fp32
 from effvis.model.efficientvis import ClipOutput, EfficientVIS, Features, join_outputs
 from effvis.training.losses import interaction_losses
@@ -49,11 +49,10 @@ def pair_losses(
     stacked = stack_targets(clips)
     targets = stacked.to(device)
 
-    ious = torch.stack([mask_ious(model, features, output, targets) for output in outputs]) if matching.mask else None
-    logits_MBNTK, boxes_MBNT4 = (
-        at_least_fp32(torch.stack([getattr(output, name) for output in outputs])) for name in ("logits_BNTK", "boxes_BNT4"))
-    cost_MBNK = matching_cost(logits_MBNTK, boxes_MBNT4, targets, features.size_B4, matching, ious)
-    assignment_MBK = _assign(cost_MBNK.float().cpu().numpy(), clips, first)
+    def cost_MBNK(part: slice) -> np.ndarray:
+        return _costs(model, features.select(part), [output.select(part) for output in outputs], targets.select(part), matching)
+
+    assignment_MBK = assign(cost_MBNK, [clip.track_ids_K.tolist() for clip in clips], first, len(outputs))
     matches = find_matches(assignment_MBK, stacked.real_BT[:, None].numpy(), device)
     entries = max(counts.entries + (counts.gone if correspondence else 0), 1)
     return interaction_losses(model, features, outputs, targets, matches, weights, entries)
@@ -68,21 +67,42 @@ def _outputs(model: EfficientVIS, features: Features, first: int) -> list[ClipOu
     return [join_outputs(pair) for pair in zip(before, after, strict=True)]
 
 
-def _assign(cost_MBNK: np.ndarray, clips: Sequence[ClipTargets], first: int) -> np.ndarray:
+def _costs(
+    model: EfficientVIS, features: Features, outputs: Sequence[ClipOutput], targets: StackedTargets, matching: MatchingConfig
+) -> np.ndarray:
+    """The matching costs of clips after each interaction: (M, B, N, instances)."""
+    ious = torch.stack([mask_ious(model, features, output, targets) for output in outputs]) if matching.mask else None
+    logits_MBNTK, boxes_MBNT4 = (
+        at_least_fp32(torch.stack([getattr(output, name) for output in outputs])) for name in ("logits_BNTK", "boxes_BNT4"))
+    return matching_cost(logits_MBNTK, boxes_MBNT4, targets, features.size_B4, matching, ious).float().cpu().numpy()
+
+
+def assign(
+    cost_MBNK: Callable[[slice], np.ndarray], tracks: Sequence[Sequence[int]], first: int, interactions: int
+) -> np.ndarray:
     """The tracklet of each instance of each clip (M, B, K), assigned anew for every interaction; -1 for none.
 
     Args:
-        cost_MBNK: matching costs of clips padded to K instances.
+        cost_MBNK: gives the matching costs of some of the clips, padded to any number of instances. Not asked for second clips
+            whose instances are all known from the first: there is nothing to choose.
+        tracks: the identities of each clip's instances.
         first: number of clips that start without known tracklets. Each of the others follows the clip ``first`` places
             before it, and keeps what the last interaction found for that one.
+        interactions: M.
     """
-    assignment_MBK = np.full((*cost_MBNK.shape[:2], cost_MBNK.shape[-1]), -1)
-    for b, clip in enumerate(clips):
-        known = None
-        if b >= first:
-            before = clips[b - first]
-            owner = dict(zip(before.track_ids_K.tolist(), assignment_MBK[-1, b - first].tolist(), strict=False))
-            known = [owner.get(track, -1) for track in clip.track_ids_K.tolist()]
-        for stage, cost_NK in enumerate(cost_MBNK[:, b]):
-            assignment_MBK[stage, b, : len(clip)] = match(cost_NK[:, : len(clip)], known)
+    assignment_MBK = np.full((interactions, len(tracks), max(1, *map(len, tracks))), -1)
+
+    def settle(part: slice) -> None:
+        for b, cost_MNK in zip(range(part.start, part.stop), cost_MBNK(part).swapaxes(0, 1), strict=True):
+            known_MK = assignment_MBK[:, b, : len(tracks[b])]
+            known_MK[:] = [match(cost_NK[:, : len(tracks[b])], known_K) for cost_NK, known_K in
+                           zip(cost_MNK, known_MK, strict=True)]
+
+    settle(slice(0, first))
+    for b in range(first, len(tracks)):
+        owner = dict(zip(tracks[b - first], assignment_MBK[-1, b - first].tolist(), strict=False))
+        assignment_MBK[:, b, : len(tracks[b])] = [owner.get(track, -1) for track in tracks[b]]
+    undecided = [b for b in range(first, len(tracks)) if (assignment_MBK[0, b, : len(tracks[b])] < 0).any()]
+    for b in undecided:
+        settle(slice(b, b + 1))
     return assignment_MBK

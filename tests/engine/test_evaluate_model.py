@@ -60,6 +60,11 @@ def command(project, *arguments):
         cwd=CHECKOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
+def evaluated(project, *arguments):
+    """The same in this process, which has loaded PyTorch already."""
+    assert evaluate.main(["--params", str(project / "params.yaml"), *map(str, arguments)]) == 0
+
+
 def refused(project, *arguments):
     """What the command says on its one line of error."""
     done = command(project, *arguments)
@@ -68,7 +73,7 @@ def refused(project, *arguments):
 
 
 def caught(project, *arguments):
-    """The same from this process, which has loaded PyTorch already."""
+    """What the command says in this process."""
     with pytest.raises(UserError) as error:
         evaluate.main(["--params", str(project / "params.yaml"), *map(str, arguments)])
     return str(error.value)
@@ -108,17 +113,17 @@ def test_an_exported_model_scores_as_its_run_does_and_needs_no_run(exported, tmp
 def test_other_weights_are_another_evaluation_and_the_same_are_not_computed_twice(exported, tmp_path):
     project, _, folder = exported()
     weights, out = folder / "weights.safetensors", tmp_path / "scores"
-    assert command(project, "--model", folder, "--out", out).returncode == 0
+    evaluated(project, "--model", folder, "--out", out)
     first = (out / "metrics.json").read_bytes()
-    assert command(project, "--model", folder, "--out", out).returncode == 0
+    evaluated(project, "--model", folder, "--out", out)
     assert (out / "metrics.json").read_bytes() == first, "its time would differ"
 
     tensors = load_file(weights)
     save_file({name: value + 1e-3 if value.is_floating_point() else value for name, value in tensors.items()}, weights)
     edit(folder, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
-    assert "--out: holds something else than this evaluation" in refused(project, "--model", folder, "--out", out)
+    assert "--out: holds something else than this evaluation" in caught(project, "--model", folder, "--out", out)
     assert (out / "metrics.json").read_bytes() == first
-    assert command(project, "--model", folder, "--out", tmp_path / "other").returncode == 0
+    evaluated(project, "--model", folder, "--out", tmp_path / "other")
     keys = [json.loads((place / "metrics.json").read_text())["evaluation"] for place in (out, tmp_path / "other")]
     assert keys[0] != keys[1]
 
@@ -133,7 +138,7 @@ def test_a_file_of_any_name_is_evaluated_with_the_description_beside_it(exported
     assert done.returncode == 0 and "AP " in done.stdout, done.stderr
 
     alone = Path(shutil.copy(weights, tmp_path))
-    error = refused(project, "--model", alone, "--out", tmp_path / "other")
+    error = caught(project, "--model", alone, "--out", tmp_path / "other")
     assert f"{tmp_path / 'config.yaml'}: (file): is missing" in error and "sha256" in error
     checkpoint = alone.rename(tmp_path / "epoch_12.pth")
     assert "pipeline.import_weights" in caught(project, "--model", checkpoint, "--out", tmp_path / "other")
@@ -192,7 +197,7 @@ def test_what_is_wrong_with_a_model_is_named(exported, tmp_path):
     assert "no folder or file of a model and no run's key" in caught(project, "--model", tmp_path / "absent", *out)
 
     edit(folder, labels=[{"id": 1, "name": "zebra"}, *labels[1:]])
-    error = refused(project, "--model", folder, *out)
+    error = caught(project, "--model", folder, *out)
     assert f"{folder}: labels:" in error and f"it lacks {names[0]}; only it has zebra" in error
     edit(folder, labels=labels[::-1])
     assert "their order differs" in caught(project, "--model", folder, *out)
@@ -201,7 +206,7 @@ def test_what_is_wrong_with_a_model_is_named(exported, tmp_path):
     weights = folder / "weights.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-4])
-    assert f"{weights}: sha256: these are not the weights" in refused(project, "--model", folder, *out)
+    assert f"{weights}: sha256: these are not the weights" in caught(project, "--model", folder, *out)
     edit(folder, sha256=hashlib.sha256(content[:-4]).hexdigest())
     assert f"{weights}: (file): is not a safetensors file" in caught(project, "--model", folder, *out)
     assert not (tmp_path / "scores").exists()

@@ -1,4 +1,4 @@
-"""Losses of five training steps of every variant and of VisTR on fixed clip pairs, as they were at the last review.
+"""Losses of the first training steps of every variant and of VisTR on fixed clip pairs, as they were at the last review.
 
 If a change is meant to change them, write them anew with ``PYTHONPATH=tests python tests/model/test_golden.py``; the difference
 is then part of the reviewed change.
@@ -49,8 +49,8 @@ def double_precision() -> Iterator[None]:
 
 
 @double_precision()
-def five_losses(name: str) -> list[float]:
-    """Total losses of five AdamW steps from seed 0."""
+def first_losses(name: str) -> list[float]:
+    """Total losses of AdamW steps from seed 0: five, or two where a ResNet takes most of the time."""
     batch = pair_batch([([0, 1], [1, 2]), ([3], [3])], 3, seed=0, absent=True)
     if name == "VisTR":
         model = small_vistr(3, seed=0)
@@ -60,7 +60,7 @@ def five_losses(name: str) -> list[float]:
         losses = partial(correspondence.pair_losses, model, batch, LossWeights(), name != "without CL")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     totals = []
-    for _ in range(5):
+    for _ in range(2 if name.startswith("backbone=") else 5):
         total = sum(losses().values())
         optimizer.zero_grad()
         total.backward()
@@ -71,8 +71,8 @@ def five_losses(name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_five_steps_lose_what_they_did(name):
-    assert five_losses(name) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=1e-8)
+def test_first_steps_lose_what_they_did(name):
+    assert first_losses(name) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=1e-8)
 
 
 def test_variants_differ():
@@ -81,4 +81,4 @@ def test_variants_differ():
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps({name: five_losses(name) for name in NAMES}, indent=1) + "\n")
+    GOLDEN.write_text(json.dumps({name: first_losses(name) for name in NAMES}, indent=1) + "\n")

@@ -12,7 +12,7 @@ from support.builders import pair_batch, rectangles, tiny_model
 
 from effvis.config import LossWeights, MatchingConfig
 from effvis.data.targets import ClipTargets, Counts, stack_targets
-from effvis.training.correspondence import pair_losses
+from effvis.training.correspondence import assign, pair_losses
 from effvis.training.matching import mask_ious, matching_cost
 
 WEIGHTS = LossWeights(focal=2, l1=5, giou=2, dice=8, bce=3)
@@ -184,6 +184,20 @@ def test_losses_are_equation_5_under_the_best_assignment_of_equation_4(pair, fra
 
 
 @torch.no_grad()
+def test_costs_are_asked_for_only_where_there_is_something_to_choose():
+    asked = []
+
+    def cost_MBNK(part):
+        asked.append((part.start, part.stop))
+        return np.zeros((2, part.stop - part.start, 3, 3))
+
+    tracks = [[7, 8], [1], [7, 8], [2]]
+    assignment_MBK = assign(cost_MBNK, tracks, first=2, interactions=2)
+    assert asked == [(0, 2), (3, 4)]
+    assert (assignment_MBK[:, 2, :2] == assignment_MBK[-1, 0, :2]).all()
+    assert (assignment_MBK[:, 3, 0] >= 0).all()
+
+
 def test_a_mask_decides_between_tracklets_that_differ_in_nothing_else():
     _, clip = rectangles([0], 2, np.random.default_rng(0))
     logits, boxes = torch.zeros(1, 2, 2, 3), clip.boxes_KT4.repeat(1, 2, 1, 1)

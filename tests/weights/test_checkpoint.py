@@ -3,6 +3,7 @@
 import builtins
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -56,23 +57,25 @@ class Calls:
         return self.function, self.arguments
 
 
-@pytest.fixture
-def framework(tmp_path):
+@pytest.fixture(scope="module")
+def framework(tmp_path_factory):
     """A folder with a package mmengine of one module."""
-    package = tmp_path / "site" / "mmengine" / "logging"
+    site = tmp_path_factory.mktemp("site")
+    package = site / "mmengine" / "logging"
     package.mkdir(parents=True)
     for folder in (package, package.parent):
         (folder / "__init__.py").touch()
     (package / "history_buffer.py").write_text(HISTORY_BUFFER)
-    return tmp_path / "site"
+    return site
 
 
-@pytest.fixture(params=["new", "old"])
-def written(request, tmp_path, framework):
+@pytest.fixture(scope="module", params=["new", "old"])
+def written(request, tmp_path_factory, framework):
     """A checkpoint with a framework's objects, in PyTorch's format and in that before 1.6."""
-    torch.save(published_weights("resnet18"), tmp_path / "weights.pth")
-    file = tmp_path / "epoch_12.pth"
-    subprocess.run([sys.executable, "-c", WRITE, tmp_path / "weights.pth", file, request.param], check=True,
+    folder = tmp_path_factory.mktemp(request.param)
+    torch.save(published_weights("resnet18"), folder / "weights.pth")
+    file = folder / "epoch_12.pth"
+    subprocess.run([sys.executable, "-c", WRITE, folder / "weights.pth", file, request.param], check=True,
                    env=os.environ | {"PYTHONPATH": str(framework), "OMP_NUM_THREADS": "1"})
     with pytest.raises(pickle.UnpicklingError):
         torch.load(file, weights_only=True)
@@ -99,8 +102,9 @@ def test_plain_values_beside_what_is_left_out_are_kept(written):
 
 
 def test_a_class_that_a_file_names_is_not_imported(written, framework, monkeypatch, tmp_path):
-    (framework / "mmengine" / "logging" / "history_buffer.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')")
-    monkeypatch.syspath_prepend(framework)
+    site = shutil.copytree(framework, tmp_path / "site")
+    (site / "mmengine" / "logging" / "history_buffer.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')")
+    monkeypatch.syspath_prepend(site)
     assert read(written).tensors
     assert "mmengine" not in sys.modules and not (tmp_path / "harm").exists()
 
