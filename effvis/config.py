@@ -125,8 +125,8 @@ class OptimisationConfig(Config):
         "none", description="multi-scale: one input size per step; random-crop: one window per clip pair, resized back")
     scales: tuple[PositiveFloat, ...] = Field(
         tuple(side / 360 for side in (360, 384, 408, 432, 456, 480)), min_length=1,
-        description="of the input size, for multi-scale. The paper's range from 640x360 to 960x480 holds 16:9 frames of a "
-        "height from 360 to 480; the steps between are left open")
+        description="of the input size, for multi-scale. The paper names no sizes; these are usual in VIS: heights from "
+        "360 to 480")
     precision: Literal["fp32", "bf16", "fp16"] = later(
         "fp32", description="of what autocast may compute in half precision; weights and losses stay in fp32")
     activation_checkpointing: bool = later(
@@ -134,6 +134,9 @@ class OptimisationConfig(Config):
     frozen_stages: int = later(
         0, ge=0, le=4, description="stages of a ResNet that learn nothing, with the stem; 1 in the cited code; left open by "
         "the paper")
+    gate_lr: float | None = later(
+        None, gt=0, description="of the gates of temporal attention, which start closed where there are no weights for it: at "
+        "the paper's rate, AdamW could not open them by half; None: lr")
     crop_share: tuple[Share, Share] = Field(
         (0.6, 1.0), description="least and largest share of each side that a random crop keeps")
 
@@ -166,7 +169,7 @@ class HandcraftConfig(Config):
 
 
 class InferenceConfig(Config):
-    """How tracklets of clips become tracklets of the video (Sec. 3.4)."""
+    """How tracklets of clips become tracklets of the video (Sec. 3.3, 4.1)."""
 
     linking: Literal["end-to-end", "hand-craft"] = "end-to-end"
     test_fps: float | None = Field(None, gt=0, description="None: the video's own frame rate")

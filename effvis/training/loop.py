@@ -17,6 +17,7 @@ from effvis.training.parts import BatchGradients, LossesOf
 
 # Prefixes of the names of a backbone's parameters, with a pyramid around its body and without.
 BACKBONE_PREFIXES = ("backbone.", "body.")
+GATE = ".temporal.gate"
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,15 @@ def _schedule(config: OptimisationConfig, step: int, steps_per_epoch: int) -> fl
 
 def _parameter_groups(model: nn.Module, config: OptimisationConfig) -> list[dict[str, Any]]:
     """The parameter groups, each with its learning rate before the schedule as ``full_lr``."""
-    if config.backbone_lr is None:
-        return [{"params": [p for p in model.parameters() if p.requires_grad], "full_lr": config.lr}]
-    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    backbone = [p for name, p in learning if name.startswith(BACKBONE_PREFIXES)]
-    others = [p for name, p in learning if not name.startswith(BACKBONE_PREFIXES)]
-    return [{"params": backbone, "full_lr": config.backbone_lr}, {"params": others, "full_lr": config.lr}]
+    backbone, gates, others = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if config.backbone_lr is not None and name.startswith(BACKBONE_PREFIXES):
+            backbone.append(parameter)
+        elif config.gate_lr is not None and name.endswith(GATE):
+            gates.append(parameter)
+        else:
+            others.append(parameter)
+    return [{"params": params, "full_lr": lr} for params, lr in (
+        (backbone, config.backbone_lr), (gates, config.gate_lr), (others, config.lr)) if params]

@@ -1,4 +1,4 @@
-"""Eq. 3, the queries of the next clip (Sec. 3.3) and footnote 1, against transcriptions of the paper's sentences."""
+"""Eq. 1 to 3, the queries of the next clip (Sec. 3.3) and footnote 1, against transcriptions of the paper's sentences."""
 
 import importlib.util
 
@@ -9,6 +9,7 @@ from support import equations
 from support.builders import tiny_config, tiny_model
 from support.project import CHECKOUT
 
+from effvis.model.attention import FactorisedTemporoSpatialAttention
 from effvis.model.dynamic_conv import DynamicConv, TemporalDynamicConv, boxes_of_neighbours, looked_at
 from effvis.model.heads import Interaction, MaskHead
 from effvis.model.roi_align import multilevel_roi_align
@@ -47,6 +48,42 @@ def moved(conv):
         torch.nn.init.normal_(norm.weight, 1, 0.3)
         torch.nn.init.normal_(norm.bias, 0, 0.5)
     return conv.double()
+
+
+def attention_of_pytorch(block):
+    """PyTorch's own multi-head attention with a block's weights, then residual sum and norm: (L, C) to (L, C)."""
+    width = block.project_out.in_features
+    attention = torch.nn.MultiheadAttention(width, block.heads, batch_first=True).double()
+    attention.load_state_dict({
+        "in_proj_weight": block.project_in.weight, "in_proj_bias": block.project_in.bias,
+        "out_proj.weight": block.project_out.weight, "out_proj.bias": block.project_out.bias})
+
+    def attend(x_LC):
+        x = torch.from_numpy(x_LC)
+        mixed, _ = attention(x, x, x, need_weights=False)
+        return torch.nn.functional.layer_norm(x + mixed, (width,), block.norm.weight, block.norm.bias, block.norm.eps).numpy()
+
+    return attend
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", ["time first", "instances first"])
+def test_attention_is_equation_1_and_equation_2_where_the_gates_are_open(order):
+    torch.manual_seed(0)
+    ftsa = FactorisedTemporoSpatialAttention(8, 2, spatial_first=order == "instances first").double()
+    for parameter in ftsa.parameters():
+        torch.nn.init.normal_(parameter, 0.1, 0.5)
+    torch.nn.init.ones_(ftsa.temporal.gate)
+    steps = [(equations.over_time, ftsa.temporal), (equations.over_instances, ftsa.spatial)]
+    if order == "instances first":
+        steps.reverse()
+    query = torch.randn(2, 3, 4, 8, dtype=torch.float64)
+    found = ftsa(query)
+    for b in range(2):
+        expected = query[b].numpy()
+        for equation, block in steps:
+            expected = equation(attention_of_pytorch(block), expected)
+        np.testing.assert_allclose(found[b], expected, atol=1e-9)
 
 
 @torch.no_grad()
@@ -180,6 +217,12 @@ def test_the_transcription_says_what_another_one_says(oracle):
     def region(t, u):
         return regions[u] + 0.1 * t
 
+    def attend(x_LC):
+        return x_LC + np.cumsum(np.tanh(x_LC), axis=0)
+
+    several = rng.normal(size=(3, 4, 6))
+    np.testing.assert_array_equal(equations.over_time(attend, several), oracle.temporal_attention(attend, several))
+    np.testing.assert_array_equal(equations.over_instances(attend, several), oracle.spatial_attention(attend, several))
     np.testing.assert_allclose(
         equations.tracklet_feature(convolve, query, region, 0.5), oracle.tracklet_feature(convolve, query, region, 0.5))
     carried = rng.normal(size=(2, 4, 6))

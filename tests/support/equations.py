@@ -12,6 +12,22 @@ import numpy as np
 Convolution = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+def over_time(attend: Callable[[np.ndarray], np.ndarray], query_NTC: np.ndarray) -> np.ndarray:
+    """Eq. 1: the T embeddings of each tracklet attend to each other; ``attend``: (L, C) to (L, C)."""
+    found = query_NTC.copy()
+    for i in range(query_NTC.shape[0]):
+        found[i] = attend(query_NTC[i])
+    return found
+
+
+def over_instances(attend: Callable[[np.ndarray], np.ndarray], query_NTC: np.ndarray) -> np.ndarray:
+    """Eq. 2: the N embeddings of each frame attend to each other."""
+    found = query_NTC.copy()
+    for t in range(query_NTC.shape[1]):
+        found[:, t] = attend(query_NTC[:, t])
+    return found
+
+
 def tracklet_feature(
     convolve: Convolution, query_TC: np.ndarray, region: Callable[[int, int], np.ndarray], temperature: float = 1.0
 ) -> np.ndarray:

@@ -1,17 +1,19 @@
 """Matching, losses and correspondence learning."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from support.builders import pair_batch, rectangles, tiny_model
+from support.builders import clip_pairs, pair_batch, rectangles, tiny_config, tiny_model
 
 from effvis.config import LossWeights, MatchingConfig, TrainConfig
 from effvis.data.targets import followed_by, stack_targets
+from effvis.model.efficientvis import EfficientVIS
 from effvis.model.roi_align import roi_align
 from effvis.training.correspondence import pair_losses
-from effvis.training.loop import learning_rate, total_steps
+from effvis.training.loop import learning_rate, optimizer_of, total_steps, train
 from effvis.training.losses import crop_masks
 from effvis.training.matching import match, matching_cost
 
@@ -147,3 +149,30 @@ def test_schedule():
     rates = [learning_rate(config, step, 10) for step in range(30)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) and rates[19] == 1.0
     assert rates[20:] == pytest.approx([0.1] * 10)
+
+
+def test_each_weight_learns_once_at_its_own_rate():
+    model = tiny_model(2, backbone="resnet18")
+    config = TrainConfig(lr=1.0, backbone_lr=0.5, gate_lr=0.25)
+    rates = {id(weight): group["full_lr"] for group in optimizer_of(model, config).param_groups for weight in group["params"]}
+    for name, weight in model.named_parameters():
+        wanted = 0.5 if name.startswith("backbone.") else 0.25 if name.endswith("temporal.gate") else 1.0
+        assert rates.pop(id(weight), None) == (wanted if weight.requires_grad else None), name
+    assert not rates
+    (group,) = optimizer_of(model, TrainConfig(lr=1.0)).param_groups
+    assert group["full_lr"] == 1.0
+
+
+def test_a_closed_gate_opens_at_a_rate_of_its_own(drawn_index):
+    """At the rate of the other weights, as the paper's, it would stay almost closed for a whole training."""
+    def opened_to(gate_lr):
+        torch.manual_seed(0)
+        model = EfficientVIS(tiny_config(2, num_classes=len(drawn_index.categories)))
+        config = TrainConfig(epochs=20, lr=2.5e-5, gate_lr=gate_lr)
+        losses = partial(pair_losses, model, weights=LossWeights(), correspondence=True)
+        for _ in train(model, losses, clip_pairs(drawn_index, batch_size=5), config):
+            pass
+        return [part.attention.temporal.gate.abs().max().item() for part in model.interactions]
+
+    assert max(opened_to(None)) < 1e-3
+    assert min(opened_to(1e-2)) > 0.05
