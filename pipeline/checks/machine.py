@@ -57,6 +57,16 @@ def devices(params: Params) -> Iterator[Finding]:
         yield Finding("device", text + wants)
 
 
+def gpus_elsewhere(params: Params) -> list[Finding]:
+    """That no step can be measured, where the runs' GPUs are the cluster's and this machine has none."""
+    import torch
+
+    if cluster.address() is None or not params.resources.gpus_per_worker or torch.cuda.is_available():
+        return []
+    return [Finding("step", "not measured: the GPUs are the cluster's, and this machine has none",
+                    "Run this command on a node with a GPU to know how long the trainings take", unknown=True)]
+
+
 def disk(params: Params, needed: float) -> Iterator[Finding]:
     """Free space where the runs go.
 

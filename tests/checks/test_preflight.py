@@ -83,6 +83,27 @@ def test_where_nothing_is_missing_a_step_is_measured(project, capsys):
     assert "hand-crafted linking of EfficientVIS at T=9" in text and "pipeline.linking" in text
 
 
+@pytest.mark.slow
+def test_the_gpus_of_a_cluster_will_do_where_this_machine_has_none(project):
+    """A head whose GPUs Ray only counts; the command joins it as from a login node."""
+    from ray.cluster_utils import Cluster
+
+    write_start(project)
+    assert index.main(given(project, [*PAPER, *SMALL])) == 0
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 4, "include_dashboard": False})
+    try:
+        changes = [*PAPER, *SMALL, "resources.gpus_per_worker=1", "resources.workers_per_run=4"]
+        ended = subprocess.run(
+            [sys.executable, "-m", "pipeline.preflight", *given(project, changes)], cwd=project, text=True, capture_output=True,
+            env=os.environ | {"PYTHONPATH": str(CHECKOUT), "CUDA_VISIBLE_DEVICES": "", "RAY_ADDRESS": started.address})
+    finally:
+        started.shutdown()
+    text = " ".join(ended.stdout.split())
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "device ok 1 nodes of the cluster: 4 GPUs" in text
+    assert "step unknown not measured" in text and "on a node with a GPU" in text and "time unknown" in text
+
+
 def test_a_start_of_another_network_and_a_full_disk_are_missing(project, capsys, monkeypatch):
     write_start(project, queries=7)
     assert index.main(given(project, [*PAPER, *SMALL])) == 0
