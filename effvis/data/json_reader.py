@@ -18,14 +18,17 @@ class JsonReader:
 
     Args:
         format: name of the file's format, for messages.
+        list_as: the key under which a file that holds a list is read; None refuses such a file.
     """
 
-    def __init__(self, file: Path, problems: Problems, *, format: str):
+    def __init__(self, file: Path, problems: Problems, *, format: str, list_as: str | None = None):
         self.file, self.problems, self.format = file, problems, format
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:  # ValueError: malformed JSON or UTF-8.
             raise self.error("(top)", f"unreadable JSON ({error})", "Write the file anew; it may be cut off") from None
+        if list_as and isinstance(content, list):
+            content = {list_as: content}
         if not isinstance(content, dict):
             raise self.error("(top)", "not a JSON object", f"Give a file in the {self.format} format")
         self.content = content
