@@ -58,8 +58,8 @@ def name_below(folder: Path, name: str) -> str:
     """
     if "\\" in name and not os.path.isfile(folder / name):
         name = name.replace("\\", "/")
-    before, at, below = f"/{name}".partition(f"/{folder.name}/")
-    return below if at and below and ".." not in before and not os.path.isfile(folder / name) else name
+    _, at, below = f"/{name}".partition(f"/{folder.name}/")
+    return below if at and below and not os.path.isfile(folder / name) else name
 
 
 def _is_number(value: Any) -> bool:

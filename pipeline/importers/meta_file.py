@@ -1,7 +1,7 @@
 """Reads meta.json of the YouTube-VOS layout: which category each numbered object of a sequence has, and where it is annotated.
 
-``{"videos": {"<sequence>": {"objects": {"<number>": {"category": "...", "frames": ["00005", ...]}}}}}``, as the data set's
-page says (https://youtube-vos.org/dataset/vos/).
+``{"videos": {"<sequence>": {"objects": {"<number>": {"category": "...", "frames": ["00005", ...]}}}}}``, as YouTube-VOS
+(Xu et al., arXiv:1809.03327) is published.
 """
 
 from __future__ import annotations

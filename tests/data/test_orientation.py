@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from effvis.data import masks
-from effvis.data.clips import FrameReader
+from effvis.data.clips import FrameReader, read_frame
 from effvis.data.youtube_vis import annotation_entry, check_split, read_split, write_annotations
 from effvis.errors import UserError
 from effvis.video import open_video
@@ -74,6 +74,14 @@ def test_frames_are_turned_where_their_masks_are(tmp_path, flag, suffix):
     near(frame_of(index, (HEIGHT // 2, WIDTH // 2)), upright(HEIGHT // 2, WIDTH // 2))
     near(frame_image(index, 0, 0, "photograph"), upright())
     assert check_split(tmp_path)[0].errors == []
+
+
+@pytest.mark.parametrize("size", [(HEIGHT // 2, WIDTH // 2), (HEIGHT // 4, WIDTH // 4)])
+def test_turned_frames_are_decoded_at_a_part_of_their_size(tmp_path, size):
+    """So they have the pixels of the stored frame at the same part."""
+    index = read_split(split(tmp_path, 6, (HEIGHT, WIDTH), upright(), ".jpg"))
+    plain = read_frame(tmp_path / "JPEGImages" / "v" / "0.jpg", size[::-1])
+    np.testing.assert_array_equal(stored(frame_of(index, size), 6), plain)
 
 
 @pytest.mark.parametrize("flag", [5, 6, 7, 8])

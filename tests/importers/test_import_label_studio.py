@@ -22,7 +22,7 @@ SIZES = (3, 4, 8, 16)
 
 def brush(mask_HW: np.ndarray, *, colour=(7, 9, 11), repeats: bool = True) -> list[int]:
     """The bytes of a mask: RGBA, of this colour and of alpha 128 to 255 where it is drawn; counts of four lengths."""
-    picture = np.zeros((*mask_HW.shape, 4), int)
+    picture = np.full((*mask_HW.shape, 4), (5, 1, 3, 0))
     picture[mask_HW] = (*colour, 255)
     picture[mask_HW, 3] -= np.arange(mask_HW.sum()) % 128
     values = picture.ravel().tolist()
