@@ -164,6 +164,7 @@ class _Reader(JsonReader):
             if rles is None:
                 continue
             track = make_track(track_id=number, video_index=video_index, label=label, iscrowd=bool(iscrowd), rles=rles)
+            self.note_boxes_alone(entry.get("bboxes"), track, place)
             if self.problems.collect and len(self.problems.errors) == mistakes_before:
                 self.compare_boxes(entry.get("bboxes"), track, place)
             tracks.append(track)
@@ -202,6 +203,13 @@ class _Reader(JsonReader):
                              "Write the mask; or null in segmentations, bboxes and areas where it is absent")
         self.bend(key, f"an empty {JSON_KINDS[type(segmentation)]} where an instance is absent", "Write null")
 
+    def note_boxes_alone(self, boxes: Any, track: Track, place: str) -> None:
+        if isinstance(boxes, list) and len(boxes) == len(track.rles):
+            for frame, rle in enumerate(track.rles):
+                if rle is None and has_extent(boxes[frame], None):
+                    self.bend(f"{place}.bboxes[{frame}]", "a box where there is no mask, taken as absent",
+                              "Write the mask, or null for the box")
+
     def compare_boxes(self, boxes: Any, track: Track, place: str) -> None:
         """Warns of boxes (x, y, width, height) that do not fit their masks."""
         if is_nothing(boxes):
@@ -211,11 +219,11 @@ class _Reader(JsonReader):
                 f"{place}.bboxes", f"not a list of {len(track.rles)} boxes, one per frame", "Give as many as segmentations"))
             return
         for frame, (box, corners) in enumerate(zip(boxes, track.boxes_L4.tolist(), strict=True)):
-            if is_nothing(box):
-                if track.rles[frame] is not None:
-                    self.bend(f"{place}.bboxes[{frame}]", "no box where there is a mask", "Leave bboxes out, or write all")
-                continue
-            problem = _box_problem(box, corners if track.rles[frame] is not None else None)
+            seen, problem = track.rles[frame] is not None, None
+            if not is_nothing(box):
+                problem = _box_problem(box, corners if seen else None)
+            elif seen:
+                self.bend(f"{place}.bboxes[{frame}]", "no box where there is a mask", "Leave bboxes out, or write all")
             if problem:
                 self.problems.warnings.append(self.error(
                     f"{place}.bboxes[{frame}]", problem, "Write x, y, width, height of the mask, or leave bboxes out"))
@@ -226,9 +234,9 @@ def _box_problem(box: Any, corners: list[float] | None) -> str | None:
     if not isinstance(box, list) or len(box) != 4 or not all(
             type(side) in (int, float) and abs(side) < FURTHEST for side in box):
         return f"{short(box)} is not a box"
-    x, y, width, height = box
     if corners is None:
-        return "a box, but there is no mask" if width > 0 and height > 0 else None
+        return None
+    x, y, width, height = box
     given = (x, y, x + width, y + height)
     if all(abs(a - b) <= BOX_TOLERANCE for a, b in zip(given, corners, strict=True)):
         return None

@@ -11,7 +11,7 @@ from effvis.data import masks
 from effvis.data.frame_files import natural
 from effvis.data.json_reader import JsonReader
 from effvis.data.problems import Problems
-from effvis.data.variants import has_extent, shows_nothing
+from effvis.data.variants import has_extent, is_nothing, shows_nothing
 from effvis.errors import UserError
 from pipeline.importers.writing import ImportedTrack, ImportedVideo
 
@@ -110,7 +110,7 @@ class CocoFile(JsonReader):
     def video_names(self) -> dict[int, str]:
         """Names of the videos by id; empty if the file lists none."""
         names, ids = {}, {}
-        for i, entry in self.entries(self.content, "videos") if "videos" in self.content else []:
+        for i, entry in [] if is_nothing(self.content.get("videos")) else self.entries(self.content, "videos"):
             place = f"videos[{i}]"
             number = self.new_id(entry, place, ids)
             name = self.get(entry, "name", str, place, str(number))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 FRAMES, MASKS = "JPEGImages", "Annotations"
-SPLITS = ("train", "val")
+VAL_FOLDERS = ("val", "valid")
 VOID = 255  # in masks of 8 bits
 # In masks of 16 bits these may be numbers like others, or what is ignored.
 UNCLEAR = (VOID, 65535)
@@ -154,14 +154,29 @@ def _split(folder: Path, val: tuple[str, ...], problems: Problems) -> dict[str, 
     if not (folder / "train").is_dir():
         raise UserError(folder, "FOLDER", f"neither {FRAMES}/ and {MASKS}/ nor train/ and val/ in it",
                         f"Arrange it as {FRAMES}/<sequence>/*.jpg and {MASKS}/<sequence>/*.png")
-    if not (folder / "val").is_dir():
-        if (folder / "valid").is_dir():
-            problems.bend(folder, "valid", "left out: in YouTube-VOS it has masks of first frames alone",
-                          "Hold sequences out with --val; or name it val, if all its frames have masks")
+    validating = next((folder / name for name in VAL_FOLDERS if (folder / name).is_dir()), None)
+    if validating is not None and validating.name != "val" and not _has_all_masks(validating):
+        problems.bend(validating, validating.name, "left out: frames in which objects are listed have no mask",
+                      "Hold sequences of train/ out with --val")
+        validating = None
+    if validating is None:
         return _held_out(folder / "train", val)
     if val:
-        raise UserError("command line", "--val", "the folder is already split into train/ and val/", "Leave it out")
-    return {split: (folder / split, _sequence_names(folder / split)) for split in SPLITS}
+        raise UserError("command line", "--val", f"the folder is already split into train/ and {validating.name}/",
+                        "Leave it out")
+    return {split: (parent, _sequence_names(parent)) for split, parent in (("train", folder / "train"), ("val", validating))}
+
+
+def _has_all_masks(parent: Path) -> bool:
+    """Whether each frame that meta.json lists has a mask: in YouTube-VOS's valid/, those where objects first appear do."""
+    try:
+        names = _sequence_names(parent)
+        meta = meta_file(parent, parent.parent)
+        objects = read_objects(meta, names, Problems()) if meta else {}
+        return all(one.frames <= {mask.stem for mask in (parent / MASKS / name).iterdir()}
+                   for name, listed in objects.items() for one in listed.values())
+    except UserError:
+        return False
 
 
 def _held_out(parent: Path, val: tuple[str, ...]) -> dict[str, tuple[Path, list[str]]]:

@@ -21,7 +21,7 @@ META = "meta.json"
 
 @dataclass(frozen=True)
 class ListedObject:
-    """An object of a sequence; ``frames`` are names without suffix, none where the file does not list them.
+    """An object of a sequence; ``frames`` are names without folder and suffix, none where the file does not list them.
 
     Attributes:
         place: its place in the file.
@@ -78,8 +78,8 @@ def _frames(file: Path, entry: dict, place: str) -> frozenset[str]:
 
 
 def _stem(name: str) -> str:
-    path = PurePosixPath(name)
-    return path.stem if path.suffix.lower() in FRAME_SUFFIXES else name
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.stem if path.suffix.lower() in FRAME_SUFFIXES else path.name
 
 
 def _mapping(file: Path, value: Any, place: str) -> dict:

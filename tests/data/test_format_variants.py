@@ -150,6 +150,16 @@ def test_no_mask_beside_a_box_is_refused(folder, nothing, box, area):
     assert error.key == PLACE and "no mask, but the box is" in error.problem
 
 
+def test_a_box_beside_null_is_told(folder):
+    def change(content):
+        content["annotations"][0]["bboxes"][1] = [4, 2, 5, 4]
+
+    index, warnings = read(folder, change)
+    assert_as_plain(index, folder)
+    assert [(w.key, "no mask, taken as absent" in w.problem) for w in warnings] == [("annotations[0].bboxes[1]", True)]
+    assert len(check_split(written(folder, change))[0].warnings) == 1
+
+
 @pytest.mark.parametrize("value", ["missing", None, "", False, 0.0], ids=repr)
 def test_iscrowd_of_one_or_all_annotations(folder, value):
     def change(content):

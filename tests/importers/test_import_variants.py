@@ -70,6 +70,7 @@ def run(folder: Path, tmp_path: Path, rules=None, **options):
 
 
 def refused(folder: Path, tmp_path: Path, rules=None, **options) -> UserError:
+    tmp_path.mkdir(exist_ok=True)
     with pytest.raises(UserError) as caught:
         run(folder, tmp_path, rules, **options)
     assert not (tmp_path / "set").exists() and len(caught.value.remedy) > 10
@@ -191,7 +192,8 @@ def test_youtube_vos_brings_its_categories(vos, tmp_path, given):
 
 
 @pytest.mark.parametrize("change", [
-    lambda frames: [f"{name}.jpg" for name in frames], lambda frames: [f"{name}.png" for name in frames], lambda frames: []])
+    lambda frames: [f"{name}.jpg" for name in frames], lambda frames: [f"{name}.png" for name in frames],
+    lambda frames: [f"aa/{name}" for name in frames], lambda frames: [f"aa\\{name}.JPG" for name in frames], lambda frames: []])
 def test_names_of_frames_in_meta(vos, tmp_path, change):
     content = meta()
     for listed in content["videos"]["aa"]["objects"].values():
@@ -211,7 +213,7 @@ def test_categories_that_are_given_count(vos, tmp_path):
     assert_tracks(run(vos, tmp_path, {"aa": {1: "bird", 2: None}})[0], 0, [("bird", EXPECTED[0][1])])
 
 
-def test_val_and_valid(vos, tmp_path):
+def test_sequences_are_held_out(vos, tmp_path):
     for name in ("bb", "cc"):
         for frame, stem in enumerate(STEMS):
             write_frame(vos / "train" / "JPEGImages" / name / f"{stem}.jpg")
@@ -219,14 +221,34 @@ def test_val_and_valid(vos, tmp_path):
     content = meta()
     content["videos"] |= {"bb": content["videos"]["aa"], "cc": {"objects": {}}, "gone": {"objects": {}}}
     (vos / "train" / "meta.json").write_text(json.dumps(content))
-    (vos / "valid").mkdir()
     index, warnings = run(vos, tmp_path, val=("bb",))
     assert [video.file_names[0] for video in index.videos] == ["aa/00000.jpg"]
     val = read_split(tmp_path / "set" / "val")
     assert_tracks(val, 0, EXPECTED)
     assert [category.name for category in val.categories] == ["ape", "penguin"]
     assert {(warning.key, warning.problem.split(",")[0].split(":")[0]) for warning in warnings} == {
-        ("valid", "left out"), ("videos.gone", "a sequence that is not there"), ("aa/00001", "a frame without a mask")}
+        ("videos.gone", "a sequence that is not there"), ("aa/00001", "a frame without a mask")}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("name", ["val", "valid"])
+def test_val_and_valid(vos, tmp_path, name, whole):
+    """YouTube-VOS's valid/ has the masks where objects first appear alone."""
+    for frame, stem in enumerate(STEMS):
+        write_frame(vos / name / "JPEGImages" / "aa" / f"{stem}.jpg")
+        if frame == 0 or whole:
+            write_palette(vos / name / "Annotations" / "aa" / f"{stem}.png", numbers_of(frame))
+    (vos / name / "meta.json").write_text(json.dumps(meta()))
+    if whole:
+        assert_tracks(run(vos, tmp_path)[0], 0, EXPECTED)
+        assert_tracks(read_split(tmp_path / "set" / "val"), 0, EXPECTED)
+        assert refused(vos, tmp_path / "a", val=("aa",)).problem == f"the folder is already split into train/ and {name}/"
+    elif name == "val":
+        assert "is listed, but has no mask" in refused(vos, tmp_path).problem
+    else:
+        index, warnings = run(vos, tmp_path)
+        assert_tracks(index, 0, EXPECTED)
+        assert warnings[0].key == "valid" and not (tmp_path / "set" / "val").exists()
 
 
 def test_masks_count_where_meta_lists_other_frames(vos, tmp_path):
@@ -343,6 +365,7 @@ def test_parts_of_other_categories_are_refused(tmp_path):
     lambda name: name.replace("/", "\\"), lambda name: f"JPEGImages/{name}", lambda name: f".\\JPEGImages\\{name}"])
 def test_names_of_images(tmp_path, rename):
     def change(content):
+        content["videos"] = None
         for image in content["images"]:
             image["file_name"] = rename(image["file_name"])
 
