@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from effvis.data.frame_files import natural
 from effvis.errors import UserError
 from effvis.files import replacing_folder
+from pipeline.importers.categories import best_rule, read_categories
 from pipeline.importers.label_studio_file import LabelStudioFile
-from pipeline.importers.masks import best_rule, read_categories
 from pipeline.importers.writing import ImportedVideo, check_out, counted, held_out, write_split
 
 if TYPE_CHECKING:
