@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from effvis.data.frame_files import FRAME_SUFFIXES, by_stem
+from effvis.data.orientation import shown_size, turned
 from effvis.errors import UserError
 from effvis.files import replacing_file
 
@@ -50,6 +51,7 @@ class Footage:
 
 def open_video(path: str | Path, *, folder_fps: float = FOLDER_FPS) -> Footage:
     """Opens a video file, or a folder of frames as JPEG or PNG files, in the order of the numbers in their names.
+    Frames with an orientation flag are turned, as video files are.
 
     Raises:
         UserError: the video does not exist, has no frame, or cannot be read; or PyAV is needed but not installed.
@@ -158,7 +160,7 @@ def _open_folder(folder: Path, fps: float) -> Footage:
     sizes = []
     for file in files:
         with _image(file) as image:
-            sizes.append(image.size)
+            sizes.append(shown_size(image))
         if sizes[-1] != sizes[0]:
             found, first = ("x".join(map(str, size)) for size in (sizes[-1], sizes[0]))
             raise UserError(file, "size", f"is {found}, {files[0].name} is {first}", "Give frames of one size")
@@ -169,7 +171,7 @@ def _open_folder(folder: Path, fps: float) -> Footage:
 def _read(file: Path) -> np.ndarray:
     with _image(file) as image:
         try:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(turned(image).convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(file, "(file)", f"damaged image: {error}", "Copy or extract the file anew") from None
 

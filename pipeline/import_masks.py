@@ -9,7 +9,10 @@ The masks of each sequence are either
 
 CATEGORIES is a YAML mapping from a sequence's name, or a pattern such as car-*, to a category. Where a sequence shows several
 categories, the entry is a mapping from instance (its number or the name of its folder) to category. The most specific entry
-counts. null leaves a sequence or an instance out.
+counts. null leaves a sequence or an instance out. Without --categories, FOLDER (or train/) must hold meta.json in the form of
+YouTube-VOS; frames without a mask are then left out.
+
+Masks of 16 bits may have numbers above 255; 255 and 65535 then count only if CATEGORIES lists them by number.
 
 If FOLDER is not split into train/ and val/, --val names the sequences to validate on.
 """
@@ -19,6 +22,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from effvis.errors import UserError
 from pipeline.importers.masks import import_masks
 from pipeline.system import cli
 
@@ -27,12 +31,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline.import_masks", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="frames and masks")
-    parser.add_argument("--categories", type=Path, required=True, metavar="FILE", help="YAML file of categories, see above")
+    parser.add_argument("--categories", type=Path, metavar="FILE",
+                        help="YAML file of categories, see above (default: those of meta.json)")
     cli.add_import_arguments(parser, "sequence")
     args = parser.parse_args(argv)
+    warnings: list[UserError] = []
     with cli.progress_bar("copying frames") as progress:
         written = import_masks(args.folder, args.categories, args.out, fps=args.fps, val=tuple(args.val),
-                               progress=progress)
+                               progress=progress, warn=warnings.append)
+    cli.tell_warnings(warnings)
     cli.tell_imported(args.out, written, "sequence")
     return 0
 

@@ -18,6 +18,7 @@ from pipeline.system import cli
 
 if TYPE_CHECKING:
     from effvis.data.problems import Problems
+    from effvis.errors import UserError
 
 
 def _print_problems(found: dict[str, Problems], as_json: bool) -> int:
@@ -30,7 +31,7 @@ def _print_problems(found: dict[str, Problems], as_json: bool) -> int:
              "remedy": error.remedy} for split, severity, error in problems]}, indent=1))
     else:
         for _, severity, error in problems:
-            print(f"{severity}: " + " ".join(str(error).split()))
+            print(cli.line(severity, error))
     return len(problems)
 
 
@@ -52,15 +53,17 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.settings.loading import load_params
 
     params = load_params(args.params, args.set)
+    warnings: list[UserError] = []
     with cli.progress_bar("checking frames") as progress:
         if args.check:
             found = check(params, progress)
         else:
-            done = build(params, progress, anew=args.anew)
+            done = build(params, progress, anew=args.anew, warn=warnings.append)
     if args.check:
         count = _print_problems(found, args.json)
         print(f"{params.dataset_folder}: {count or 'no'} problem{'s' * (count != 1)}", file=sys.stderr)
         return cli.EXIT_USER_ERROR if count else 0
+    cli.tell_warnings(warnings)
     splits = read_facts(params)["splits"]
     for split, entry in splits.items():
         print(f"{split}: {len(entry['videos'])} videos, {entry['frames']} frames, {entry['instances']} instances, "

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from effvis.data import orientation
 from effvis.data.augment import crop, draw_window, mirror
 from effvis.data.dataset import DatasetIndex, Track
 from effvis.data.index import ClipIndex
@@ -26,11 +27,14 @@ from effvis.errors import UserError
 FRAME_CACHE_BYTES = 2**30
 
 
-def read_frame(path: Path | str, size: tuple[int, int]) -> np.ndarray:
+def read_frame(path: Path | str, size: tuple[int, int], own: tuple[int, int] | None = None) -> np.ndarray:
     """A frame as RGB uint8 (H, W, 3) of the given (height, width).
 
     A larger or smaller frame is resized bilinearly. A JPEG of at least twice the size is decoded at a half, a quarter or
     an eighth of its own size (the smallest that is not below the requested size) and resized from there.
+
+    Args:
+        own: (height, width) of its video, if known: a frame that is stored with these exchanged is turned by its flag.
 
     Raises:
         UserError: the file is missing or not a whole image.
@@ -39,9 +43,12 @@ def read_frame(path: Path | str, size: tuple[int, int]) -> np.ndarray:
     try:
         with open(path, "rb", buffering=0) as file:
             content = file.read()
-        with Image.open(io.BytesIO(content)) as image:
-            if image.size != (width, height):
-                image.draft("RGB", (width, height))
+        with Image.open(io.BytesIO(content)) as stored:
+            lies = stored.size == own and own[0] != own[1]  # Pillow's sizes are (width, height)
+            wanted = size if lies else (width, height)
+            if stored.size != wanted:
+                stored.draft("RGB", wanted)
+            image = orientation.turned(stored) if lies else stored
             rgb = image if image.mode == "RGB" else image.convert("RGB")
             if rgb.size != (width, height):
                 rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
@@ -73,7 +80,8 @@ class FrameReader:
         key = (video_index, frame)
         if key not in self._cache:
             name = self.index.videos[video_index].file_names[frame]
-            pixels = read_frame(self._images + name, self.size(video_index))
+            video = self.index.videos[video_index]
+            pixels = read_frame(self._images + name, self.size(video_index), (video.height, video.width))
             if pixels.nbytes > self._room:
                 return pixels
             self._room -= pixels.nbytes

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from effvis.data import orientation
 from effvis.data.dataset import Video
 from effvis.data.problems import Problems
 from effvis.errors import UserError
@@ -25,7 +26,7 @@ class CheckedFrame:
     """A frame file that has passed all checks.
 
     Attributes:
-        size: the image's (width, height) in pixels.
+        size: the image's (width, height) in pixels; of the image as shown, if its video is of that size.
         stamp: the file's ``file_stamp`` when it was read.
         digest: SHA-256 of its bytes.
     """
@@ -96,11 +97,15 @@ def check_frame(
 ) -> CheckedFrame:
     """Reads and checks one frame file of the given (width, height; None is any), listed in ``file`` at ``key``.
 
+    If an orientation flag (``effvis.data.orientation``) exchanges the sides, the given size may be that of the stored image or
+    of the turned one.
+
     Args:
         known: the result of an earlier check of this file, which is not read again if its stamp has not changed.
 
     Raises:
-        UserError: the file is missing, cut off or of another size.
+        UserError: the file is missing, cut off or of another size; or its flag turns it without changing its size, so that
+            masks may be of either.
     """
     try:
         stamp = file_stamp(path)  # before reading, so that a change made meanwhile is noticed the next time
@@ -113,11 +118,16 @@ def check_frame(
         raise UserError(path, key, f"unreadable frame file ({error.strerror})", "Make the file readable") from None
     try:
         with Image.open(io.BytesIO(content)) as image:  # Reads the header alone.
-            found, kind = image.size, image.format
+            found, kind, flag = image.size, image.format, orientation.flag(image)
             if kind != "JPEG" or not content.endswith(END_OF_JPEG):
                 image.load()  # Bytes may follow the end mark; only decoding is certain.
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise UserError(path, key, "truncated or damaged image", "Copy or extract the file anew") from None
+    if flag in orientation.EXCHANGING and found != size and found[::-1] == size:
+        found = size
+    elif flag > 1 and found == size and (flag not in orientation.EXCHANGING or found[0] == found[1]):
+        raise UserError(path, key, f"an orientation flag ({flag}) that leaves the size as it is, so masks may be of the stored "
+                        "or of the turned image", "Save it without the flag; turned, if its masks are of what viewers show")
     if any(asked not in (side, None) for side, asked in zip(found, size, strict=True)):
         raise UserError(path, key, f"the image is {found[0]}x{found[1]}, its video {size[0]}x{size[1]} (width x height)",
                         "Correct the size in the annotations, or the image") from None

@@ -9,6 +9,7 @@ from typing import Any
 
 from effvis.data import masks
 from effvis.data.problems import Problems
+from effvis.data.variants import as_polygons, counts_text, is_nothing, name_below
 from effvis.errors import UserError
 
 
@@ -17,20 +18,27 @@ class JsonReader:
 
     Args:
         format: name of the file's format, for messages.
+        list_as: the key under which a file that holds a list is read; None refuses such a file.
     """
 
-    def __init__(self, file: Path, problems: Problems, *, format: str):
+    def __init__(self, file: Path, problems: Problems, *, format: str, list_as: str | None = None):
         self.file, self.problems, self.format = file, problems, format
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:  # ValueError: malformed JSON or UTF-8.
             raise self.error("(top)", f"unreadable JSON ({error})", "Write the file anew; it may be cut off") from None
+        if list_as and isinstance(content, list):
+            content = {list_as: content}
         if not isinstance(content, dict):
             raise self.error("(top)", "not a JSON object", f"Give a file in the {self.format} format")
         self.content = content
 
     def error(self, key: str, problem: str, remedy: str) -> UserError:
         return UserError(self.file, key, problem, remedy)
+
+    def bend(self, key: str, problem: str, remedy: str) -> None:
+        """Notes what is not as the format says, but plain."""
+        self.problems.bend(self.file, key, problem, remedy)
 
     def get(self, entry: dict, key: str, kind: type | tuple[type, ...], place: str, default: Any = None) -> Any:
         """``entry[key]``, which must be of the given JSON type; ``default``, unless None, makes it optional."""
@@ -82,10 +90,43 @@ class JsonReader:
             raise self.error(key, f"the path {name!r} leaves the data set folder",
                              "Write a path below the folder of the frames, without '..'")
 
+    def file_below(self, folder: Path, name: Any, key: str) -> str:
+        """A file's name relative to ``folder``; the file may be missing."""
+        self.check_file_name(name, key)
+        found = name_below(folder, name)
+        if found != name:
+            self.check_file_name(found, key)
+            if "\\" in name:
+                self.bend(key, "backslashes in the name of a file, taken as slashes", "Write <video>/<frame>.jpg")
+            else:
+                self.bend(key, f"the name of a file begins with {folder.name}/, in which it lies", "Write <video>/<frame>.jpg")
+        return found
+
+    def crowd(self, entry: dict, place: str) -> bool:
+        """Whether an annotation's ``iscrowd`` says that it is a group."""
+        value, remedy = entry.get("iscrowd"), "Write 1 for a group, else 0"
+        if is_nothing(value):
+            self.bend(f"{place}.iscrowd", "no iscrowd, taken as 0", remedy)
+            return False
+        if type(value) is not bool and self.get(entry, "iscrowd", (int, float), place) not in (0, 1):
+            raise self.error(f"{place}.iscrowd", f"{short(value)} is neither 0 nor 1", remedy)
+        if type(value) is not int:
+            self.bend(f"{place}.iscrowd", f"iscrowd is {json.dumps(value)}, taken as {int(value)}", remedy)
+        return bool(value)
+
     def mask(self, given: Any, key: str, height: int, width: int) -> masks.RLE:
         """The RLE of a COCO segmentation (see ``masks.to_compressed``) of a frame of the given size."""
         if isinstance(given, list):
             self.check_numbers(given, key)
+            polygons = as_polygons(given)
+            if polygons != given:
+                self.bend(key, "a polygon that is not a flat list in a list", "Write [[x0, y0, x1, y1, ...], ...]")
+            given = polygons
+        elif isinstance(given, dict) and isinstance(given.get("counts"), str):
+            counts = counts_text(given["counts"])
+            if counts != given["counts"]:
+                self.bend(key, "counts in Python's notation for bytes", "Write counts.decode('ascii')")
+                given = given | {"counts": counts}
         try:
             return masks.to_compressed(given, height, width)
         except ValueError as error:

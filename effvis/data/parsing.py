@@ -9,6 +9,7 @@ from effvis.data import masks
 from effvis.data.dataset import Category, Track, Video, make_track
 from effvis.data.json_reader import JsonReader, short
 from effvis.data.problems import Problems
+from effvis.data.variants import has_extent, is_nothing, shows_nothing
 from effvis.errors import UserError
 
 IMAGES = "JPEGImages"
@@ -17,6 +18,7 @@ ANNOTATIONS = "instances.json"
 BOX_TOLERANCE = 2.0
 FURTHEST = 1e9  # pixels
 MOST_FPS = 1e6
+JSON_KINDS = {list: "list", dict: "object", str: "text"}
 
 
 def annotation_file(folder: Path) -> Path | None:
@@ -58,13 +60,15 @@ def parse_annotations(
     reader = _Reader(file, problems, format="YouTube-VIS")
     content = reader.content
     categories = reader.categories(content)
-    videos = reader.videos(content, default_fps)
+    videos = reader.videos(content, images, default_fps)
     annotations = []
     with problems:
-        if require_annotations or "annotations" in content:
+        # Splits without ground truth have no such key, null (OVIS) or an empty list.
+        if not is_nothing(content.get("annotations")):
             annotations = reader.entries(content, "annotations")
-            if require_annotations and not annotations:
-                raise UserError(file, "annotations", "empty data set: no instance", "Add annotated instances to this split")
+        elif require_annotations:
+            raise UserError(file, "annotations", "empty data set: no instance" if "annotations" in content else "missing key",
+                            "Add annotated instances to this split")
     return file, images, tuple(categories), tuple(videos), reader.tracks(annotations, categories, videos)
 
 
@@ -88,7 +92,7 @@ class _Reader(JsonReader):
                     names[category.name] = place
         return categories
 
-    def videos(self, content: dict, default_fps: float) -> list[Video | None]:
+    def videos(self, content: dict, images: Path, default_fps: float) -> list[Video | None]:
         videos, ids = [], {}
         with self.problems:
             entries = self.entries(content, "videos")
@@ -96,10 +100,10 @@ class _Reader(JsonReader):
                 raise self.error("videos", "empty data set: no video", "List the videos of this split")
             videos = [None] * len(content["videos"])
             for i, entry in entries:
-                videos[i] = self.video(entry, f"videos[{i}]", ids, default_fps)
+                videos[i] = self.video(entry, f"videos[{i}]", images, ids, default_fps)
         return videos
 
-    def video(self, entry: dict, place: str, ids: dict[int, str], default_fps: float) -> Video:
+    def video(self, entry: dict, place: str, images: Path, ids: dict[int, str], default_fps: float) -> Video:
         number = height = width = fps = None
         names: list[str | None] = []
         with self.problems:
@@ -112,7 +116,7 @@ class _Reader(JsonReader):
             given = self.get(entry, "file_names", list, place)
             if not given:
                 raise self.error(f"{place}.file_names", "a video without frames", "List its frames, or remove the video")
-            names = [self.file_name(name, f"{place}.file_names[{f}]") for f, name in enumerate(given)]
+            names = [self.file_name(images, name, f"{place}.file_names[{f}]") for f, name in enumerate(given)]
             length = self.get(entry, "length", int, place, len(names))
             if length != len(names):
                 raise self.error(f"{place}.length", f"{length}, but file_names has {len(names)}", "Make the two agree")
@@ -123,10 +127,9 @@ class _Reader(JsonReader):
             fps = float(given)
         return Video(number, height, width, fps, tuple(names))
 
-    def file_name(self, name: Any, key: str) -> str | None:
+    def file_name(self, images: Path, name: Any, key: str) -> str | None:
         with self.problems:
-            self.check_file_name(name, key)
-            return name
+            return self.file_below(images, name, key)
         return None
 
     def tracks(
@@ -153,9 +156,7 @@ class _Reader(JsonReader):
                                      "List the category, or correct the id")
                 label = labels.get(category_id)
             with self.problems:
-                iscrowd = self.get(entry, "iscrowd", int, place)
-                if iscrowd not in (0, 1):
-                    raise self.error(f"{place}.iscrowd", f"{iscrowd} is neither 0 nor 1", "Write 1 for a group, else 0")
+                iscrowd = self.crowd(entry, place)
             rles = None
             if video_index is not None:
                 with self.problems:
@@ -163,6 +164,7 @@ class _Reader(JsonReader):
             if rles is None:
                 continue
             track = make_track(track_id=number, video_index=video_index, label=label, iscrowd=bool(iscrowd), rles=rles)
+            self.note_boxes_alone(entry.get("bboxes"), track, place)
             if self.problems.collect and len(self.problems.errors) == mistakes_before:
                 self.compare_boxes(entry.get("bboxes"), track, place)
             tracks.append(track)
@@ -179,9 +181,12 @@ class _Reader(JsonReader):
         rles: list[masks.RLE | None] = [None] * len(given)
         for frame, segmentation in enumerate(given):
             if segmentation is not None:
+                key = f"{place}.segmentations[{frame}]"
                 with self.problems:
-                    rles[frame] = self.mask(
-                        segmentation, f"{place}.segmentations[{frame}]", video.height, video.width)
+                    if shows_nothing(segmentation):
+                        self.check_unseen(entry, frame, key, segmentation)
+                    else:
+                        rles[frame] = self.mask(segmentation, key, video.height, video.width)
         if not video.file_names:
             return None
         if len(given) != video.length:
@@ -189,16 +194,36 @@ class _Reader(JsonReader):
             raise self.error(f"{place}.segmentations", problem, "Give one per frame, null where it is absent")
         return rles
 
+    def check_unseen(self, entry: dict, frame: int, key: str, segmentation: Any) -> None:
+        """Refuses an empty segmentation where the annotation's box or area says that something is seen."""
+        box, area = (values[frame] if isinstance(values := entry.get(name), list) and frame < len(values) else None
+                     for name in ("bboxes", "areas"))
+        if has_extent(box, area):
+            raise self.error(key, f"{short(segmentation)} is no mask, but the box is {short(box)} and the area {short(area)}",
+                             "Write the mask; or null in segmentations, bboxes and areas where it is absent")
+        self.bend(key, f"an empty {JSON_KINDS[type(segmentation)]} where an instance is absent", "Write null")
+
+    def note_boxes_alone(self, boxes: Any, track: Track, place: str) -> None:
+        if isinstance(boxes, list) and len(boxes) == len(track.rles):
+            for frame, rle in enumerate(track.rles):
+                if rle is None and has_extent(boxes[frame], None):
+                    self.bend(f"{place}.bboxes[{frame}]", "a box where there is no mask, taken as absent",
+                              "Write the mask, or null for the box")
+
     def compare_boxes(self, boxes: Any, track: Track, place: str) -> None:
         """Warns of boxes (x, y, width, height) that do not fit their masks."""
-        if boxes is None:
+        if is_nothing(boxes):
             return
         if not isinstance(boxes, list) or len(boxes) != len(track.rles):
             self.problems.warnings.append(self.error(
                 f"{place}.bboxes", f"not a list of {len(track.rles)} boxes, one per frame", "Give as many as segmentations"))
             return
         for frame, (box, corners) in enumerate(zip(boxes, track.boxes_L4.tolist(), strict=True)):
-            problem = _box_problem(box, corners if track.rles[frame] is not None else None)
+            seen, problem = track.rles[frame] is not None, None
+            if not is_nothing(box):
+                problem = _box_problem(box, corners if seen else None)
+            elif seen:
+                self.bend(f"{place}.bboxes[{frame}]", "no box where there is a mask", "Leave bboxes out, or write all")
             if problem:
                 self.problems.warnings.append(self.error(
                     f"{place}.bboxes[{frame}]", problem, "Write x, y, width, height of the mask, or leave bboxes out"))
@@ -206,14 +231,12 @@ class _Reader(JsonReader):
 
 def _box_problem(box: Any, corners: list[float] | None) -> str | None:
     """What is wrong with a box (x, y, width, height), given the corners of its mask (x0, y0, x1, y1; None if absent)."""
-    if box is None or box == []:
-        return None if corners is None else "no box, but there is a mask"
     if not isinstance(box, list) or len(box) != 4 or not all(
             type(side) in (int, float) and abs(side) < FURTHEST for side in box):
         return f"{short(box)} is not a box"
-    x, y, width, height = box
     if corners is None:
-        return "a box, but there is no mask" if width > 0 and height > 0 else None
+        return None
+    x, y, width, height = box
     given = (x, y, x + width, y + height)
     if all(abs(a - b) <= BOX_TOLERANCE for a, b in zip(given, corners, strict=True)):
         return None

@@ -20,6 +20,7 @@ from effvis.data.frames import CheckedFrame, check_frames
 from effvis.data.masks import RLE
 from effvis.data.parsing import parse_annotations
 from effvis.data.problems import Problems
+from effvis.errors import UserError
 
 DEFAULT_FPS = 6.0  # the rate of YouTube-VIS's annotations
 
@@ -27,7 +28,7 @@ DEFAULT_FPS = 6.0  # the rate of YouTube-VIS's annotations
 def read_split(
     folder: Path, *, default_fps: float = DEFAULT_FPS, require_annotations: bool = True,
     known: Mapping[str, CheckedFrame] | None = None, remember: Callable[[str, CheckedFrame], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, warn: Callable[[UserError], None] | None = None,
 ) -> DatasetIndex:
     """Reads and checks a split: every annotation and every frame file.
 
@@ -37,6 +38,7 @@ def read_split(
         known: frames that were checked before, by file name; those that have not changed since are not read again.
         remember: called with each frame's file name and what was found.
         progress: called with (frame files checked, frame files in all).
+        warn: called once for each way in which the file bends the format and was still understood.
 
     Raises:
         UserError: names the file, the key in it, e.g. ``annotations[3].segmentations[0]``, and the remedy.
@@ -45,6 +47,8 @@ def read_split(
     file, images, categories, videos, tracks = parse_annotations(
         folder, default_fps=default_fps, require_annotations=require_annotations, problems=problems)
     frames = check_frames(folder, file, images, videos, problems=problems, known=known or {}, progress=progress)
+    for bend in problems.bent if warn else ():
+        warn(bend)
     if remember is not None:
         for name, frame in zip((name for video in videos for name in video.file_names), frames, strict=True):
             remember(name, frame)
@@ -72,6 +76,7 @@ def check_split(
             folder, default_fps=DEFAULT_FPS, require_annotations=require_annotations, problems=problems)
         if images.is_dir():
             check_frames(folder, file, images, videos, problems=problems, known={}, progress=progress)
+    problems.warnings += problems.bent
     sound = categories and not any(error.key.startswith("categories") for error in problems.errors)
     return problems, categories if sound else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 
 def import_coco(
     images: Path, annotations: Path, out: Path, *, fps: float, val: tuple[str, ...] = (), progress: OnFramesDone | None = None,
+    warn: Callable[[UserError], None] | None = None,
 ) -> dict[str, int]:
     """Writes the data set ``out``, whole or not at all.
 
     Args:
         val: patterns of the videos to validate on.
         progress: called with (frames written, frames in all).
+        warn: called once for each way in which the file bends the format and was still understood.
 
     Returns:
         The number of videos written, per split.
@@ -33,7 +36,8 @@ def import_coco(
     check_out(out)
     if not images.is_dir():
         raise UserError(images, "IMAGES", "no such folder", "Give the folder that the file names are relative to")
-    categories, videos = CocoFile(annotations).read(images)
+    file = CocoFile(annotations)
+    categories, videos = file.read(images)
     names = sorted((video.name for video in videos), key=natural)
     validating = held_out(names, val, "video")
     splits = {"train": [v for v in videos if v.name not in validating], "val": [v for v in videos if v.name in validating]}
@@ -44,4 +48,6 @@ def import_coco(
         for split, found in splits.items():
             if found:
                 write_split(new / split, found, categories, fps=fps, told=told, description=f"imported from COCO, {split}")
+    for bend in file.problems.bent if warn else ():
+        warn(bend)
     return {split: len(found) for split, found in splits.items()}

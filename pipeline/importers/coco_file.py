@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from effvis.data import masks
 from effvis.data.frame_files import natural
 from effvis.data.json_reader import JsonReader
 from effvis.data.problems import Problems
+from effvis.data.variants import has_extent, is_nothing, shows_nothing
 from effvis.errors import UserError
 from pipeline.importers.writing import ImportedTrack, ImportedVideo
 
@@ -55,7 +57,7 @@ class CocoFile(JsonReader):
         """The names of the categories, and the videos."""
         categories = self.categories()
         by_video: dict[str, list[Image]] = defaultdict(list)
-        images = self.images()
+        images = self.images(folder)
         for image in images.values():
             by_video[image.video].append(image)
         tracks = self.tracks(images, categories)
@@ -82,15 +84,14 @@ class CocoFile(JsonReader):
             raise self.error("categories", "no category", "List the categories with id and name")
         return names
 
-    def images(self) -> dict[int, Image]:
-        """The images by id."""
+    def images(self, folder: Path) -> dict[int, Image]:
+        """The images by id; ``folder`` is what their names are relative to."""
         video_names = self.video_names()
         images, ids = {}, {}
         for i, entry in self.entries(self.content, "images"):
             place = f"images[{i}]"
             number = self.new_id(entry, place, ids)
-            file_name = self.get(entry, "file_name", str, place)
-            self.check_file_name(file_name, f"{place}.file_name")
+            file_name = self.file_below(folder, self.get(entry, "file_name", str, place), f"{place}.file_name")
             if video_names:
                 video_id = self.get(entry, "video_id", int, place)
                 if video_id not in video_names:
@@ -109,7 +110,7 @@ class CocoFile(JsonReader):
     def video_names(self) -> dict[int, str]:
         """Names of the videos by id; empty if the file lists none."""
         names, ids = {}, {}
-        for i, entry in self.entries(self.content, "videos") if "videos" in self.content else []:
+        for i, entry in [] if is_nothing(self.content.get("videos")) else self.entries(self.content, "videos"):
             place = f"videos[{i}]"
             number = self.new_id(entry, place, ids)
             name = self.get(entry, "name", str, place, str(number))
@@ -132,19 +133,32 @@ class CocoFile(JsonReader):
             if category is None:
                 raise self.error(f"{place}.category_id", f"category id {entry['category_id']} is not listed in categories",
                                  "List the category, or correct the id")
-            crowd = self.get(entry, "iscrowd", int, place) == 1 if "iscrowd" in entry else False
+            crowd = self.crowd(entry, place) if "iscrowd" in entry else False
             number = self.track_id(entry, place)
+            mask = self.segmentation(entry, place, image)
+            if mask is None:
+                continue
             track = tracks[image.video].setdefault(number, Track(place, category, crowd, {}))
             if track.category != category:
                 raise self.error(f"{place}.category_id", f"track {number} is a {category} here and a {track.category} in "
                                  f"{track.place}", "Give an object one category, or two track ids")
             if image.id in track.rles:
-                raise self.error(place, f"track {number} has a mask in image {image.id} already",
-                                 "Write the parts of an object as polygons of one annotation")
-            if not entry.get("segmentation"):
-                raise self.error(f"{place}.segmentation", "no mask", "Annotate polygons or masks; boxes alone do not do")
-            track.rles[image.id] = self.mask(entry["segmentation"], f"{place}.segmentation", image.height, image.width)
+                self.bend(place, "a track has several annotations in one image, taken as parts of its mask",
+                          "Write the parts of an object as polygons of one annotation")
+                mask = masks.encode(masks.decode(track.rles[image.id]) | masks.decode(mask))
+            track.rles[image.id] = mask
         return tracks
+
+    def segmentation(self, entry: dict, place: str, image: Image) -> masks.RLE | None:
+        """The mask of an annotation; None where it says that the object is absent."""
+        given, key = entry.get("segmentation"), f"{place}.segmentation"
+        if not shows_nothing(given):
+            return self.mask(given, key, image.height, image.width)
+        box, area = entry.get("bbox"), entry.get("area")
+        if has_extent(box, area) or not ("bbox" in entry or "area" in entry):
+            raise self.error(key, "no mask", "Annotate polygons or masks; boxes alone do not do")
+        self.bend(key, "an annotation without a mask, taken as absent", "Leave it out")
+        return None
 
     def track_id(self, entry: dict, place: str) -> int:
         for key in TRACK_IDS:

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from pipeline.settings.params import Params
 
 
-def build(params: Params, progress: Callable[[int, int, str], None] | None = None, *, anew: bool = False) -> bool:
+def build(
+    params: Params, progress: Callable[[int, int, str], None] | None = None, *, anew: bool = False,
+    warn: Callable[[UserError], None] | None = None,
+) -> bool:
     """Reads and checks both splits and replaces ``params.index_folder`` with their index, all at once.
 
     Args:
         progress: called with (frame files checked, frame files in all, split).
         anew: ignore everything that was found earlier (``pipeline.indexing.stamps``).
+        warn: called for what bends the format in files that are read.
 
     Returns:
         Whether anything had to be done.
@@ -50,7 +54,7 @@ def build(params: Params, progress: Callable[[int, int, str], None] | None = Non
         frames[split] = {}
         splits[split] = read_split(
             folder, require_annotations=split == "train", known=known[split].frames if split in known else {},
-            remember=frames[split].__setitem__, progress=_told(progress, split))
+            remember=frames[split].__setitem__, progress=_told(progress, split), warn=warn)
     used = holdout.apply(params, splits)
     _check_same_categories(params, used)
     _write(params, used)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image, ImageDraw
 
+from effvis.data.orientation import turned
 from effvis.visualize import Overlay, crop, draw, heat, sketch, strip
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ JPEG_QUALITY = 80
 
 def frame_image(index: DatasetIndex, v: int, frame: int, backdrop: Backdrop) -> Image:
     """A frame of a video, in RGB."""
-    with Image.open(index.images / index.videos[v].file_names[frame]) as image:
+    video = index.videos[v]
+    with Image.open(index.images / video.file_names[frame]) as stored:
+        image = stored if stored.size == (video.width, video.height) else turned(stored)
         if backdrop == "sketch":
             return sketch(image)
         return image.convert("L" if backdrop == "grey" else "RGB").convert("RGB")

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -37,7 +37,7 @@ def run(main: Callable[[], int | None]) -> None:
         with explained():
             code = main() or 0
     except UserError as error:
-        print("error: " + masked(" ".join(str(error).split())), file=sys.stderr)
+        print(masked(line("error", error)), file=sys.stderr)
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -115,6 +115,17 @@ def add_import_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--fps", type=positive_number, default=6.0, help="frames per second of the frames given (default: 6)")
     parser.add_argument("--val", action="append", default=[], metavar="PATTERN",
                         help=f"a {what}, or a pattern, to validate on (may be repeated)")
+
+
+def line(severity: str, error: UserError) -> str:
+    """An error or a warning as one line."""
+    return f"{severity}: " + " ".join(str(error).split())
+
+
+def tell_warnings(warnings: Iterable[UserError]) -> None:
+    """Prints what was understood although it bends a format, a line for each kind."""
+    for warning in warnings:
+        print(line("warning", warning), file=sys.stderr)
 
 
 def tell_imported(out: Path, written: Mapping[str, int], what: str) -> None:

@@ -104,6 +104,23 @@ def test_a_line_for_each_problem(project, monkeypatch, capsys):
     assert "Restore the file" in told.out
 
 
+def test_what_bends_the_format_is_told_and_used(project, monkeypatch, capsys):
+    def change(content):
+        for annotation in content["annotations"]:
+            del annotation["iscrowd"]
+
+    monkeypatch.chdir(project)
+    assert indexing.main([]) == 0
+    digest = capsys.readouterr().err.split("digest ")[1][:12]
+    edit(project, change)
+    edit(project, lambda content: content.update(annotations=None), "val")
+    assert indexing.main([]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line for line in told if line.startswith("warning: ")] == told[:1] and "no iscrowd, taken as 0 (in " in told[0]
+    assert f"digest {digest}" in told[1] and "0 instances" in told[2]
+    assert indexing.main(["--check"]) == 2 and capsys.readouterr().out.count("warning: ") == 1
+
+
 @pytest.mark.parametrize(("change", "key"), [
     (lambda folder: shutil.rmtree(folder), "(folder)"),
     (lambda folder: shutil.rmtree(folder / "JPEGImages"), "JPEGImages"),
