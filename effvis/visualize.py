@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from effvis.data.masks import RLE, decode
+from effvis.colours import colour
+from effvis.data.masks import RLE, bbox_xyxy, decode
+from effvis.labels import Label, draw_labels
 
 GREY = (128, 128, 128)
 _HEAT = ((0, 0, 40), (80, 10, 110), (190, 50, 80), (245, 130, 20), (255, 250, 170))
@@ -22,7 +23,7 @@ class Overlay:
     Attributes:
         rle: its mask at the frame's size.
         identity: decides the colour.
-        text: written at the mask's upper left corner; empty for none.
+        text: written beside the mask; empty for none.
         box_4: its proposal, xyxy in pixels of the frame; None for none.
     """
 
@@ -30,12 +31,6 @@ class Overlay:
     identity: int
     text: str = ""
     box_4: np.ndarray | None = None
-
-
-def colour(identity: int) -> tuple[int, int, int]:
-    """The RGB colour of an identity; successive ones are far apart on the colour circle (golden-ratio steps)."""
-    red, green, blue = colorsys.hsv_to_rgb((0.05 + identity * 0.6180339887) % 1.0, 0.85, 1.0)
-    return int(red * 255), int(green * 255), int(blue * 255)
 
 
 def sketch(frame: Image.Image) -> Image.Image:
@@ -66,15 +61,14 @@ def draw(frame: Image.Image, overlays: Sequence[Overlay], *, scale: float = 1, o
         (round(picture.width * scale), round(picture.height * scale)),
         Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
     pen = ImageDraw.Draw(picture)
+    labels = []
     for mask, overlay in zip(masks, overlays, strict=True):
         if overlay.box_4 is not None:
             pen.rectangle([float(side) * scale for side in overlay.box_4], outline=colour(overlay.identity))
         if overlay.text and mask.any():
-            rows, columns = np.nonzero(mask)
-            place = (int(columns.min() * scale), max(0, int(rows.min() * scale) - 11))
-            box = pen.textbbox(place, overlay.text)
-            pen.rectangle(box, fill=(0, 0, 0))
-            pen.text(place, overlay.text, fill=colour(overlay.identity))
+            corners = bbox_xyxy(overlay.rle).astype(float) * scale
+            labels.append(Label(overlay.text, colour(overlay.identity), tuple(corners.tolist())))
+    draw_labels(picture, labels)
     return picture
 
 
