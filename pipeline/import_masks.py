@@ -11,6 +11,11 @@ CATEGORIES is a YAML mapping from a sequence's name, or a pattern such as car-*,
 categories, the entry is a mapping from instance (its number or the name of its folder) to category. The most specific entry
 counts. null leaves a sequence or an instance out.
 
+With --layout kitti-mots, FOLDER holds frames in images/, image_02/ or training/image_02/<sequence>/, and masks of KITTI-MOTS or
+MOTSChallenge in instances/<sequence>/<frame>.png (16-bit: class * 1000 + instance) or in instances_txt/<sequence>.txt; or
+<sequence>/img1/ and <sequence>/gt/gt.txt. 10000 is ignored. CATEGORIES then maps class numbers to categories:
+{1: car, 2: pedestrian}.
+
 If FOLDER is not split into train/ and val/, --val names the sequences to validate on.
 """
 
@@ -20,6 +25,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.importers.masks import import_masks
+from pipeline.importers.mots import import_mots
 from pipeline.system import cli
 
 
@@ -28,11 +34,12 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="frames and masks")
     parser.add_argument("--categories", type=Path, required=True, metavar="FILE", help="YAML file of categories, see above")
+    parser.add_argument("--layout", choices=["kitti-mots"], help="layout of FOLDER, if it is not the first of the above")
     cli.add_import_arguments(parser, "sequence")
     args = parser.parse_args(argv)
     with cli.progress_bar("copying frames") as progress:
-        written = import_masks(args.folder, args.categories, args.out, fps=args.fps, val=tuple(args.val),
-                               progress=progress)
+        read = import_mots if args.layout else import_masks
+        written = read(args.folder, args.categories, args.out, fps=args.fps, val=tuple(args.val), progress=progress)
     cli.tell_imported(args.out, written, "sequence")
     return 0
 
