@@ -52,36 +52,35 @@ def place(sizes: Sequence[tuple[int, int]], boxes: Sequence[Box], picture: tuple
     taken_N4 = np.zeros((0, 4))
     places = []
     for (width, height), box in zip(sizes, boxes, strict=True):
-        candidates_P2 = _candidates(width, height, box, picture)
-        covered_P = _overlaps(candidates_P2, width, height, taken_N4)
-        x, y = (int(value) for value in candidates_P2[covered_P.argmin()])
+        x0, y0, _, y1 = box
+        room = max(0, picture[0] - width), max(0, picture[1] - height)
+        x, y, covered = _freest(np.array([(x0, y0 - height), (x0, y0), (x0, y1)]), width, height, room, taken_N4)
+        if covered:
+            grid_P2 = _grid(max(1, width // 2), height, *room)
+            # A line is read along: a step aside costs less than one up or down.
+            distance_P = np.abs((grid_P2 - (x0, y0 - height)) / (2, 1)).sum(axis=1)
+            x, y, _ = _freest(grid_P2[distance_P.argsort(kind="stable")], width, height, room, taken_N4)
         places.append((x, y))
         taken_N4 = np.vstack([taken_N4, (x, y, x + width, y + height)])
     return places
 
 
-def _candidates(width: int, height: int, box: Box, picture: tuple[int, int]) -> np.ndarray:
-    """(P, 2) corners inside the picture, the best first."""
-    x0, y0, _, y1 = box
-    right, bottom = max(0, picture[0] - width), max(0, picture[1] - height)
-    grid_P2 = np.array(_grid(max(1, width // 2), height, right, bottom), dtype=float).reshape(-1, 2)
-    # A line is read along: a step aside costs less than one up or down.
-    distance_P = np.abs((grid_P2 - (x0, y0 - height)) / (2, 1)).sum(axis=1)
-    best = [(x0, y0 - height), (x0, y0), (x0, y1)]
-    candidates_P2 = np.vstack([best, grid_P2[distance_P.argsort(kind="stable")]])
-    return np.clip(np.round(candidates_P2), 0, (right, bottom))
-
-
 @cache
-def _grid(step_x: int, step_y: int, right: int, bottom: int) -> tuple[tuple[int, int], ...]:
-    return tuple((x, y) for y in range(0, bottom + 1, step_y) for x in range(0, right + 1, step_x))
+def _grid(step_x: int, step_y: int, right: int, bottom: int) -> np.ndarray:
+    """(P, 2) corners all over a picture."""
+    return np.array([(x, y) for y in range(0, bottom + 1, step_y) for x in range(0, right + 1, step_x)])
 
 
-def _overlaps(corners_P2: np.ndarray, width: int, height: int, taken_N4: np.ndarray) -> np.ndarray:
-    """(P,) how many pixels of the taken boxes a label at each corner covers."""
+def _freest(
+    corners_P2: np.ndarray, width: int, height: int, room: tuple[int, int], taken_N4: np.ndarray,
+) -> tuple[int, int, float]:
+    """The first corner, moved into the room there is, at which a label covers least of the taken boxes, and how much."""
+    corners_P2 = np.clip(corners_P2.round(), 0, room)
     low_PN2 = np.maximum(corners_P2[:, None], taken_N4[None, :, :2])
     high_PN2 = np.minimum(corners_P2[:, None] + (width, height), taken_N4[None, :, 2:])
-    return np.clip(high_PN2 - low_PN2, 0, None).prod(axis=-1).sum(axis=1)
+    covered_P = np.clip(high_PN2 - low_PN2, 0, None).prod(axis=-1).sum(axis=1)
+    best = covered_P.argmin()
+    return int(corners_P2[best, 0]), int(corners_P2[best, 1]), float(covered_P[best])
 
 
 def _fitting(text: str, size: int, width: int) -> ImageFont.FreeTypeFont:

@@ -194,7 +194,7 @@ def png(name, array):
 @pytest.mark.parametrize(("change", "problem"), [
     (png("000001.png", np.ones((HEIGHT, WIDTH), np.uint8)), "000001.png: 0000/000001: not a 16-bit PNG"),
     (png("000001.png", np.ones((HEIGHT, WIDTH, 3), np.uint8)), "not a 16-bit PNG of one channel, but of mode RGB"),
-    (png("000001.png", np.full((HEIGHT, WIDTH), 3004, np.uint16)), "3: no category for this class, .* object 3004 in .*0000, 000"),
+    (png("000001.png", np.full((HEIGHT, WIDTH), 3004, np.uint16)), "3: no category for this class, .*3004 in .*0000, 000"),
     (png("000001.png", np.full((HEIGHT, WIDTH - 1), 1001, np.uint16)), "000001.png: the mask is 63x48, the first one .* 64x48"),
     (png("000003.png", np.zeros((HEIGHT, WIDTH), np.uint16)), "0000/000003: a mask without a frame"),
     (lambda folder: (folder / "instances/0000/000001.png").unlink(), "0000/000001: a frame without a mask"),
