@@ -72,7 +72,7 @@ class TrackedVideo:
         ]
 
 
-def named(categories: Sequence[Category], names: Collection[str]) -> set[Category]:
+def categories_named(categories: Sequence[Category], names: Collection[str]) -> set[Category]:
     """The categories with these names.
 
     Raises:
@@ -118,7 +118,7 @@ class Predictor:
         Raises:
             UserError: there is no frame, a frame has another type or size, or the model knows no such class.
         """
-        wanted = set(self.categories) if classes is None else named(self.categories, classes)
+        wanted = set(self.categories) if classes is None else categories_named(self.categories, classes)
         clips = _Clips(frames, self.model.config.clip_length, self.input_size)
         followed = [tracklet for tracklet in self._follow(clips) if tracklet.rles]
         classed = [(tracklet, *tracklet.best_class(self.inference.category)) for tracklet in followed]

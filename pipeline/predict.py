@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("command line", "--frames", f"{args.video} holds the frames already", "Leave it out")
 
     from effvis.model_file import predictor
-    from effvis.predictor import named
+    from effvis.predictor import categories_named
     from pipeline.weights.models import find_model
 
     if not args.no_overlay:
@@ -178,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     found = find_model(args)
     print(f"model: {found.text}; it knows {', '.join(label.name for label in found.description.labels)}", file=sys.stderr)
     if args.classes is not None:
-        named(found.description.labels, args.classes)  # a wrong name is told before the work
+        categories_named(found.description.labels, args.classes)  # a wrong name is told before the work
     network = predictor(found.description, found.weights, device=args.device, fast=args.fast)
     with progress_bar("tracking") as told:
         tracked = network.track(_counted(footage, told), minimum_score=args.score, classes=args.classes)
