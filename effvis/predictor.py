@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ class Tracklet:
 
     Attributes:
         id: number from 1, in the order of appearance.
+        rank: place from 1 by score among all tracklets of the video, whichever are left out: its colour when it is drawn.
         category: the category with the highest mean probability over the frames where the tracklet is present.
         score: that mean probability.
         rles: masks by frame number, as compressed COCO RLE at the video's size; no entry where the tracklet is absent.
@@ -40,6 +42,7 @@ class Tracklet:
     """
 
     id: int
+    rank: int
     category: Category
     score: float
     rles: Mapping[int, RLE]
@@ -69,6 +72,21 @@ class TrackedVideo:
         ]
 
 
+def categories_named(categories: Sequence[Category], names: Collection[str]) -> set[Category]:
+    """The categories with these names.
+
+    Raises:
+        UserError: none of them has one of the names; it lists those that are near.
+    """
+    for name in names:
+        if not any(category.name == name for category in categories):
+            known = {category.name.casefold(): category.name for category in categories}
+            near = [known[one] for one in difflib.get_close_matches(name.casefold(), known)]
+            remedy = f"Near it are {', '.join(near)}" if near else f"The model knows {', '.join(known.values())}"
+            raise UserError("classes", repr(name), "the model knows no class of this name", remedy)
+    return {category for category in categories if category.name in names}
+
+
 class Predictor:
     """A trained network, ready for videos.
 
@@ -86,24 +104,31 @@ class Predictor:
         self.model = model.eval()
         self.input_size, self.inference, self.categories = input_size, inference, tuple(categories)
 
-    def track(self, frames: Iterable[Frame], *, minimum_score: float = MINIMUM_SCORE) -> TrackedVideo:
+    def track(
+        self, frames: Iterable[Frame], *, minimum_score: float = MINIMUM_SCORE, classes: Collection[str] | None = None,
+    ) -> TrackedVideo:
         """Follows every object through a video.
 
         Args:
             frames: the frames of one video in order of time, all of one size: RGB uint8 (H, W, 3) arrays or PIL images. They
                 are read one clip at a time, so a generator of any length will do.
             minimum_score: tracklets with a lower score are left out.
+            classes: names of categories; tracklets of others are left out. None keeps all.
 
         Raises:
-            UserError: there is no frame, or a frame has another type or size.
+            UserError: there is no frame, a frame has another type or size, or the model knows no such class.
         """
+        wanted = set(self.categories) if classes is None else categories_named(self.categories, classes)
         clips = _Clips(frames, self.model.config.clip_length, self.input_size)
         followed = [tracklet for tracklet in self._follow(clips) if tracklet.rles]
         classed = [(tracklet, *tracklet.best_class(self.inference.category)) for tracklet in followed]
-        found = [(tracklet, label, score) for tracklet, label, score in classed if label >= 0 and score >= minimum_score]
-        found.sort(key=lambda entry: min(entry[0].rles))
-        named = tuple(self._named(number, *entry) for number, entry in enumerate(found, 1))
-        return TrackedVideo(*clips.size, clips.length, named)
+        classed = [(tracklet, label, score) for tracklet, label, score in classed if label >= 0]
+        ranks = {i: rank for rank, i in enumerate(sorted(range(len(classed)), key=lambda i: -classed[i][2]), 1)}
+        found = [(ranks[i], tracklet, label, score) for i, (tracklet, label, score) in enumerate(classed)
+                 if score >= minimum_score and self.categories[label] in wanted]
+        found.sort(key=lambda entry: min(entry[1].rles))
+        numbered = tuple(self._named(number, *entry) for number, entry in enumerate(found, 1))
+        return TrackedVideo(*clips.size, clips.length, numbered)
 
     def detect(self, frame: Frame, *, resize: bool = True) -> Detections:
         """The objects of a single frame.
@@ -134,10 +159,10 @@ class Predictor:
                      for numbers, pixels in clips]
         return handcraft.link(predicted, clips.size, self.inference.handcraft)
 
-    def _named(self, number: int, tracklet: VideoTracklet, label: int, score: float) -> Tracklet:
+    def _named(self, number: int, rank: int, tracklet: VideoTracklet, label: int, score: float) -> Tracklet:
         probabilities = {frame: float(probability_K[label])
                          for frame, probability_K in zip(tracklet.rles, tracklet.probabilities, strict=True)}
-        return Tracklet(number, self.categories[label], score, tracklet.rles, tracklet.boxes, probabilities)
+        return Tracklet(number, rank, self.categories[label], score, tracklet.rles, tracklet.boxes, probabilities)
 
 
 class _Clips:

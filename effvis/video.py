@@ -33,6 +33,7 @@ class Footage:
         fps: frames per second; where the rate varies, its mean.
         length: number of frames; a damaged file may yield fewer.
         frames: iterates over the frames, each RGB uint8 (H, W, 3); raises UserError where the file is damaged.
+        names: the frames' files, for a folder of frames; empty for a video file.
     """
 
     path: Path
@@ -41,12 +42,13 @@ class Footage:
     fps: float
     length: int
     frames: Callable[[], Iterator[np.ndarray]]
+    names: tuple[str, ...] = ()
 
     def thinned(self, fps: float | None) -> Footage:
         """The video at a lower frame rate: the first frame, then one every ``self.fps / fps``; never more than there are."""
         stride = 1.0 if fps is None else max(1.0, self.fps / fps)
         return replace(self, fps=self.fps / stride, length=math.ceil(self.length / stride),
-                       frames=lambda: _one_every(stride, self.frames()))
+                       frames=lambda: _one_every(stride, self.frames()), names=tuple(_one_every(stride, iter(self.names))))
 
 
 def open_video(path: str | Path, *, folder_fps: float = FOLDER_FPS) -> Footage:
@@ -100,7 +102,7 @@ def writing_video(file: Path, *, height: int, width: int, fps: float) -> Iterato
         container.mux(stream.encode())
 
 
-def _one_every(stride: float, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def _one_every(stride: float, frames: Iterator[Any]) -> Iterator[Any]:
     kept = 0
     for number, frame in enumerate(frames):
         if number == math.floor(kept * stride):
@@ -165,7 +167,7 @@ def _open_folder(folder: Path, fps: float) -> Footage:
             found, first = ("x".join(map(str, size)) for size in (sizes[-1], sizes[0]))
             raise UserError(file, "size", f"is {found}, {files[0].name} is {first}", "Give frames of one size")
     width, height = sizes[0]
-    return Footage(folder, height, width, fps, len(files), lambda: map(_read, files))
+    return Footage(folder, height, width, fps, len(files), lambda: map(_read, files), tuple(file.name for file in files))
 
 
 def _read(file: Path) -> np.ndarray:

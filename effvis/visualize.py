@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from effvis.data.masks import RLE, decode
+from effvis.colours import RGB, colour
+from effvis.data.masks import RLE, boxes_xyxy, decode
+from effvis.labels import Label, draw_labels
 
 GREY = (128, 128, 128)
 _HEAT = ((0, 0, 40), (80, 10, 110), (190, 50, 80), (245, 130, 20), (255, 250, 170))
@@ -22,7 +23,7 @@ class Overlay:
     Attributes:
         rle: its mask at the frame's size.
         identity: decides the colour.
-        text: written at the mask's upper left corner; empty for none.
+        text: written beside the mask; empty for none.
         box_4: its proposal, xyxy in pixels of the frame; None for none.
     """
 
@@ -30,12 +31,6 @@ class Overlay:
     identity: int
     text: str = ""
     box_4: np.ndarray | None = None
-
-
-def colour(identity: int) -> tuple[int, int, int]:
-    """The RGB colour of an identity; successive ones are far apart on the colour circle (golden-ratio steps)."""
-    red, green, blue = colorsys.hsv_to_rgb((0.05 + identity * 0.6180339887) % 1.0, 0.85, 1.0)
-    return int(red * 255), int(green * 255), int(blue * 255)
 
 
 def sketch(frame: Image.Image) -> Image.Image:
@@ -54,28 +49,33 @@ def draw(frame: Image.Image, overlays: Sequence[Overlay], *, scale: float = 1, o
         opacity: the masks' opacity, 0 to 1.
     """
     pixels = np.asarray(frame.convert("RGB"), dtype=np.float32).copy()
-    masks = [decode(overlay.rle) for overlay in overlays]
-    for mask, overlay in zip(masks, overlays, strict=True):
-        paint = np.array(colour(overlay.identity), dtype=np.float32)
-        pixels[mask] = (1 - opacity) * pixels[mask] + opacity * paint
-        inner = mask.copy()
-        inner[1:-1, 1:-1] = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
-        pixels[mask & ~inner] = paint
+    boxes_N4 = boxes_xyxy([overlay.rle for overlay in overlays])
+    for overlay, (x0, y0, x1, y1) in zip(overlays, boxes_N4.astype(int), strict=True):
+        # Only the mask's box is painted, and a pixel around it, which shows where the mask ends.
+        around = np.s_[max(0, y0 - 1):y1 + 1, max(0, x0 - 1):x1 + 1]
+        _paint(pixels[around], decode(overlay.rle)[around], colour(overlay.identity), opacity)
     picture = Image.fromarray(pixels.astype(np.uint8))
     picture = picture.resize(
         (round(picture.width * scale), round(picture.height * scale)),
         Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
     pen = ImageDraw.Draw(picture)
-    for mask, overlay in zip(masks, overlays, strict=True):
+    labels = []
+    for overlay, box_4 in zip(overlays, boxes_N4.astype(float) * scale, strict=True):
         if overlay.box_4 is not None:
             pen.rectangle([float(side) * scale for side in overlay.box_4], outline=colour(overlay.identity))
-        if overlay.text and mask.any():
-            rows, columns = np.nonzero(mask)
-            place = (int(columns.min() * scale), max(0, int(rows.min() * scale) - 11))
-            box = pen.textbbox(place, overlay.text)
-            pen.rectangle(box, fill=(0, 0, 0))
-            pen.text(place, overlay.text, fill=colour(overlay.identity))
+        if overlay.text and box_4.any():
+            labels.append(Label(overlay.text, colour(overlay.identity), tuple(box_4.tolist())))
+    draw_labels(picture, labels)
     return picture
+
+
+def _paint(pixels_HW3: np.ndarray, mask_HW: np.ndarray, rgb: RGB, opacity: float) -> None:
+    """Paints a mask into pixels (float), with an opaque outline inside it."""
+    paint = np.array(rgb, dtype=np.float32)
+    pixels_HW3[mask_HW] = (1 - opacity) * pixels_HW3[mask_HW] + opacity * paint
+    inner = mask_HW.copy()
+    inner[1:-1, 1:-1] &= mask_HW[:-2, 1:-1] & mask_HW[2:, 1:-1] & mask_HW[1:-1, :-2] & mask_HW[1:-1, 2:]
+    pixels_HW3[mask_HW & ~inner] = paint
 
 
 def crop(frame: Image.Image, box_4: np.ndarray, side: int) -> Image.Image:

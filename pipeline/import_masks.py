@@ -14,6 +14,11 @@ YouTube-VOS; frames without a mask are then left out.
 
 Masks of 16 bits may have numbers above 255; 255 and 65535 then count only if CATEGORIES lists them by number.
 
+With --layout kitti-mots, FOLDER holds frames in images/, image_02/ or training/image_02/<sequence>/, and masks of KITTI-MOTS or
+MOTSChallenge in instances/<sequence>/<frame>.png (16-bit: class * 1000 + instance) or in instances_txt/<sequence>.txt; or
+<sequence>/img1/ and <sequence>/gt/gt.txt. 10000 is ignored. CATEGORIES then maps class numbers to categories:
+{1: car, 2: pedestrian}.
+
 If FOLDER is not split into train/ and val/, --val names the sequences to validate on.
 """
 
@@ -24,6 +29,7 @@ from pathlib import Path
 
 from effvis.errors import UserError
 from pipeline.importers.masks import import_masks
+from pipeline.importers.mots import import_mots
 from pipeline.system import cli
 
 
@@ -33,12 +39,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="frames and masks")
     parser.add_argument("--categories", type=Path, metavar="FILE",
                         help="YAML file of categories, see above (default: those of meta.json)")
+    parser.add_argument("--layout", choices=["kitti-mots"], help="layout of FOLDER, if it is not the first of the above")
     cli.add_import_arguments(parser, "sequence")
     args = parser.parse_args(argv)
+    if args.layout and args.categories is None:
+        raise UserError("command line", "--categories", f"is missing: --layout {args.layout} has numbers for its classes",
+                        "Give a YAML file that maps them to categories, e.g. {1: car, 2: pedestrian}")
     warnings: list[UserError] = []
     with cli.progress_bar("copying frames") as progress:
-        written = import_masks(args.folder, args.categories, args.out, fps=args.fps, val=tuple(args.val),
-                               progress=progress, warn=warnings.append)
+        options = {"fps": args.fps, "val": tuple(args.val), "progress": progress}
+        if args.layout:
+            written = import_mots(args.folder, args.categories, args.out, **options)
+        else:
+            written = import_masks(args.folder, args.categories, args.out, **options, warn=warnings.append)
     cli.tell_warnings(warnings)
     cli.tell_imported(args.out, written, "sequence")
     return 0

@@ -5,11 +5,13 @@ held in memory: a tracklet's class and score are known only at the end of the vi
 
     python -m pipeline.predict clip.mp4 --out predicted
 
-writes predicted/clip_overlay.mp4, predicted/clip_results.json and predicted/clip_tracklets.csv.
+writes predicted/clip_overlay.mp4, predicted/clip_results.json and predicted/clip_tracklets.csv; with --format mots,coco also
+predicted/clip_mots.txt, predicted/clip_mots_classes.yaml and predicted/clip_coco.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
@@ -19,11 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from effvis.data.masks import areas, boxes_xyxy
 from effvis.errors import UserError
-from effvis.files import replacing_file
+from effvis.files import replacing_file, replacing_folder
+from effvis.formats import coco, frame_numbers, mots_classes, mots_lines
 from effvis.video import open_video, pyav, writing_video
 from effvis.visualize import Overlay, draw
 from pipeline.system.arguments import positive_int, positive_number, probability
@@ -31,14 +35,17 @@ from pipeline.system.cli import parser, progress_bar
 from pipeline.weights.arguments import add_model_arguments
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Sequence
 
     import numpy as np
 
+    from effvis.data.dataset import Category
     from effvis.predictor import TrackedVideo
     from effvis.video import Footage
 
-LEGIBLE_SIDE = 480  # pixels; texts are 11 pixels high whatever the video's size
+LEGIBLE_SIDE = 480  # pixels; texts are 11 pixels high however small the video is
+FORMATS = ("mots", "coco")
+JPEG_QUALITY = 95
 CSV_COLUMNS = ("tracklet", "category", "score", "frame", "seconds", "probability", "x0", "y0", "x1", "y1", "area")
 
 
@@ -60,13 +67,47 @@ def write_table(tracked: TrackedVideo, fps: float, file: Path) -> None:
                                f"{tracklet.probabilities[frame]:.4f}", *map(int, box_4), int(area)])
 
 
+def write_mots(tracked: TrackedVideo, footage: Footage, categories: Sequence[Category], file: Path, classes_file: Path) -> None:
+    """Writes MOTS text, and the names of its classes in the form that ``pipeline.import_masks --categories`` reads.
+
+    Raises:
+        UserError: there are more tracklets than the format has numbers for.
+    """
+    classes = mots_classes(categories)
+    lines = mots_lines(tracked, classes, frame_numbers(_frame_files(tracked, footage)))
+    with replacing_file(file) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as text:
+        text.writelines(f"{line}\n" for line in lines)
+    with replacing_file(classes_file) as unfinished:
+        names = {number: category.name for number, category in classes.items()}
+        unfinished.write_text(yaml.safe_dump(names, allow_unicode=True), encoding="utf-8")
+
+
+def write_coco(tracked: TrackedVideo, footage: Footage, categories: Sequence[Category], name: str, file: Path) -> None:
+    """Writes the video in COCO's format with track ids."""
+    content = coco(tracked, categories, name=name, files=_frame_files(tracked, footage), fps=footage.fps)
+    with replacing_file(file) as unfinished:
+        unfinished.write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_frames(tracked: TrackedVideo, footage: Footage, folder: Path) -> None:
+    """Writes the frames as JPEG files of the names that the other files give them."""
+    with replacing_folder(folder) as new:
+        for name, frame in zip(_frame_files(tracked, footage), footage.frames(), strict=False):
+            Image.fromarray(frame).save(new / name, quality=JPEG_QUALITY)
+
+
+def _frame_files(tracked: TrackedVideo, footage: Footage) -> Sequence[str]:
+    """The names of the tracked frames' files; those of a video file would be 00000.jpg and so on."""
+    return footage.names[: tracked.length] or [f"{frame:05d}.jpg" for frame in range(tracked.length)]
+
+
 def write_overlay(tracked: TrackedVideo, footage: Footage, file: Path, *, scale: int, told: Callable[..., None]) -> None:
     """Writes the video with every tracklet in its own colour, and with its class and score."""
     size = {"height": footage.height * scale, "width": footage.width * scale}
     with writing_video(file, **size, fps=footage.fps) as write:
         for number, frame in enumerate(_counted(footage, told)):
             overlays = [
-                Overlay(tracklet.rles[number], tracklet.id, f"{tracklet.category.name} {tracklet.score:.2f}")
+                Overlay(tracklet.rles[number], tracklet.rank - 1, f"{tracklet.category.name} {tracklet.score:.2f}")
                 for tracklet in tracked.tracklets if number in tracklet.rles
             ]
             write(np.asarray(draw(Image.fromarray(frame), overlays, scale=scale)))
@@ -88,12 +129,29 @@ def _say(tracked: TrackedVideo, footage: Footage) -> None:
         print(f"  {one.id}: {one.category.name} {one.score:.2f}, in {len(one.rles)} of {span}")
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _formats(text: str) -> list[str]:
+    for name in _names(text):
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"there is no format {name!r}; choose from {', '.join(FORMATS)}")
+    return _names(text)
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.predict")
     arguments.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder with a video's frames")
     arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
     add_model_arguments(arguments)
     arguments.add_argument("--score", type=probability, default=0.3, help="leave out tracklets below this score (default: 0.3)")
+    arguments.add_argument("--classes", type=_names, action="extend", metavar="NAME,NAME", help="leave out tracklets of other "
+                           "classes, e.g. person,dog (default: all classes of the model)")
+    arguments.add_argument("--format", type=_formats, action="extend", default=[], metavar="FORMAT,FORMAT",
+                           help="write the tracklets in these formats as well: mots (MOTS text), coco (COCO with track ids)")
+    arguments.add_argument("--frames", action="store_true", help="write the frames that were used as well, as JPEG files: with "
+                           "--format, what the importers need of a video file")
     arguments.add_argument("--fps", type=positive_number, help="look at so many frames a second only, e.g. as many as "
                            "the training videos have (default: all)")
     arguments.add_argument("--folder-fps", type=positive_number, default=6.0, metavar="FPS",
@@ -107,8 +165,11 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments.parse_args(argv)
     if args.out.exists() and not args.out.is_dir():
         raise UserError(args.out, "--out", "is a file", "Give a folder")
+    if args.frames and args.video.is_dir():
+        raise UserError("command line", "--frames", f"{args.video} holds the frames already", "Leave it out")
 
     from effvis.model_file import predictor
+    from effvis.predictor import categories_named
     from pipeline.weights.models import find_model
 
     if not args.no_overlay:
@@ -116,30 +177,45 @@ def main(argv: list[str] | None = None) -> int:
     footage = open_video(args.video, folder_fps=args.folder_fps).thinned(args.fps)
     found = find_model(args)
     print(f"model: {found.text}; it knows {', '.join(label.name for label in found.description.labels)}", file=sys.stderr)
+    if args.classes is not None:
+        categories_named(found.description.labels, args.classes)  # a wrong name is told before the work
     network = predictor(found.description, found.weights, device=args.device, fast=args.fast)
     with progress_bar("tracking") as told:
-        tracked = network.track(_counted(footage, told), minimum_score=args.score)
+        tracked = network.track(_counted(footage, told), minimum_score=args.score, classes=args.classes)
     _say(tracked, footage)
-    for file in _write(tracked, footage, args):
+    for file in _write(tracked, footage, found.description.labels, args):
         print(file)
     return 0
 
 
-def _write(tracked: TrackedVideo, footage: Footage, args: argparse.Namespace) -> Iterator[Path]:
-    def named(end: str) -> Path:
-        name = footage.path.resolve()
-        return args.out / f"{name.name if name.is_dir() else name.stem}_{end}"
+def _write(
+    tracked: TrackedVideo, footage: Footage, categories: Sequence[Category], args: argparse.Namespace,
+) -> Iterator[Path]:
+    path = footage.path.resolve()
+    name = path.name if path.is_dir() else path.stem
 
-    results, table, overlay = named("results.json"), named("tracklets.csv"), named("overlay.mp4")
-    write_results(tracked, results)
-    yield results
-    write_table(tracked, footage.fps, table)
-    yield table
+    def file(end: str) -> Path:
+        return args.out / f"{name}_{end}"
+
+    write_results(tracked, file("results.json"))
+    yield file("results.json")
+    write_table(tracked, footage.fps, file("tracklets.csv"))
+    yield file("tracklets.csv")
+    if "coco" in args.format:
+        write_coco(tracked, footage, categories, name, file("coco.json"))
+        yield file("coco.json")
+    if args.frames:
+        write_frames(tracked, footage, file("frames"))
+        yield file("frames")
     if not args.no_overlay:
         scale = args.scale or math.ceil(LEGIBLE_SIDE / max(footage.height, footage.width))
         with progress_bar("drawing") as told:
-            write_overlay(tracked, footage, overlay, scale=scale, told=told)
-        yield overlay
+            write_overlay(tracked, footage, file("overlay.mp4"), scale=scale, told=told)
+        yield file("overlay.mp4")
+    if "mots" in args.format:  # last, because it alone can fail on what was found
+        write_mots(tracked, footage, categories, file("mots.txt"), file("mots_classes.yaml"))
+        yield file("mots.txt")
+        yield file("mots_classes.yaml")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
+from effvis.colours import colour
 from effvis.data.clips import FrameReader
 from effvis.errors import UserError
 from effvis.inference.predictor import kept_frames
 from effvis.methods import build_model
-from effvis.visualize import GREY, colour
+from effvis.visualize import GREY
 from pipeline import methods
 from pipeline.engine.training import set_up_torch
 from pipeline.grid.rows import find_evaluation

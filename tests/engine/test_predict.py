@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,14 @@ from support.models import noise
 from support.stored import evaluate
 
 import effvis
-from effvis.data.dataset import DatasetIndex
-from effvis.data.masks import decode
+from effvis.data.dataset import Category, DatasetIndex
+from effvis.data.masks import decode, encode
+from effvis.data.youtube_vis import read_split
 from effvis.errors import UserError
 from effvis.methods import build_model
+from effvis.predictor import TrackedVideo, Tracklet
 from effvis.video import open_video, writing_video
-from pipeline import export, predict
+from pipeline import export, import_coco, import_masks, predict
 from pipeline.grid import starts
 from pipeline.grid.rows import find_evaluation
 from pipeline.indexing.read import load_index
@@ -33,15 +37,23 @@ VISTR_ROW = "table1d:T=18 VisTR"
 EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"new_tracklet_below": -100, "score_threshold": 0.0}}
 
 
-def put_run(project, row=None):
-    """Stores a finished run with random weights; returns its specification."""
+def put_run(project, row=None, change=lambda model: model):
+    """Stores a finished run with random weights, changed if wanted; returns its specification."""
     params = load_params(project / "params.yaml")
     spec = find_evaluation(params, row)
     torch.manual_seed(0)
     store = RunStore(params.runs_dir)
     store.begin(spec.train.key, spec.train.describe())
-    store.finish(spec.train.key, build_model(spec.train.model).state_dict(), {"steps": 3})
+    store.finish(spec.train.key, change(build_model(spec.train.model)).state_dict(), {"steps": 3})
     return params, spec
+
+
+def seeing(model):
+    """Gives a fresh network, whose masks are empty, masks that are full of holes, differ and overlap."""
+    for head in model.mask_heads:
+        torch.nn.init.normal_(head.logits.weight, std=100)
+        torch.nn.init.zeros_(head.logits.bias)
+    return model
 
 
 @pytest.fixture
@@ -148,6 +160,152 @@ def test_without_a_trained_run_the_weights_that_come_with_the_project_are_taken(
     assert provenance["code_digest"] == facts["code_digest"]
 
 
+@pytest.fixture
+def small(tmp_path):
+    """A folder of seven frames of 48x64, whose numbers begin at 3."""
+    (tmp_path / "small").mkdir()
+    for number, frame in enumerate(noise(7, 48, 64), 3):
+        Image.fromarray(frame).save(tmp_path / "small" / f"{number:06d}.png")
+    return tmp_path / "small"
+
+
+def imported_tracks(folder):
+    """[(category, {frame: mask})] of an imported video, and the names of its frames."""
+    index = read_split(folder)
+    (video,) = index.videos
+    return [(index.categories[track.label].name, {f: decode(rle) for f, rle in enumerate(track.rles) if rle})
+            for track in index.tracks], video.file_names
+
+
+def assert_same_tracks(found, expected):
+    """Both are [(category, {frame: mask})], in any order."""
+    def key(track):
+        return track[0], sorted((frame, mask.tobytes()) for frame, mask in track[1].items())
+
+    assert sorted(map(key, found)) == sorted(map(key, expected))
+
+
+def test_coco_is_read_back_by_the_importer(tiny_project, small, tmp_path):
+    project = tiny_project(pretrain={"source": "none"}, inference=EVERYTHING)
+    params, _ = put_run(project, change=seeing)
+    out = tmp_path / "out"
+    results = run_predict(small, out, "--params", project / "params.yaml", "--no-overlay", "--format", "coco")
+    assert sorted(file.name for file in out.iterdir()) == ["small_coco.json", "small_results.json", "small_tracklets.csv"]
+    assert import_coco.main([str(small), str(out / "small_coco.json"), "--out", str(tmp_path / "set")]) == 0
+    names = {category.id: category.name for category in load_index(params, "val").categories}
+    expected = [(names[result["category_id"]], {frame: decode(rle) for frame, rle in enumerate(result["segmentations"])
+                                                if rle is not None and decode(rle).any()}) for result in results]
+    found, frames = imported_tracks(tmp_path / "set" / "train")
+    assert len(expected) == 4 and len(frames) == 7
+    assert_same_tracks(found, expected)
+
+
+def test_mots_is_read_back_by_the_importer_where_the_higher_score_has_won(tiny_project, small, tmp_path):
+    project = tiny_project(pretrain={"source": "none"}, inference=EVERYTHING)
+    params, _ = put_run(project, change=seeing)
+    results = run_predict(small, tmp_path / "out", "--params", project / "params.yaml", "--no-overlay", "--format", "mots")
+    shutil.copytree(small, tmp_path / "mots" / "images" / "small")
+    (tmp_path / "mots" / "instances_txt").mkdir()
+    shutil.copy(tmp_path / "out" / "small_mots.txt", tmp_path / "mots" / "instances_txt" / "small.txt")
+    classes = tmp_path / "out" / "small_mots_classes.yaml"
+    assert import_masks.main([str(tmp_path / "mots"), "--layout", "kitti-mots", "--categories", str(classes),
+                              "--out", str(tmp_path / "set")]) == 0
+
+    names = {category.id: category.name for category in load_index(params, "val").categories}
+    owner = np.full((7, 48, 64), -1)
+    for place in sorted(range(len(results)), key=lambda place: results[place]["score"]):
+        for frame, rle in enumerate(results[place]["segmentations"]):
+            if rle is not None:
+                owner[frame][decode(rle)] = place
+    expected = [(names[result["category_id"]], {frame: owner[frame] == place for frame in range(7)
+                                                if (owner[frame] == place).any()}) for place, result in enumerate(results)]
+    found, frames = imported_tracks(tmp_path / "set" / "train")
+    assert len(frames) == 7 and sum(len(masks) for _, masks in found) > 7
+    assert_same_tracks(found, [track for track in expected if track[1]])
+
+
+def test_the_frames_of_a_video_file_go_with_its_coco_and_mots(tiny_project, tmp_path):
+    pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
+    project = tiny_project(pretrain={"source": "none"}, inference=EVERYTHING)
+    put_run(project, change=seeing)
+    with writing_video(tmp_path / "film.mp4", height=48, width=64, fps=12) as write:
+        for frame in noise(9, 48, 64):
+            write(frame)
+    out = tmp_path / "out"
+    given = ["--params", project / "params.yaml", "--no-overlay", "--fps", 6, "--frames", "--format", "mots,coco"]
+    results = run_predict(tmp_path / "film.mp4", out, *given)
+    assert sorted(file.name for file in out.iterdir()) == [
+        "film_coco.json", "film_frames", "film_mots.txt", "film_mots_classes.yaml", "film_results.json", "film_tracklets.csv"]
+    assert [file.name for file in sorted((out / "film_frames").iterdir())] == [f"{number:05d}.jpg" for number in range(5)]
+    assert import_coco.main([str(out / "film_frames"), str(out / "film_coco.json"), "--out", str(tmp_path / "set")]) == 0
+    assert len(imported_tracks(tmp_path / "set" / "train")[0]) == len(results)
+    assert {line.split()[0] for line in (out / "film_mots.txt").read_text().splitlines()} <= {str(n) for n in range(5)}
+    with pytest.raises(UserError, match="--frames"):
+        run_predict(out / "film_frames", out, *given)
+
+
+def test_classes_and_score_act_on_all_files_alike_and_keep_colours(tiny_project, small, tmp_path, capsys):
+    pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
+    project = tiny_project(pretrain={"source": "none"}, inference=EVERYTHING)
+    params, _ = put_run(project, change=seeing)
+    common = ["--params", project / "params.yaml", "--format", "mots", "--format", "coco"]
+    everything = run_predict(small, tmp_path / "all", *common)
+    names = {category.id: category.name for category in load_index(params, "val").categories}
+    best = max(everything, key=lambda result: result["score"])
+    worst_class = names[min(everything, key=lambda result: result["score"])["category_id"]]
+    other = next(name for name in names.values() if name not in {names[one["category_id"]] for one in everything})
+    for chosen, arguments in (
+        ([best], ["--score", best["score"]]),
+        ([one for one in everything if names[one["category_id"]] == worst_class], ["--classes", f"{worst_class}, {other}"]),
+        ([], ["--classes", other]),
+    ):
+        out = tmp_path / arguments[-1] if isinstance(arguments[-1], str) else tmp_path / "best"
+        assert predict.main(list(map(str, [small, "--out", out, "--score", "0", *common, *arguments]))) == 0
+        assert json.loads((out / "small_results.json").read_text()) == chosen
+        rows = list(csv.DictReader((out / "small_tracklets.csv").open()))
+        assert {int(row["tracklet"]) for row in rows} == set(range(1, len(chosen) + 1))
+        content = json.loads((out / "small_coco.json").read_text())
+        assert {one["track_id"] for one in content["annotations"]} == set(range(1, len(chosen) + 1))
+        assert len(content["images"]) == 7 and len(content["categories"]) == len(names)
+        objects = {int(line.split()[1]) % 1000 for line in (out / "small_mots.txt").read_text().splitlines()}
+        assert objects <= set(range(1, len(chosen) + 1)) and bool(objects) == bool(chosen)
+        assert f"{len(chosen)} tracklets" in capsys.readouterr().out
+        assert open_video(out / "small_overlay.mp4").length == 7
+
+
+def test_an_object_is_drawn_in_one_colour_whatever_else_is_left_out(small, tmp_path):
+    pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
+    masks = {3: (slice(4, 20), slice(4, 20)), 7: (slice(24, 40), slice(30, 50))}
+
+    def drawn(kept):
+        tracklets = []
+        for number, rank in enumerate(kept, 1):
+            mask = np.zeros((48, 64), dtype=bool)
+            mask[masks[rank]] = True
+            rles = {frame: encode(mask) for frame in (1, 2, 5)}
+            tracklets.append(Tracklet(number, rank, Category(1, ""), 0.5, rles, {}, {}))
+        predict.write_overlay(TrackedVideo(48, 64, 7, tuple(tracklets)), grey, tmp_path / "drawn.mp4", scale=8,
+                              told=lambda *_: None)
+        return [frame[36 * 8 - 30, 40 * 8].astype(int) for frame in open_video(tmp_path / "drawn.mp4").frames()]
+
+    grey = replace(open_video(small), frames=lambda: iter(np.full((7, 48, 64, 3), 90, np.uint8)))
+    both, alone = drawn([3, 7]), drawn([7])
+    for frame in (1, 2, 5):
+        assert np.abs(both[frame] - alone[frame]).max() <= 3 and np.abs(both[frame] - both[0]).max() > 30
+        assert np.abs(both[frame] - both[1]).max() <= 3
+
+
+@pytest.mark.parametrize("arguments, problem", [
+    (["--score", "1.5"], "--score: 1.5 is not a number from 0 to 1"),
+    (["--score", "-0.1"], "--score: -0.1 is not a number from 0 to 1"),
+    (["--format", "coco,voc"], "--format: there is no format 'voc'; choose from mots, coco"),
+])
+def test_wrong_options_name_themselves(small, tmp_path, capsys, arguments, problem):
+    with pytest.raises(SystemExit) as ended:
+        predict.main([str(small), "--out", str(tmp_path / "out"), *arguments])
+    assert ended.value.code == 2 and problem in capsys.readouterr().err
+
+
 def _unfinished(project):
     params, spec = put_run(project)
     (params.runs_dir / spec.train.key / "done.json").unlink()
@@ -161,6 +319,11 @@ def _of_other_data(project):
     return ["--model", spec.train.key]
 
 
+def _unknown_class(project):
+    _, spec = put_run(project)
+    return ["--model", spec.train.key, "--classes", "circle,circel"]
+
+
 @pytest.mark.parametrize("arguments, problem", [
     (lambda project: ["--model", "0123456789abcdef"], "0123456789abcdef: is no folder or file of a model and no run's key"),
     (lambda project: ["--model", str(project / "experiments")], "config.yaml.*cannot be read"),
@@ -169,6 +332,7 @@ def _of_other_data(project):
     (lambda project: ["--row", "table1e:w/ CL"], "this run is not finished"),
     (_unfinished, "this run is not finished"),
     (_of_other_data, "dataset_digest.*not the one that the run was trained on"),
+    (_unknown_class, "'circel': the model knows no class of this name. Near it are circle"),
     (lambda project: ["--out", str(project / "params.yaml")], "--out: is a file"),
 ])
 def test_what_cannot_be_done_is_said_before_anything_is_written(tiny_project, video, tmp_path, arguments, problem):

@@ -116,6 +116,30 @@ def test_tracklets_are_numbered_as_they_appear_and_tell_where_they_are():
     assert len(predictor(tiny_model(2)).track(noise(5), minimum_score=half).tracklets) == 2
 
 
+def test_classes_and_scores_leave_tracklets_out_and_change_no_rank():
+    network = predictor(tiny_model(2))
+    everything = network.track(noise(5), minimum_score=0.0).tracklets
+    by_score = sorted(everything, key=lambda tracklet: -tracklet.score)
+    assert [tracklet.rank for tracklet in by_score] == [1, 2, 3, 4]
+    for least, classes in ((by_score[1].score, None), (0.0, {by_score[2].category.name}), (0.0, set())):
+        expected = [tracklet for tracklet in everything
+                    if tracklet.score >= least and (classes is None or tracklet.category.name in classes)]
+        kept = network.track(noise(5), minimum_score=least, classes=classes).tracklets
+        assert [(one.rank, one.score, one.rles) for one in kept] == [(one.rank, one.score, one.rles) for one in expected]
+        assert [one.id for one in kept] == list(range(1, len(kept) + 1))
+
+
+@pytest.mark.parametrize("name, near", [
+    ("shap1", "Near it are shape1"), ("SHAPE2", "Near it are shape2"), ("zebra", "knows shape1, shape2, shape3$")])
+def test_an_unknown_class_is_refused_before_any_frame_is_read(name, near):
+    def frames():
+        raise AssertionError("a frame was read")
+        yield
+
+    with pytest.raises(UserError, match=f"{name}.*{near}"):
+        predictor(tiny_model(2)).track(frames(), classes=["shape1", name])
+
+
 @pytest.mark.parametrize("height, width", [(37, 53), (1, 1), (301, 7)])
 def test_frames_of_any_size_and_kind_get_masks_of_their_size(height, width):
     frames = noise(4, height, width)

@@ -1,8 +1,11 @@
 import numpy as np
+import pytest
 from PIL import Image
 
+from effvis.colours import COLOURS, colour, ink
 from effvis.data.masks import encode
-from effvis.visualize import GREY, Overlay, colour, crop, draw, heat, side_by_side, sketch, strip
+from effvis.labels import place
+from effvis.visualize import GREY, Overlay, crop, draw, heat, side_by_side, sketch, strip
 
 
 def _mask(rows, columns, size=(20, 30)):
@@ -75,3 +78,64 @@ def test_strip_puts_grey_between_its_pictures():
     row = np.asarray(strip([Image.new("RGB", (30, 20), value) for value in ("white", "black", "white")], gap=2))
     assert row.shape == (20, 94, 3)
     assert (row[:, :30] == 255).all() and (row[:, 30:32] == GREY).all() and (row[:, 32:62] == 0).all()
+
+
+def _luminance(rgb):
+    """Relative luminance by its definition in WCAG 2."""
+    parts = [value / 255 for value in rgb]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_every_label_contrasts_as_wcag_asks_of_text():
+    for identity in range(COLOURS):
+        darker, lighter = sorted((_luminance(colour(identity)), _luminance(ink(colour(identity)))))
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+def test_colours_of_neighbours_in_number_differ_clearly_and_colours_recur_only_after_dozens():
+    colours = np.array([colour(identity) for identity in range(200)], dtype=float)
+    assert np.linalg.norm(np.diff(colours, axis=0), axis=1).min() > 80
+    assert len({colour(identity) for identity in range(COLOURS)}) == COLOURS >= 48
+    near = np.linalg.norm(colours[:12, None] - colours[None, :12], axis=-1) + 999 * np.eye(12)
+    assert near.min() > 50
+
+
+def test_labels_stay_inside_the_picture_and_cover_each_other_only_where_there_is_no_room():
+    sizes, boxes, picture = [(60, 15)] * 40, [(150.0, 100.0, 190.0, 140.0)] * 40, (300, 200)
+    places = place(sizes, boxes, picture)
+    taken = np.zeros((200, 300), dtype=int)
+    for x, y in places:
+        assert 0 <= x <= 300 - 60 and 0 <= y <= 200 - 15
+        taken[y:y + 15, x:x + 60] += 1
+    assert taken.max() == 1, "40 labels fit beside each other"
+    assert places[0] == (150, 85), "the first one is above its object"
+    distances = [abs(x - 150) + abs(y - 85) for x, y in places]
+    assert distances[1] <= 60 and max(distances[:6]) < 130
+    crowded = place([(60, 15)] * 200, [(150.0, 100.0, 190.0, 140.0)] * 200, picture)
+    assert len(set(crowded)) > 60 and all(0 <= x <= 240 and 0 <= y <= 185 for x, y in crowded)
+    assert place([(500, 15)], [(150.0, 0.0, 190.0, 140.0)], picture) == [(0, 0)], "a label wider than the picture"
+
+
+def _labelled(height, width, box, text="person 0.98"):
+    """(rows, columns) that a label of a mask over black changes outside that mask."""
+    mask = _mask(*box, size=(height, width))
+    frame = Image.new("RGB", (width, height))
+    plain, labelled = (np.asarray(draw(frame, [Overlay(encode(mask), 0, words)])) for words in ("", text))
+    return np.nonzero((plain != labelled).any(axis=-1))
+
+
+@pytest.mark.parametrize("box", [
+    (slice(0, 40), slice(0, 60)), (slice(0, 40), slice(580, 640)), (slice(440, 480), slice(0, 60)),
+    (slice(440, 480), slice(600, 640)), (slice(0, 480), slice(0, 640))])
+def test_a_label_is_whole_wherever_its_object_is(box):
+    inner = _labelled(480, 640, (slice(200, 240), slice(300, 360)))
+    found = _labelled(480, 640, box)
+    for low, high in zip(map(np.ptp, inner), map(np.ptp, found), strict=True):
+        assert low == high
+
+
+def test_labels_grow_with_the_picture_and_shrink_where_it_is_narrow():
+    heights = [np.ptp(_labelled(*size, (slice(60, 90), slice(20, 60)))[0]) for size in ((120, 160), (1080, 1920))]
+    assert 10 <= heights[0] <= 20 and 25 <= heights[1] <= 50
+    assert np.ptp(_labelled(100, 60, (slice(40, 60), slice(20, 30)))[1]) < 60
