@@ -63,13 +63,14 @@ def predict_split(
         progress: called with (videos done, videos).
     """
     model.eval()
-    reader = _reader(index, input_size)
+    reader = reader_of(index, input_size)
 
     def tracklets(v: int, frames: list[int]) -> list[VideoTracklet]:
         video = index.videos[v]
-        return end_to_end.track(model, _clips(reader, v, frames, model.config.clip_length), (video.height, video.width), config)
+        clips = clips_of(reader, v, frames, model.config.clip_length)
+        return end_to_end.track(model, clips, (video.height, video.width), config)
 
-    return _collect(index, config, tracklets, progress)
+    return collect(index, config, tracklets, progress)
 
 
 def predict_linked(
@@ -93,12 +94,13 @@ def predict_clips(
 ) -> list[list[Clip]]:
     """The clips of every video, in the order of ``index.videos``, each predicted by itself; arguments as ``predict_linked``."""
     model.eval()
-    reader = _reader(index, input_size)
+    reader = reader_of(index, input_size)
     clips = []
     for v, video in enumerate(index.videos):
         size = (video.height, video.width)
+        frames = kept_frames(video, config.test_fps)
         clips.append([(numbers, predict(model, pixels, size, config))
-                      for numbers, pixels in _clips(reader, v, kept_frames(video, config.test_fps), model.config.clip_length)])
+                      for numbers, pixels in clips_of(reader, v, frames, model.config.clip_length)])
         if progress is not None:
             progress(v + 1, len(index.videos))
     return clips
@@ -111,15 +113,15 @@ def link_clips(clips: Sequence[Sequence[Clip]], index: DatasetIndex, config: Inf
     def tracklets(v: int, frames: list[int]) -> list[VideoTracklet]:
         return handcraft.link(clips[v], (index.videos[v].height, index.videos[v].width), config.handcraft)
 
-    return _collect(index, config, tracklets, None)
+    return collect(index, config, tracklets, None)
 
 
-def _reader(index: DatasetIndex, input_size: InputSize) -> FrameReader:
+def reader_of(index: DatasetIndex, input_size: InputSize) -> FrameReader:
     """A frame reader that keeps no frame, because each is read once."""
     return FrameReader(index, input_size, cache_bytes=0)
 
 
-def _clips(reader: FrameReader, v: int, frames: list[int], clip_length: int) -> Iterator[tuple[list[int], Tensor]]:
+def clips_of(reader: FrameReader, v: int, frames: list[int], clip_length: int) -> Iterator[tuple[list[int], Tensor]]:
     """Successive clips of the kept frames, numbered within them; the last is padded with its last frame."""
     for start in range(0, len(frames), clip_length):
         numbers = list(range(start, min(start + clip_length, len(frames))))
@@ -127,10 +129,15 @@ def _clips(reader: FrameReader, v: int, frames: list[int], clip_length: int) -> 
         yield numbers, pixels[[i - start for i in clip_frames(start, clip_length, len(frames))]]
 
 
-def _collect(
+def collect(
     index: DatasetIndex, config: InferenceConfig, tracklets_of: Callable[[int, list[int]], list[VideoTracklet]],
     progress: Callable[[int, int], None] | None,
 ) -> Predictions:
+    """Results of every video from a function that gives the tracklets of a video, by its place in the index, in some frames.
+
+    Args:
+        progress: called with (videos done, videos).
+    """
     category_ids = [category.id for category in index.categories]
     results, scored = [], {}
     for v, video in enumerate(index.videos):

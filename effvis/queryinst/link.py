@@ -6,7 +6,7 @@ again. Here the boxes, the masks and the classes may count as well (``FrameLinki
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,8 @@ from torch import Tensor
 from effvis.data.dataset import DatasetIndex
 from effvis.data.masks import RLE
 from effvis.data.sizes import InputSize
-from effvis.inference.clip import predict_clip
-from effvis.inference.predictor import Predictions, _clips, _collect, _reader
+from effvis.inference.clip import TrackletPredictions, predict_clip
+from effvis.inference.predictor import Predictions, clips_of, collect, kept_frames, reader_of
 from effvis.inference.tracklets import VideoTracklet
 from effvis.model.boxes import iou
 from effvis.model.efficientvis import EfficientVIS
@@ -132,29 +132,81 @@ def _box_iou(a_A4: np.ndarray, b_D4: np.ndarray) -> np.ndarray:
     return iou(torch.from_numpy(a_A4)[:, None], torch.from_numpy(b_D4)[None])[0].numpy()
 
 
-def track(
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What the network sees in one frame.
+
+    Attributes:
+        numbers: the frame's number, in a list.
+        prediction: of all its proposals.
+        present: the proposals that are there.
+        objects: the same, as they are compared.
+    """
+
+    numbers: list[int]
+    prediction: TrackletPredictions
+    present: np.ndarray
+    objects: Objects
+
+
+def observe(
     model: EfficientVIS, frames: Iterable[tuple[list[int], Tensor]], video_size: tuple[int, int], config: QueryInstInference
-) -> list[VideoTracklet]:
-    """Follows the objects of a video, frame by frame; an object is there where it reaches ``config.presence_threshold``.
+) -> Iterator[Frame]:
+    """Each frame of a video by itself; a proposal is there where it reaches ``config.presence_threshold``.
 
     Args:
         frames: (the frame's number in a list, the frame (1, 3, H, W)) in order.
         video_size: (height, width), in whose pixels masks and boxes are returned.
-
-    Returns:
-        The tracklets in the order of appearance.
     """
-    linker, tracklets = Linker(config.frames), []
     for numbers, pixels in frames:
         prediction, query_NTC = predict_clip(model, pixels, None, video_size, config)
         present = np.flatnonzero(prediction.present_NT[:, 0])
-        seen = Objects(query_NTC[:, 0].float().cpu().numpy()[present], prediction.boxes_NT4[present, 0],
-                       [prediction.rles[n][0] for n in present], prediction.probabilities_NTK[present, 0])
-        for n, number in zip(present, linker.add(seen), strict=True):
+        yield Frame(numbers, prediction, present, Objects(
+            query_NTC[:, 0].float().cpu().numpy()[present], prediction.boxes_NT4[present, 0],
+            [prediction.rles[n][0] for n in present], prediction.probabilities_NTK[present, 0]))
+
+
+def linked(frames: Iterable[Frame], config: FrameLinking) -> list[VideoTracklet]:
+    """The tracklets of a video in the order of appearance. The frames are not changed: they can be linked in many ways."""
+    linker, tracklets = Linker(config), []
+    for frame in frames:
+        for n, number in zip(frame.present, linker.add(frame.objects), strict=True):
             if number == len(tracklets):
                 tracklets.append(VideoTracklet())
-            tracklets[number].add(prediction, n, numbers)
+            tracklets[number].add(frame.prediction, n, frame.numbers)
     return tracklets
+
+
+def track(
+    model: EfficientVIS, frames: Iterable[tuple[list[int], Tensor]], video_size: tuple[int, int], config: QueryInstInference
+) -> list[VideoTracklet]:
+    """Follows the objects of a video, frame by frame; arguments as ``observe``. Returns the tracklets in the order of
+    appearance."""
+    return linked(observe(model, frames, video_size, config), config.frames)
+
+
+def observe_split(
+    model: EfficientVIS, index: DatasetIndex, config: QueryInstInference, *, input_size: InputSize,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[Frame]]:
+    """The frames of every video, in the order of ``index.videos``.
+
+    Args:
+        progress: called with (videos done, videos).
+    """
+    model.eval()
+    reader, seen = reader_of(index, input_size), []
+    for v, video in enumerate(index.videos):
+        frames = clips_of(reader, v, kept_frames(video, config.test_fps), 1)
+        seen.append(list(observe(model, frames, (video.height, video.width), config)))
+        if progress is not None:
+            progress(v + 1, len(index.videos))
+    return seen
+
+
+def link_split(seen: list[list[Frame]], index: DatasetIndex, config: QueryInstInference) -> Predictions:
+    """Results of every video from what was seen in its frames."""
+    return collect(index, config, lambda v, _: linked(seen[v], config.frames), None)
 
 
 def predict_split(
@@ -167,10 +219,10 @@ def predict_split(
         progress: called with (videos done, videos).
     """
     model.eval()
-    reader = _reader(index, input_size)
+    reader = reader_of(index, input_size)
 
     def tracklets(v: int, frames: list[int]) -> list[VideoTracklet]:
         video = index.videos[v]
-        return track(model, _clips(reader, v, frames, 1), (video.height, video.width), config)
+        return track(model, clips_of(reader, v, frames, 1), (video.height, video.width), config)
 
-    return _collect(index, config, tracklets, progress)
+    return collect(index, config, tracklets, progress)
