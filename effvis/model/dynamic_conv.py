@@ -108,15 +108,14 @@ class _SummedBySimilarity(torch.autograd.Function):
         inverse = torch.where(length > 0, 1 / length, 0)
         by_before, by_own, by_after = _views(inverse, by_region)
         cosine = torch.full_like(inverse, float("-inf"))
-        products = torch.empty_like(here)
-        cosine[:, :, 1:, 0] = _dot(here[:, :, 1:], before, products, sums) * by_before * by_own[:, :, 1:]
+        cosine[:, :, 1:, 0] = (here[:, :, 1:] * before).sum(dim=-1, dtype=sums) * by_before * by_own[:, :, 1:]
         cosine[:, :, :, 1] = (by_own > 0).to(sums)
-        cosine[:, :, :-1, 2] = _dot(here[:, :, :-1], after, products, sums) * by_after * by_own[:, :, :-1]
+        cosine[:, :, :-1, 2] = (here[:, :, :-1] * after).sum(dim=-1, dtype=sums) * by_after * by_own[:, :, :-1]
         weight = (cosine / temperature).softmax(dim=3)
         ctx.save_for_backward(x_BNT3PC, inverse, cosine, weight)
         ctx.by_region, ctx.temperature = by_region, temperature
         of_before, of_own, of_after = _views(weight.to(x_BNT3PC.dtype).unsqueeze(-1), False)
-        found = torch.mul(here, of_own, out=products)
+        found = here * of_own
         found[:, :, 1:].addcmul_(of_before, before)
         found[:, :, :-1].addcmul_(of_after, after)
         return found
