@@ -31,7 +31,7 @@ $(INSTALLED): pyproject.toml
 		{ echo "$(PYTHON) is too old: Python 3.11 or newer is needed. Name one with make PYTHON=python3.12" >&2; exit 2; }
 	@# Python compiles each module when it is first imported; compiling all of them beforehand takes two minutes.
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile $(PIP_FLAGS) -e '.[dev,video]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile $(PIP_FLAGS) -e '.[dev,video,photo]'
 	@touch $@
 
 # A project that has trained nothing yet measures for itself: the numbers that came with it are set aside. Plain dvc repro

@@ -27,7 +27,8 @@ from effvis.vistr.model import VisTR
 
 VISTR_SIZE = (300, 540)
 VARIANTS: tuple[dict[str, Any], ...] = (
-    {"backbone": "resnet50"}, {"backbone": "resnet101"}, {"backbone": "resnet18"}, {"backbone": "tiny"},
+    {"backbone": "resnet50"}, {"backbone": "resnet101"}, {"backbone": "resnet18"}, {"backbone": "efficientnet-lite0"},
+    {"backbone": "tiny"},
     {"attention": "ftsa-st"}, {"attention": "spatial"}, {"attention": "temporal"}, {"attention": "joint"},
     {"dynamic_conv": "still"}, {"neighbour_crop": "here"}, {"query": "time-shared"}, {"queries": 20},
 )

@@ -15,7 +15,7 @@ from effvis.errors import UserError
 
 Share = Annotated[float, Field(gt=0, le=1)]
 # The names of all backbones; effvis/model/backbone.py has a builder for each.
-Backbone = Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101"]
+Backbone = Literal["tiny", "tiny-deep", "resnet18", "resnet50", "resnet101", "efficientnet-lite0"]
 
 
 def later(default: Any, **field: Any) -> Any:
@@ -131,9 +131,12 @@ class OptimisationConfig(Config):
         "fp32", description="of what autocast may compute in half precision; weights and losses stay in fp32")
     activation_checkpointing: bool = later(
         False, description="activations of backbone and heads are computed again in the backward pass: less memory, more time")
+    colour: float = later(
+        0.0, ge=0, lt=1, description="brightness, contrast and saturation of both clips of a pair are multiplied by factors "
+        "drawn from 1 - colour to 1 + colour; 0: they stay")
     frozen_stages: int = later(
-        0, ge=0, le=4, description="stages of a ResNet that learn nothing, with the stem; 1 in the cited code; left open by "
-        "the paper")
+        0, ge=0, le=4, description="stages of a ResNet or EfficientNet that learn nothing, with the stem; 1 in the cited "
+        "code; left open by the paper")
     gate_lr: float | None = later(
         None, gt=0, description="of the gates of temporal attention, which start closed where there are no weights for it: at "
         "the paper's rate, AdamW could not open them by half; None: lr")

@@ -15,6 +15,8 @@ from effvis.data.targets import ClipTargets
 
 # Every second sample is cropped, as in the code that the paper builds on.
 CROP_PROBABILITY = 0.5
+# Shares of red, green and blue in a pixel's grey: ITU-R BT.601, as in Pillow.
+GREY = (0.299, 0.587, 0.114)
 
 
 def draw_window(rng: np.random.Generator, size: tuple[int, int], share: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -38,6 +40,24 @@ def mirror(frames_TCHW: Tensor, targets: ClipTargets) -> tuple[Tensor, ClipTarge
     boxes = torch.stack((width - x1, y0, width - x0, y1), dim=-1) * targets.present_KT.unsqueeze(-1)
     return frames_TCHW.flip(-1), ClipTargets(
         targets.track_ids_K, targets.labels_K, targets.present_KT, boxes, targets.masks_KTHW.flip(-1), targets.real_T)
+
+
+def draw_factors(rng: np.random.Generator, strength: float) -> tuple[float, float, float]:
+    """Factors of brightness, contrast and saturation, each from 1 - strength to 1 + strength."""
+    return tuple(rng.uniform(1 - strength, 1 + strength, 3).tolist())
+
+
+def recolour(frames_TCHW: Tensor, factors: tuple[float, float, float]) -> Tensor:
+    """Multiplies brightness, then contrast (the distance from the frame's mean grey), then saturation (from the pixel's grey).
+
+    Args:
+        frames_TCHW: uint8 frames.
+    """
+    brightness, contrast, saturation = factors
+    frames = frames_TCHW.float() * brightness
+    frames = torch.lerp(_grey(frames).mean(dim=(-2, -1), keepdim=True), frames, contrast)
+    frames = torch.lerp(_grey(frames), frames, saturation)
+    return frames.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def crop(
@@ -67,6 +87,11 @@ def crop(
     seen = present.any(dim=-1)
     return frames, ClipTargets(
         targets.track_ids_K[seen], targets.labels_K[seen], present[seen], boxes[seen], masks[seen], targets.real_T)
+
+
+def _grey(frames_TCHW: Tensor) -> Tensor:
+    red, green, blue = frames_TCHW.unbind(-3)
+    return (red * GREY[0] + green * GREY[1] + blue * GREY[2]).unsqueeze(-3)
 
 
 def _resized(x_XYHW: Tensor, size: tuple[int, int]) -> Tensor:

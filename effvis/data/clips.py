@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from effvis.data import orientation
-from effvis.data.augment import crop, draw_window, mirror
+from effvis.data.augment import crop, draw_factors, draw_window, mirror, recolour
 from effvis.data.dataset import DatasetIndex, Track
 from effvis.data.index import ClipIndex
 from effvis.data.mask_parts import MASK_CACHE_BYTES, MaskReader
@@ -109,18 +109,19 @@ class ClipPairs:
             little padding; ``random-crop`` draws one window for both clips of a pair.
         scales: factors on the input size, for ``multi-scale``.
         crop_share: least and largest share of each side, for ``random-crop``.
+        colour: as in ``TrainConfig``; one draw for all frames of both clips of a pair.
         frame_cache_bytes: bytes of memory for decoded frames; ``mask_cache_bytes`` likewise for masks.
     """
 
     def __init__(
         self, index: DatasetIndex, clips: ClipIndex, *, input_size: InputSize, batch_size: int, seed: int,
         flip: bool = False, augmentation: str = "none", scales: Sequence[float] = (1.0,),
-        crop_share: tuple[float, float] = (1.0, 1.0), clips_per_video: int = 2,
+        crop_share: tuple[float, float] = (1.0, 1.0), clips_per_video: int = 2, colour: float = 0.0,
         frame_cache_bytes: int = FRAME_CACHE_BYTES, mask_cache_bytes: int = MASK_CACHE_BYTES,
     ):
         self.index, self.clips = index, clips
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
-        self.augmentation, self.crop_share = augmentation, crop_share
+        self.augmentation, self.crop_share, self.colour = augmentation, crop_share, colour
         self.clips_per_video = clips_per_video
         # For another size frames are read again, not resized twice; all sizes share the memory.
         self._sizes = [scaled(input_size, scale) for scale in scales] if augmentation == "multi-scale" else [input_size]
@@ -171,6 +172,9 @@ class ClipPairs:
         if self.augmentation == "random-crop":
             window = draw_window(rng, clips[0][1].size, self.crop_share)
             clips = [crop(*clip, window, size) for clip in clips]
+        if self.colour:
+            factors = draw_factors(rng, self.colour)
+            clips = [(recolour(frames, factors), targets) for frames, targets in clips]
         return clips
 
     def _clip(self, video: int, start: int, size: InputSize) -> tuple[Tensor, ClipTargets]:

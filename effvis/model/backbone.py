@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effvis.config import Backbone
-from effvis.model.fpn import ResNetFPN
+from effvis.model.efficientnet import EfficientNetLite0
+from effvis.model.fpn import WithFPN
 from effvis.model.resnet import ResNet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -101,17 +102,16 @@ def _tiny(blocks: int) -> _Builders:
     return _Builders(partial(TinyBody, blocks), partial(TinyBackbone, blocks=blocks))
 
 
-def _resnet(name: str) -> _Builders:
-    return _Builders(partial(ResNet, name), partial(ResNetFPN, name))
+def _with_fpn(body: Callable[[], nn.Module]) -> _Builders:
+    return _Builders(body, lambda hidden_dim: WithFPN(body(), hidden_dim))
 
 
 # One for each name of ``effvis.config.Backbone``. The deeper tiny one is to the other what ResNet-101 is to ResNet-50.
 BUILDERS: dict[Backbone, _Builders] = {
     "tiny": _tiny(blocks=1),
     "tiny-deep": _tiny(blocks=2),
-    "resnet18": _resnet("resnet18"),
-    "resnet50": _resnet("resnet50"),
-    "resnet101": _resnet("resnet101"),
+    **{name: _with_fpn(partial(ResNet, name)) for name in ("resnet18", "resnet50", "resnet101")},
+    "efficientnet-lite0": _with_fpn(EfficientNetLite0),
 }
 
 

@@ -173,7 +173,7 @@ def why_useless(name: str) -> str | None:
     """Why a published tensor has no place in any network here, or None if that is for the network to say."""
     if name.endswith("num_batches_tracked"):
         return "frozen BatchNorm counts no batches"
-    if name in ("fc.weight", "fc.bias"):
+    if name.startswith(("fc.", "_fc.", "_conv_head.", "_bn1.")):
         return "ImageNet's classifier"
     return None
 

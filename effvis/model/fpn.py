@@ -1,4 +1,4 @@
-"""Feature pyramid over a ResNet (Lin et al., CVPR 2017): the paper's base features."""
+"""Feature pyramid over a backbone's body (Lin et al., CVPR 2017): the paper's base features."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from effvis.model.resnet import ResNet
 
 
 class FPN(nn.Module):
@@ -36,14 +34,14 @@ class FPN(nn.Module):
         return outputs[::-1]
 
 
-class ResNetFPN(nn.Module):
-    """A ResNet with FPN: levels P2 to P5."""
+class WithFPN(nn.Module):
+    """A body of strides 4 to 32 with FPN: levels P2 to P5."""
 
     strides: Sequence[int] = (4, 8, 16, 32)
 
-    def __init__(self, name: str, hidden_dim: int):
+    def __init__(self, body: nn.Module, hidden_dim: int):
         super().__init__()
-        self.body = ResNet(name)
+        self.body = body
         self.fpn = FPN(self.body.channels, hidden_dim)
 
     def forward(self, frames_FCHW: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Settings of a training that the network itself carries out: frozen stages of its ResNet, and recomputed activations."""
+"""Settings of a training that the network itself carries out: frozen stages of its backbone, and recomputed activations."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def prepare(model: nn.Module, *, frozen_stages: int, recompute: bool) -> None:
     """Prepares a network for training, whatever it was prepared for before.
 
     Args:
-        frozen_stages: how many stages of its ResNet, with the stem, get no gradient; 0: all of it learns.
+        frozen_stages: how many stages of its backbone, with the stem, get no gradient; 0: all of it learns.
         recompute: whether what can be recomputed is.
 
     Raises:
-        UserError: stages are to be frozen, but the network has no ResNet.
+        UserError: stages are to be frozen, but the backbone has none.
     """
     bodies = [module for module in model.modules() if hasattr(module, "freeze")]
     if frozen_stages and not bodies:
         raise UserError("train", "frozen_stages", f"is {frozen_stages}, but the backbone has no stages that can be frozen",
-                        "Set it to 0, or model.backbone to a ResNet")
+                        "Set it to 0, or model.backbone to a ResNet or efficientnet-lite0")
     for body in bodies:
         body.freeze(frozen_stages)
     for module in model.modules():

@@ -26,10 +26,9 @@ class FrozenBatchNorm2d(nn.Module):
     identity up to ``eps``.
     """
 
-    eps = 1e-5
-
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, eps: float = 1e-5):
         super().__init__()
+        self.eps = eps
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))

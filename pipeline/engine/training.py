@@ -19,7 +19,7 @@ from effvis.methods import build_model
 from effvis.training.loop import total_steps, train
 from effvis.training.parts import of_first_worker, workers
 from pipeline import methods
-from pipeline.grid import starts
+from pipeline.grid import imagenet, starts
 from pipeline.identity.specs import steps_after
 from pipeline.indexing.read import load_clips, load_index
 from pipeline.runs.environment import environment
@@ -79,7 +79,7 @@ def start(spec: TrainSpec, index: DatasetIndex, clips: ClipIndex, initial: start
     clips_per_video = method.clips_per_video(spec.train, spec.model.clip_length, index.longest_video)
     pairs = ClipPairs(index, clips, input_size=spec.input_size, batch_size=spec.train.batch_size, seed=spec.seed,
                       flip=spec.train.horizontal_flip, augmentation=spec.train.augmentation, scales=spec.train.scales,
-                      crop_share=spec.train.crop_share, clips_per_video=clips_per_video)
+                      crop_share=spec.train.crop_share, clips_per_video=clips_per_video, colour=spec.train.colour)
     return Start(model, method.losses(model, spec.train), pairs, left_out)
 
 
@@ -210,6 +210,8 @@ def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> starts
         return starts.Initial(store.load_weights(spec.parent.key))
     if spec.init is None:
         return None
+    if spec.init.startswith(imagenet.PREFIX):
+        return imagenet.load(spec.model)
     if spec.init.startswith("file:"):
         source = params.of_method(spec.method).pretrain.source
         return starts.load_file_start(params.root / starts.file_name(source, spec.model), spec.init)

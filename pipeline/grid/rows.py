@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from effvis.config import Config, HandcraftConfig, InferenceConfig, OptimisationConfig, build
 from effvis.errors import UserError
 from pipeline import methods
-from pipeline.grid import given, linking, starts
+from pipeline.grid import given, imagenet, linking, starts
 from pipeline.grid.table_file import Row, RowFile, Table, TableFile
 from pipeline.identity.digests import evaluation_code_digest, key, training_digest
 from pipeline.identity.specs import EvalSpec, GivenSpec, TrainSpec
@@ -208,7 +208,9 @@ def pretrain_spec(params: Params, settings: RowSettings) -> TrainSpec:
 
 def _pretrain_spec(params: Params, model: Config, correspondence: bool) -> TrainSpec:
     method = methods.get(model.method)
-    return _spec(params, "pretrain", model, 1, method.pretrain_config(params.of_method(method.name), correspondence), seed=0)
+    settings = params.of_method(method.name)
+    init = None if settings.pretrain.start == "none" else imagenet.start(model, key=f"{method.prefix}pretrain.start")
+    return _spec(params, "pretrain", model, 1, method.pretrain_config(settings, correspondence), seed=0, init=init)
 
 
 def _train_spec(params: Params, settings: RowSettings, seed: int) -> TrainSpec:

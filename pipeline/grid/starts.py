@@ -26,6 +26,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "effvis" / "pretrained"
 LARGEST_BYTES = 4 * 10**6
 # The one key of a converted file's metadata: with several, their order would differ from file to file.
 _CONVERSION = "conversion"
+# Where networks keep the body of their backbone: below its pyramid or, without one, at the top.
+_BODIES = ("backbone.body.", "body.")
 # What ``pretrain.source`` may say instead of a file's name.
 WORDS = ("auto", "shipped", "scratch", "none")
 
@@ -40,10 +42,12 @@ class Initial(NamedTuple):
     Attributes:
         classes: the names of the classes that rows of class layers belong to, where they were carried over by name; a
             network of other classes takes its own rows by name as well. Without names, rows are taken as they are.
+        of_body: they are those of the backbone's body alone, under its names; the network's other weights stay as they are.
     """
 
     weights: Mapping[str, Any]
     classes: tuple[str, ...] = ()
+    of_body: bool = False
 
     def load_into(self, model: nn.Module, categories: Sequence[str]) -> list[str]:
         """Starts a network of these categories, and returns what ``load_initial`` does.
@@ -51,11 +55,19 @@ class Initial(NamedTuple):
         Raises:
             ValueError: as from ``load_initial``.
         """
+        if self.of_body:
+            return self._load_into_body(model)
         if not self.classes or self.classes == tuple(categories):
             return model.load_initial(self.weights)
         from effvis.model.class_rows import in_order
 
         return model.load_initial(in_order(self.weights, model.state_dict(), theirs=self.classes, ours=categories))
+
+    def _load_into_body(self, model: nn.Module) -> list[str]:
+        own = model.state_dict()
+        prefix = next(prefix for prefix in _BODIES if any(name.startswith(prefix) for name in own))
+        weights = {f"{prefix}{name}": value for name, value in self.weights.items()}
+        return model.load_initial({**own, **weights}) + [name for name in own if name not in weights]
 
 
 class StartRequired(UserError):

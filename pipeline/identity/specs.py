@@ -22,7 +22,8 @@ class TrainSpec:
         dataset_name: the data set's name, for people; the digest decides.
         dataset_digest: digest of the training split.
         code_digest: digest of the code that trains.
-        init: the weights it starts from: None, ``shipped:<name>@<sha256>`` or ``run:<key of the parent>``.
+        init: the weights it starts from: None, ``shipped:<name>@<sha256>`` ``run:<key of the parent>``,
+            ``file:<sha256>`` or ``imagenet:<backbone>@<sha256>``.
         parent: the training whose weights it starts from, if there is one.
         key: 16 hex digits, computed.
     """

@@ -25,6 +25,9 @@ class PretrainSettings(Config):
         description="shipped: weights that come with the project; scratch: weights trained here first; auto: shipped if "
         "they fit, else scratch; none; or a file relative to params.yaml, as pipeline.import_weights writes it; {backbone} in "
         "its name stands for the row's model.backbone")
+    start: Literal["none", "imagenet"] = Field(
+        "none", description="what that training itself starts from. imagenet: the backbone has ImageNet's weights, from an "
+        "installed package (pipeline/grid/imagenet.py); none: all weights are random")
     required: bool = Field(False, description="none is refused: a row must start from something")
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.builders import clip_pairs, rectangles
 
 from effvis.config import TrainConfig
-from effvis.data.augment import crop, draw_window, mirror
+from effvis.data.augment import crop, draw_factors, draw_window, mirror, recolour
 from effvis.data.sizes import scaled
 from effvis.data.targets import ClipTargets
 
@@ -148,3 +149,43 @@ def test_without_augmentation_its_settings_change_nothing(index):
     for step in range(4):
         a, b = plain.batch(step), other.batch(step)
         assert all(torch.equal(x, y) for x, y in zip(a.frames, b.frames, strict=True))
+
+
+def test_each_factor_does_what_its_name_says():
+    torch.manual_seed(0)
+    frames = torch.randint(60, 120, (2, 3, 8, 9), dtype=torch.uint8)
+    darker, flatter, greyer = (recolour(frames, factors).float() for factors in ((0.5, 1, 1), (1, 0.5, 1), (1, 1, 0)))
+    assert torch.equal(recolour(frames, (1, 1, 1)), frames) and recolour(frames, (9, 1, 1)).max() == 255
+    torch.testing.assert_close(darker, frames / 2, atol=0.5, rtol=0)
+    # Half the contrast halves the distances between the pixels of a frame, around its own mean.
+    distances, before = (x - x.mean(dim=(-2, -1), keepdim=True) for x in (flatter, frames.float()))
+    torch.testing.assert_close(distances, before / 2, atol=1, rtol=0)
+    # The grey of ITU-R BT.601, which Pillow's mode L has, too.
+    for frame, grey in zip(frames, greyer, strict=True):
+        pillow = np.asarray(Image.fromarray(frame.permute(1, 2, 0).numpy()).convert("L"), np.int16)
+        assert all(np.abs(channel.numpy() - pillow).max() <= 1 for channel in grey)
+
+
+def test_factors_are_within_their_strength():
+    rng = np.random.default_rng(0)
+    factors = np.array([draw_factors(rng, 0.3) for _ in range(300)])
+    assert 0.7 <= factors.min() < 0.72 and 1.28 < factors.max() <= 1.3
+    assert np.abs(np.corrcoef(factors.T) - np.eye(3)).max() < 0.2
+
+
+def test_colours_change_alike_in_all_frames_of_a_pair_and_nothing_else(index, monkeypatch):
+    settings = dict(flip=True, augmentation="random-crop", crop_share=(0.5, 0.8))
+    plain, coloured = clip_pairs(index, **settings), clip_pairs(index, **settings, colour=0.4)
+    drawn = []
+    monkeypatch.setattr("effvis.data.clips.draw_factors", lambda *given: drawn.append(draw_factors(*given)) or drawn[-1])
+    for step in range(4):
+        a, b = plain.batch(step), coloured.batch(step)
+        for clip in (0, 1):
+            for pair, factors in enumerate(drawn[2 * step:]):
+                assert torch.equal(recolour(a.frames[clip][pair], factors), b.frames[clip][pair])
+            for before, after in zip(a.targets[clip], b.targets[clip], strict=True):
+                assert all(torch.equal(getattr(before, name), getattr(after, name))
+                           for name in ("track_ids_K", "boxes_KT4", "masks_KTHW", "present_KT"))
+    assert len(set(drawn)) == 8
+    again = clip_pairs(index, **settings, colour=0.4).batch(3)
+    assert all(torch.equal(x, y) for x, y in zip(again.frames, b.frames, strict=True))

@@ -31,7 +31,7 @@ VARIANTS = {
     "dynamic_conv=still": {"dynamic_conv": "still"},
     "neighbour_crop=here": {"neighbour_crop": "here"},
     "query=time-shared": {"query": "time-shared"},
-    **{f"backbone={name}": {"backbone": name} for name in ("resnet18", "resnet50", "resnet101")},
+    **{f"backbone={name}": {"backbone": name} for name in ("resnet18", "resnet50", "resnet101", "efficientnet-lite0")},
     "without CL": {},
 }
 NAMES = [*VARIANTS, "VisTR"]
