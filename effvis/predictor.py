@@ -96,6 +96,9 @@ class Predictor:
 
         Raises:
             UserError: there is no frame, or a frame has another type or size.
+            Exception: what ``frames`` raises passes through, and what was tracked so far is lost. So a damaged video raises
+                ``effvis.video.BrokenVideo``. To keep what came before the damage, give ``UntilBroken(video.frames())`` and
+                look at its ``error`` afterwards.
         """
         clips = _Clips(frames, self.model.config.clip_length, self.input_size)
         followed = [tracklet for tracklet in self._follow(clips) if tracklet.rles]

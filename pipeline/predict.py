@@ -5,16 +5,18 @@ held in memory: a tracklet's class and score are known only at the end of the vi
 
     python -m pipeline.predict clip.mp4 --out predicted
 
-writes predicted/clip_overlay.mp4, predicted/clip_results.json and predicted/clip_tracklets.csv.
+writes predicted/clip_overlay.mp4, predicted/clip_results.json and predicted/clip_tracklets.csv. If the video breaks off or is
+damaged in the middle, they hold what came before, a warning says so, and the exit code is 3.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +26,10 @@ from PIL import Image
 from effvis.data.masks import areas, boxes_xyxy
 from effvis.errors import UserError
 from effvis.files import replacing_file
-from effvis.video import open_video, pyav, writing_video
+from effvis.video import UntilBroken, open_video, pyav, writing_video
 from effvis.visualize import Overlay, draw
 from pipeline.system.arguments import positive_int, positive_number, probability
-from pipeline.system.cli import parser, progress_bar
+from pipeline.system.cli import EXIT_INCOMPLETE, parser, progress_bar
 from pipeline.weights.arguments import add_model_arguments
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from effvis.predictor import TrackedVideo
-    from effvis.video import Footage
+    from effvis.video import BrokenVideo, Footage
 
 LEGIBLE_SIDE = 480  # pixels; texts are 11 pixels high whatever the video's size
 CSV_COLUMNS = ("tracklet", "category", "score", "frame", "seconds", "probability", "x0", "y0", "x1", "y1", "area")
@@ -64,7 +66,8 @@ def write_overlay(tracked: TrackedVideo, footage: Footage, file: Path, *, scale:
     """Writes the video with every tracklet in its own colour, and with its class and score."""
     size = {"height": footage.height * scale, "width": footage.width * scale}
     with writing_video(file, **size, fps=footage.fps) as write:
-        for number, frame in enumerate(_counted(footage, told)):
+        frames = itertools.islice(footage.frames(), tracked.length)  # a broken video has no more
+        for number, frame in enumerate(_counted(frames, footage.length, told)):
             overlays = [
                 Overlay(tracklet.rles[number], tracklet.id, f"{tracklet.category.name} {tracklet.score:.2f}")
                 for tracklet in tracked.tracklets if number in tracklet.rles
@@ -72,16 +75,19 @@ def write_overlay(tracked: TrackedVideo, footage: Footage, file: Path, *, scale:
             write(np.asarray(draw(Image.fromarray(frame), overlays, scale=scale)))
 
 
-def _counted(footage: Footage, told: Callable[..., None]) -> Iterator[np.ndarray]:
-    for done, frame in enumerate(footage.frames(), 1):
+def _counted(frames: Iterable[np.ndarray], length: int, told: Callable[..., None]) -> Iterator[np.ndarray]:
+    for done, frame in enumerate(frames, 1):
         yield frame
-        told(done, max(done, footage.length))
+        told(done, max(done, length))
 
 
-def _say(tracked: TrackedVideo, footage: Footage) -> None:
-    if tracked.length < footage.length:
-        print(f"warning: {footage.path} should have {footage.length} frames, of which {tracked.length} came: it is damaged or "
-              "its header is wrong", file=sys.stderr)
+def _say(tracked: TrackedVideo, footage: Footage, broken: BrokenVideo | None) -> None:
+    if broken is not None:
+        text = f"warning: the video broke after frame {broken.frame - 1}, and only what came before is tracked: {broken}"
+        print(" ".join(text.split()), file=sys.stderr)
+    elif tracked.length < footage.length:
+        print(f"warning: {footage.path} should have {footage.length} frames, of which {tracked.length} came: it is trimmed "
+              "or damaged, or its header is wrong", file=sys.stderr)
     print(f"{footage.path}: {tracked.length} frames of {footage.width}x{footage.height}, {len(tracked.tracklets)} tracklets")
     for one in tracked.tracklets:
         span = f"frames {min(one.rles)} to {max(one.rles)}"
@@ -118,11 +124,12 @@ def main(argv: list[str] | None = None) -> int:
     print(f"model: {found.text}; it knows {', '.join(label.name for label in found.description.labels)}", file=sys.stderr)
     network = predictor(found.description, found.weights, device=args.device, fast=args.fast)
     with progress_bar("tracking") as told:
-        tracked = network.track(_counted(footage, told), minimum_score=args.score)
-    _say(tracked, footage)
+        frames = UntilBroken(footage.frames())
+        tracked = network.track(_counted(frames, footage.length, told), minimum_score=args.score)
+    _say(tracked, footage, frames.error)
     for file in _write(tracked, footage, args):
         print(file)
-    return 0
+    return 0 if frames.error is None else EXIT_INCOMPLETE
 
 
 def _write(tracked: TrackedVideo, footage: Footage, args: argparse.Namespace) -> Iterator[Path]:
