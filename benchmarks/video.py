@@ -7,7 +7,7 @@ A drawn video is enlarged to the wanted size and written as an mp4; the command 
 the weights that come with the project unless --model names others, and keeps every tracklet (--score 0). The processor time
 per frame is that of tracking, in the first and in the last third of the video: it must not grow.
 
---made-queryinst takes a QueryInst with 100 queries and made-up weights, of a size that a processor can do, which sees some 20
+--made-queryinst takes a QueryInst with 100 queries and made-up weights, of a size that a processor can do, which sees about 12
 objects in every frame.
 """
 
