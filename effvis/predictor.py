@@ -117,6 +117,9 @@ class Predictor:
 
         Raises:
             UserError: there is no frame, a frame has another type or size, or the model knows no such class.
+            Exception: what ``frames`` raises passes through, and what was tracked so far is lost. So a damaged video raises
+                ``effvis.video.BrokenVideo``. To keep what came before the damage, give ``UntilBroken(video.frames())`` and
+                look at its ``error`` afterwards.
         """
         wanted = set(self.categories) if classes is None else categories_named(self.categories, classes)
         clips = _Clips(frames, self.model.config.clip_length, self.input_size)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,6 +24,49 @@ UNKNOWN_FPS = 25.0
 QUALITY = "18"  # x264's constant rate factor: outlines one pixel wide stay visible
 _MEND = "Play it to see whether it is whole; other formats: ffmpeg -i FILE -c:v libx264 -pix_fmt yuv420p new.mp4"
 
+# Containers whose header says how long the video is. That of others is unknown, or measured on what is there.
+_STATING = {"matroska", "webm", "mov", "mp4", "avi"}
+# Durations in headers are rounded, and sometimes count a last frame that is not there.
+_LACKING_SECONDS, _LACKING_FRAMES = 0.25, 2
+
+
+class BrokenVideo(UserError):
+    """A video that can be read up to a frame, and no further.
+
+    Attributes:
+        frame: the number, from 0, of the first frame that cannot be read.
+    """
+
+    def __init__(self, where: object, frame: int, problem: str, remedy: str):
+        super().__init__(where, f"frame {frame}", problem, remedy)
+        self.frame = frame
+
+    def __reduce__(self):
+        return (type(self), (self.where, self.frame, self.problem, self.remedy))
+
+
+class UntilBroken:
+    """The frames of a video up to where it breaks; iterate over it only once.
+
+    Attributes:
+        error: where and why the video broke, once that has happened.
+
+    Raises:
+        BrokenVideo: while iterating, if there is no frame before the break.
+    """
+
+    def __init__(self, frames: Iterable[np.ndarray]):
+        self._frames = frames
+        self.error: BrokenVideo | None = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        try:
+            yield from self._frames
+        except BrokenVideo as error:
+            if not error.frame:
+                raise
+            self.error = error
+
 
 @dataclass(frozen=True)
 class Footage:
@@ -32,7 +76,7 @@ class Footage:
         height, width: size in pixels as displayed (telephones store their videos turned).
         fps: frames per second; where the rate varies, its mean.
         length: number of frames; a damaged file may yield fewer.
-        frames: iterates over the frames, each RGB uint8 (H, W, 3); raises UserError where the file is damaged.
+        frames: iterates over the frames, each RGB uint8 (H, W, 3); raises BrokenVideo where it cannot be read on.
         names: the frames' files, for a folder of frames; empty for a video file.
     """
 
@@ -112,7 +156,7 @@ def _one_every(stride: float, frames: Iterator[Any]) -> Iterator[Any]:
 
 def _open_file(path: Path) -> Footage:
     with _container(path) as (container, stream):
-        fps = float(stream.average_rate or stream.guessed_rate or UNKNOWN_FPS)
+        fps = _rate(stream)
         # Many containers do not say how many frames they hold; their packets can be counted without decoding them.
         length = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
     with closing(_file_frames(path)) as frames:
@@ -123,19 +167,36 @@ def _open_file(path: Path) -> Footage:
 
 
 def _file_frames(path: Path) -> Iterator[np.ndarray]:
-    number = 0
+    number, reached, cut = 0, 0.0, False
     with _container(path) as (container, stream):
-        frames = container.decode(stream)
-        while True:
-            try:
-                frame = next(frames, None)
-            except pyav().FFmpegError as error:
-                raise UserError(path, f"frame {number}", f"cannot be decoded: {error.strerror}", _MEND) from None
-            if frame is None:
-                return
-            # The angle by which the frame must be turned anticlockwise.
-            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
-            number += 1
+        try:
+            for packet in container.demux():
+                if packet.size and packet.pts is not None:
+                    reached = max(reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream.index != stream.index:
+                    continue
+                cut = packet.is_corrupt if packet.size else cut
+                for frame in packet.decode():
+                    # The angle by which the frame must be turned anticlockwise.
+                    yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+                    number += 1
+        except pyav().FFmpegError as error:
+            raise BrokenVideo(path, number, f"cannot be decoded: {error.strerror}", _MEND) from None
+        stated = _stated_seconds(container)
+        tolerance = max(_LACKING_SECONDS, _LACKING_FRAMES / _rate(stream))
+        if number and (cut or stated - reached > tolerance):
+            of = f" of {stated:.1f} s" if stated > reached else ""
+            raise BrokenVideo(path, number, f"is missing: the file ends at {reached:.1f} s{of}, it is cut off", _MEND)
+
+
+def _stated_seconds(container: Any) -> float:
+    """How long the video is by its header; 0 if that does not say."""
+    stating = not _STATING.isdisjoint(container.format.name.split(","))
+    return container.duration / 1e6 if stating and container.duration else 0.0
+
+
+def _rate(stream: Any) -> float:
+    return float(stream.average_rate or stream.guessed_rate or UNKNOWN_FPS)
 
 
 @contextmanager
@@ -159,27 +220,31 @@ def _open_folder(folder: Path, fps: float) -> Footage:
     if not files:
         raise UserError(folder, "(folder)", f"there is no frame ({', '.join(FRAME_SUFFIXES)}) in it",
                         "Give the folder of one video's frames, or a video file")
-    sizes = []
-    for file in files:
-        with _image(file) as image:
-            sizes.append(shown_size(image))
-        if sizes[-1] != sizes[0]:
-            found, first = ("x".join(map(str, size)) for size in (sizes[-1], sizes[0]))
-            raise UserError(file, "size", f"is {found}, {files[0].name} is {first}", "Give frames of one size")
-    width, height = sizes[0]
-    return Footage(folder, height, width, fps, len(files), lambda: map(_read, files), tuple(file.name for file in files))
+    with _image(files[0], 0) as image:
+        width, height = shown_size(image)
+    for number, file in enumerate(files):
+        try:
+            with _image(file, number) as image:
+                size = shown_size(image)
+        except BrokenVideo:
+            break  # whoever reads the frames comes as far as this one
+        if size != (width, height):
+            raise UserError(file, "size", f"is {size[0]}x{size[1]}, {files[0].name} is {width}x{height}",
+                            "Give frames of one size")
+    names = tuple(file.name for file in files)
+    return Footage(folder, height, width, fps, len(files), lambda: map(_read, files, itertools.count()), names)
 
 
-def _read(file: Path) -> np.ndarray:
-    with _image(file) as image:
+def _read(file: Path, number: int) -> np.ndarray:
+    with _image(file, number) as image:
         try:
             return np.asarray(turned(image).convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(file, "(file)", f"damaged image: {error}", "Copy or extract the file anew") from None
+            raise BrokenVideo(file, number, f"damaged image: {error}", "Copy or extract the file anew") from None
 
 
-def _image(file: Path) -> Image.Image:
+def _image(file: Path, number: int) -> Image.Image:
     try:
         return Image.open(file)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(file, "(file)", f"is no image that can be read: {error}", "Copy or extract the file anew") from None
+        raise BrokenVideo(file, number, f"is no image that can be read: {error}", "Copy or extract the file anew") from None

@@ -8,7 +8,7 @@
 The command reads torchvision's ResNets for every method; Sparse R-CNN and QueryInst of mmdetection, Sparse R-CNN of detectron2,
 and DETR, each for the methods whose networks are built alike (--list names them; docs/weights.md has the details). A file is a
 .pth (only weights are unpickled, never code) or a .safetensors. --published first downloads one of the files of --list into
-<data_dir>/published, or takes it --from a file that you downloaded by hand, and checks it. The output holds every weight of the
+the cache folder, or takes it --from a file that you downloaded by hand, and checks it. The output holds every weight of the
 network at T=1, or at the T of a file whose queries belong to frames: those for which nothing was published are drawn anew
 (seed 0).
 
@@ -121,6 +121,8 @@ class _List(argparse.Action):
                   f"    for {' and '.join(file.methods)}, backbone {file.backbone}\n"
                   f"    {file.url}\n"
                   f"    by {file.document}")
+            if file.model is not None:
+                print(f"    a whole model: --model {name} of pipeline.predict, pipeline.evaluate and pipeline.export takes it")
         parser.exit()
 
 

@@ -6,17 +6,19 @@ held in memory: a tracklet's class and score are known only at the end of the vi
     python -m pipeline.predict clip.mp4 --out predicted
 
 writes predicted/clip_overlay.mp4, predicted/clip_results.json and predicted/clip_tracklets.csv; with --format mots,coco also
-predicted/clip_mots.txt, predicted/clip_mots_classes.yaml and predicted/clip_coco.json.
+predicted/clip_mots.txt, predicted/clip_mots_classes.yaml and predicted/clip_coco.json. If the video breaks off or is damaged in
+the middle, they hold what came before, a warning says so, and the exit code is 3.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +30,10 @@ from effvis.data.masks import areas, boxes_xyxy
 from effvis.errors import UserError
 from effvis.files import replacing_file, replacing_folder
 from effvis.formats import coco, frame_numbers, mots_classes, mots_lines
-from effvis.video import open_video, pyav, writing_video
+from effvis.video import UntilBroken, open_video, pyav, writing_video
 from effvis.visualize import Overlay, draw
 from pipeline.system.arguments import positive_int, positive_number, probability
-from pipeline.system.cli import parser, progress_bar
+from pipeline.system.cli import EXIT_INCOMPLETE, parser, progress_bar
 from pipeline.weights.arguments import add_model_arguments
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
     from effvis.data.dataset import Category
     from effvis.predictor import TrackedVideo
-    from effvis.video import Footage
+    from effvis.video import BrokenVideo, Footage
 
 LEGIBLE_SIDE = 480  # pixels; texts are 11 pixels high however small the video is
 FORMATS = ("mots", "coco")
@@ -105,7 +107,8 @@ def write_overlay(tracked: TrackedVideo, footage: Footage, file: Path, *, scale:
     """Writes the video with every tracklet in its own colour, and with its class and score."""
     size = {"height": footage.height * scale, "width": footage.width * scale}
     with writing_video(file, **size, fps=footage.fps) as write:
-        for number, frame in enumerate(_counted(footage, told)):
+        frames = itertools.islice(footage.frames(), tracked.length)  # a broken video has no more
+        for number, frame in enumerate(_counted(frames, footage.length, told)):
             overlays = [
                 Overlay(tracklet.rles[number], tracklet.rank - 1, f"{tracklet.category.name} {tracklet.score:.2f}")
                 for tracklet in tracked.tracklets if number in tracklet.rles
@@ -113,16 +116,19 @@ def write_overlay(tracked: TrackedVideo, footage: Footage, file: Path, *, scale:
             write(np.asarray(draw(Image.fromarray(frame), overlays, scale=scale)))
 
 
-def _counted(footage: Footage, told: Callable[..., None]) -> Iterator[np.ndarray]:
-    for done, frame in enumerate(footage.frames(), 1):
+def _counted(frames: Iterable[np.ndarray], length: int, told: Callable[..., None]) -> Iterator[np.ndarray]:
+    for done, frame in enumerate(frames, 1):
         yield frame
-        told(done, max(done, footage.length))
+        told(done, max(done, length))
 
 
-def _say(tracked: TrackedVideo, footage: Footage) -> None:
-    if tracked.length < footage.length:
-        print(f"warning: {footage.path} should have {footage.length} frames, of which {tracked.length} came: it is damaged or "
-              "its header is wrong", file=sys.stderr)
+def _say(tracked: TrackedVideo, footage: Footage, broken: BrokenVideo | None) -> None:
+    if broken is not None:
+        text = f"warning: the video broke after frame {broken.frame - 1}, and only what came before is tracked: {broken}"
+        print(" ".join(text.split()), file=sys.stderr)
+    elif tracked.length < footage.length:
+        print(f"warning: {footage.path} should have {footage.length} frames, of which {tracked.length} came: it is trimmed "
+              "or damaged, or its header is wrong", file=sys.stderr)
     print(f"{footage.path}: {tracked.length} frames of {footage.width}x{footage.height}, {len(tracked.tracklets)} tracklets")
     for one in tracked.tracklets:
         span = f"frames {min(one.rles)} to {max(one.rles)}"
@@ -181,11 +187,12 @@ def main(argv: list[str] | None = None) -> int:
         categories_named(found.description.labels, args.classes)  # a wrong name is told before the work
     network = predictor(found.description, found.weights, device=args.device, fast=args.fast)
     with progress_bar("tracking") as told:
-        tracked = network.track(_counted(footage, told), minimum_score=args.score, classes=args.classes)
-    _say(tracked, footage)
+        frames = UntilBroken(footage.frames())
+        tracked = network.track(_counted(frames, footage.length, told), minimum_score=args.score, classes=args.classes)
+    _say(tracked, footage, frames.error)
     for file in _write(tracked, footage, found.description.labels, args):
         print(file)
-    return 0
+    return 0 if frames.error is None else EXIT_INCOMPLETE
 
 
 def _write(

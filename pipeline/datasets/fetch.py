@@ -42,7 +42,8 @@ OnBytesDownloaded = Callable[[int, int | None], None]
 
 
 def download(
-    url: str, target: Path, *, sha256: str | None = None, size: int | None = None, progress: OnBytesDownloaded | None = None
+    url: str, target: Path, *, sha256: str | None = None, size: int | None = None, progress: OnBytesDownloaded | None = None,
+    by_hand: str = BY_HAND,
 ) -> bool:
     """Downloads a file, unless it is there already.
 
@@ -51,6 +52,7 @@ def download(
         target: the path of the downloaded file; its folder is made.
         sha256: checksum of its bytes, in hex; the first 8 digits or more suffice.
         size: its size in bytes.
+        by_hand: what the user can do where the server cannot be reached.
 
     Returns:
         Whether anything had to be downloaded.
@@ -68,7 +70,10 @@ def download(
                 verify(target, sha256=sha256, size=size)
                 return False
             part = _Part.of(target, url)
-            _download(part, size, progress)
+            try:
+                _download(part, size, progress)
+            except _Unavailable as error:
+                raise UserError(url, "(download)", str(error), by_hand) from None
             try:
                 verify(part.file, sha256=sha256, size=size)
             except UserError as error:
@@ -106,6 +111,10 @@ def verify(file: Path, *, sha256: str | None = None, size: int | None = None) ->
         raise UserError(file, "(file)", f"cannot be read: {error.strerror or error}", "Correct the path") from None
     if sha256 is not None and not found.startswith(sha256):
         raise UserError(file, "sha256", f"starts with {found[:len(sha256)]}, the published file's with {sha256}", remedy)
+
+
+class _Unavailable(Exception):
+    """The file cannot be had from its address."""
 
 
 class _Broken(Exception):
@@ -166,7 +175,7 @@ def _download(part: _Part, size: int | None, progress: OnBytesDownloaded | None)
             failures = 0 if reached > furthest else failures + 1
             furthest = max(furthest, reached)
             if failures > RETRIES or urlsplit(part.url).scheme == "file":
-                raise UserError(part.url, "(download)", f"does not arrive: {error}", BY_HAND) from None
+                raise _Unavailable(f"does not arrive: {error}") from None
             time.sleep(PAUSE_SECONDS * 2**failures)
 
 
@@ -212,7 +221,7 @@ def _open(part: _Part, start: int, version: str | None):
             part.discard()
         if error.code in (*TRANSIENT_STATUS, RANGE_NOT_SATISFIABLE):
             raise _Broken(f"the server answers {error.code} {error.reason}") from None
-        raise UserError(part.url, "(download)", f"the server answers {error.code} {error.reason}", BY_HAND) from None
+        raise _Unavailable(f"the server answers {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _Broken(_reason(error)) from None
 

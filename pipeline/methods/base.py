@@ -44,6 +44,7 @@ class Published:
         document: the document that gives the address.
         mib: its size as the document rounds it, or None if the document gives no size.
         methods: the methods whose networks can start from it.
+        model: the method of which it is a whole model, which commands take as ``--model``; None if it is a start alone.
     """
 
     url: str
@@ -52,6 +53,7 @@ class Published:
     document: str
     mib: float | None = None
     methods: tuple[str, ...] = ()
+    model: str | None = None
 
     @property
     def file(self) -> str:
@@ -121,6 +123,7 @@ class Method:
             share and its own functions above.
         reads: the published weights that it can start from, in words.
         published: such files, by name.
+        models: the names of those that are whole models of the method, converted by ``effvis/<method>/convert.py``.
         convert: converts published weights to those of a network that ``settings.model`` describes, as
             ``convert(published, settings, classes, clip_length, where, hint)``; without a clip length, it is the file's or 1.
         class_names: the names of a published file's classes in the order of their rows, as
@@ -148,6 +151,7 @@ class Method:
     evaluation_code: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     published: Mapping[str, Published] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
     convert: Callable[[Mapping[str, Any], Any, Classes, int | None, Path, str], Conversion] | None = None
     class_names: Callable[..., Sequence[str]] | None = None
     usual_start: Mapping[str, str] = field(default_factory=dict)

@@ -95,10 +95,12 @@ def convert(
                                published_categories=classes.published)
 
 
+_PUBLISHED = {name: file for name, file in EFFICIENTVIS.published.items() if name.startswith("queryinst")}
+
 METHOD = Method(
     name="queryinst", title="QueryInst", section="queryinst", settings=QueryInstSettings,
     derived={"model.clip_length": "QueryInst looks at single frames"},
     train_config=train_config, pretrain_config=pretrain_config, clips_per_video=clips_per_video, losses=losses, predict=predict,
     inference=QueryInstInference, training_code=("effvis.training.correspondence",),
-    published={name: file for name, file in EFFICIENTVIS.published.items() if name.startswith("queryinst")},
+    published=_PUBLISHED, models=tuple(_PUBLISHED),
     reads=EFFICIENTVIS.reads, convert=convert, class_names=EFFICIENTVIS.class_names, usual_start=EFFICIENTVIS.usual_start)

@@ -45,13 +45,15 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
     except UserError as error:
         where = next((name for name, values in layers if _mentions(values, error.key)), path)
         raise UserError(where, error.key, error.problem, error.remedy) from None
-    for name in ("data_dir", "runs_dir", "results_dir"):
+    for name in ("data_dir", "runs_dir", "results_dir", "cache_dir"):
         if "://" in str(merged.get(name, "")):
             where = next(where for where, values in layers if name in values)
             raise UserError(where, name, f"{merged[name]} is an address, not a folder", "Name a folder, on a cluster one that "
                             "all nodes mount: an object store has no file locks. For a copy in one, set storage_path "
                             "(docs/cluster.md)")
     folders = {name: path.parent / getattr(params, name) for name in ("data_dir", "runs_dir", "results_dir")}
+    if params.cache_dir is not None:
+        folders["cache_dir"] = path.parent / params.cache_dir
     params = params.model_copy(update=folders)
     params._root = path.parent
     return params

@@ -13,6 +13,7 @@ from effvis.data.synthetic.shapes import ShapesConfig
 from effvis.errors import UserError
 from pipeline import methods
 from pipeline.settings.sources import SOURCES
+from pipeline.system.files import user_cache
 
 GENERATED_DATASET = "shapes-vis"  # the data set that params.yaml draws; others may differ from it
 # Keys of a table's row that some methods do not have.
@@ -133,6 +134,8 @@ class _SharedParams(Config):
     results_dir: Path = Path("results")
     storage_path: str | None = Field(None, min_length=1, description="where runs are copied to and fetched from: an address "
                                      "such as s3://bucket/folder, or a folder")
+    cache_dir: Path | None = Field(None, description="where published weights are kept; None: in the "
+                                   "user's cache folder")
     seeds: PositiveInt = 2
     methods: str = Field(",".join(methods.names()), description="methods whose rows dvc.yaml runs, with commas")
     tables: tuple[str, ...] = ()
@@ -159,6 +162,10 @@ class _SharedParams(Config):
     def root(self) -> Path:
         """The project's folder, which holds params.yaml. All folders of the parameters are absolute."""
         return self._root
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache_dir or user_cache() / "effvis"
 
     @property
     def dataset_folder(self) -> Path:

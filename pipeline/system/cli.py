@@ -20,6 +20,7 @@ from pipeline.system.disk import explained
 from pipeline.system.masking import masked
 
 EXIT_USER_ERROR = 2
+EXIT_INCOMPLETE = 3  # the work was done on what could be read, which is not all that was given
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 # Where nobody watches a bar (a log, a stage of a pipeline), a line at this interval shows that all is well.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from effvis.errors import UserError
 from effvis.files import write_file
 from pipeline.system.disk import explained
 
@@ -35,6 +37,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
+
+
+def user_cache() -> Path:
+    """The user's cache folder by the XDG base directory specification: $XDG_CACHE_HOME if it is absolute, else ~/.cache.
+
+    Raises:
+        UserError: the user has no home.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if given.is_absolute():
+        return given
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        raise UserError("HOME", "(environment)", "the user has no home folder to keep a cache in",
+                        "Set HOME or XDG_CACHE_HOME, or give -S cache_dir=FOLDER") from None
 
 
 def json_bytes(facts: Mapping[str, Any]) -> bytes:

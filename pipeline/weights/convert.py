@@ -16,11 +16,10 @@ from safetensors.torch import load_file
 from effvis.errors import UserError
 from pipeline import methods
 from pipeline.datasets.categories import read_categories
-from pipeline.datasets.fetch import download, verify
 from pipeline.indexing.read import FACTS, dataset_facts
 from pipeline.methods.base import Classes
-from pipeline.system.cli import progress_bar
 from pipeline.weights import checkpoint
+from pipeline.weights.fetched import check_published, fetched
 from pipeline.weights.published import find_published
 
 if TYPE_CHECKING:
@@ -49,14 +48,9 @@ def published_file(args: argparse.Namespace, params: Params) -> Path:
         raise UserError("--published", args.published, f"has a {published.backbone}, the model a {model.backbone}",
                         f"Add -S {setting}.backbone={published.backbone}, or choose another one of --list")
     if args.downloaded is not None:
-        verify(args.downloaded, sha256=published.sha256)
+        check_published(published, args.downloaded)
         return args.downloaded
-    file = params.data_dir / "published" / published.file
-    with progress_bar(f"{published.file} (MiB)") as update:
-        new = download(published.url, file, sha256=published.sha256,
-                    progress=lambda done, total: update(done >> 20, (total or done) >> 20))
-    print(f"{published.file}: {'downloaded' if new else 'already there'}, {file}", file=sys.stderr)
-    return file
+    return fetched(published, params)
 
 
 def network_classes(args: argparse.Namespace, params: Params) -> tuple[str, ...] | int:

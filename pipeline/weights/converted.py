@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from effvis.data.dataset import Category
 from effvis.data.sizes import written
@@ -20,6 +19,7 @@ from pipeline import methods
 from pipeline.datasets.categories import read_categories
 from pipeline.grid import starts
 from pipeline.indexing.read import load_index
+from pipeline.system.files import file_sha256
 from pipeline.weights.convert import Weights, other_methods
 
 if TYPE_CHECKING:
@@ -72,18 +72,17 @@ def write_model(folder: Path, conversion: Conversion, labels: Sequence[Category]
         raise UserError(file, missing[0], f"the file has no class layer for these {len(labels)} classes: {names}; the model "
                         "would score at random", "Name the data set of the file's classes with --categories, or give an --out "
                         "that ends in .safetensors, for a start")
-    content = save(conversion.weights, metadata=starts.metadata(conversion))
     method = conversion.config.method
-    description = describe({
-        "method": method, "model": conversion.config.model_dump(mode="json"),
-        "input_size": written(params.input_size_of(method)),
-        "inference": params.inference_of(method).model_dump(mode="json"), "labels": [asdict(label) for label in labels],
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "provenance": {"converted": conversion.source, "file": file.name, "left_at_init": left},
-    }, where=folder)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as place:
         weights = Path(place) / WEIGHTS
-        weights.write_bytes(content)
+        save_file(conversion.weights, weights, metadata=starts.metadata(conversion))
+        description = describe({
+            "method": method, "model": conversion.config.model_dump(mode="json"),
+            "input_size": written(params.input_size_of(method)),
+            "inference": params.inference_of(method).model_dump(mode="json"), "labels": [asdict(label) for label in labels],
+            "sha256": file_sha256(weights),
+            "provenance": {"converted": conversion.source, "file": file.name, "left_at_init": left},
+        }, where=folder)
         write(folder, description, weights)
 
 

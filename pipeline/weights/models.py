@@ -1,4 +1,4 @@
-"""Finds the trained model for a command: an exported folder, a run of the store, or weights that come with the project."""
+"""Finds the trained model for a command: a folder, a published model, a run, or weights that come with the project."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.identity.specs import GivenSpec
 from pipeline.indexing.read import FACTS, dataset_facts, load_index
 from pipeline.runs.store import RunStore
 from pipeline.settings.loading import load_params, read_mapping
+from pipeline.weights.published import REGISTRY, model_names
 
 if TYPE_CHECKING:
     from effvis.config import InferenceConfig
@@ -44,13 +45,15 @@ def find_model(options: argparse.Namespace) -> Found:
         raise UserError("command line", "--model", "is given together with --row", "Give one of them")
     if options.model is not None and not _is_run(Path(options.model)) and Path(options.model).exists():
         return _of_path(Path(options.model))
+    if options.model in REGISTRY:
+        return _of_published(options)
     params = load_params(options.params, options.set)
     if options.model is not None:
         folder = Path(options.model).resolve() if _is_run(Path(options.model)) else params.runs_dir / options.model
         if not folder.is_dir():
             runs = ", ".join(sorted(file.parent.name for file in params.runs_dir.glob("*/done.json"))) or "none"
             raise UserError("--model", options.model, "is no folder or file of a model and no run's key",
-                            f"Finished runs in {params.runs_dir}: {runs}")
+                            f"Finished runs in {params.runs_dir}: {runs}. Published models: {', '.join(model_names())}")
         return _of_run(params, RunStore(folder.parent), folder.name)
     if options.row is not None:
         spec = find_evaluation(params, options.row, options.seed)
@@ -65,6 +68,18 @@ def find_model(options: argparse.Namespace) -> Found:
             found = _of_run(params, store, spec.train.key, spec.inference)
             return found._replace(text=f"the headline run, {found.text}")
     return _of_shipped(params)
+
+
+def _of_published(options: argparse.Namespace) -> Found:
+    """A published model, with the input size and the inference of the parameters."""
+    from pipeline.weights import published_model
+
+    name = options.model
+    params = published_model.settings_of(name, options)
+    folder = published_model.model_folder(name, params)
+    description, weights = given.described(folder)
+    own = {"input_size": params.input_size_of(description.method), "inference": params.inference_of(description.method)}
+    return Found(description.model_copy(update=own), weights, f"{name} ({REGISTRY[name].what}), {folder}")
 
 
 def _is_run(folder: Path) -> bool:

@@ -26,6 +26,11 @@ def find_published(name: str) -> Published:
     return REGISTRY[name]
 
 
+def model_names() -> tuple[str, ...]:
+    """The names of the files that are whole models."""
+    return tuple(name for name, file in REGISTRY.items() if file.model is not None)
+
+
 def _torchvision() -> Iterator[tuple[str, Published]]:
     for name, file, recipe, mib in (
         ("resnet18", "resnet18-f37072fd", 1, 44.661),
@@ -41,7 +46,8 @@ def _torchvision() -> Iterator[tuple[str, Published]]:
 def _of_methods() -> Iterator[tuple[str, Published]]:
     everyone = methods.everyone()
     for name, file in {name: file for method in everyone for name, file in method.published.items()}.items():
-        yield name, replace(file, methods=tuple(method.name for method in everyone if name in method.published))
+        model = next((method.name for method in everyone if name in method.models), None)
+        yield name, replace(file, methods=tuple(method.name for method in everyone if name in method.published), model=model)
 
 
 REGISTRY = dict((*_torchvision(), *_of_methods()))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from support.models import noise
+from support.queryinst import tiny_queryinst
 from support.stored import evaluate
 
 import effvis
@@ -22,8 +24,9 @@ from effvis.data.masks import decode, encode
 from effvis.data.youtube_vis import read_split
 from effvis.errors import UserError
 from effvis.methods import build_model
-from effvis.predictor import TrackedVideo, Tracklet
-from effvis.video import open_video, writing_video
+from effvis.predictor import Predictor, TrackedVideo, Tracklet
+from effvis.queryinst.config import QueryInstInference
+from effvis.video import BrokenVideo, UntilBroken, open_video, writing_video
 from pipeline import export, import_coco, import_masks, predict
 from pipeline.grid import starts
 from pipeline.grid.rows import find_evaluation
@@ -364,16 +367,59 @@ def test_a_video_that_cannot_be_read_is_one_line_and_exit_code_2(tmp_path):
     assert line.startswith("error: ") and "clip.mp4" in line
 
 
-def test_frames_that_lack_are_told(tiny_project, tmp_path, capsys):
-    av = pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
-    from support.footage import damaged, film, pictures
+def test_of_a_folder_that_breaks_in_the_middle_what_came_before_is_written(tiny_project, video, tmp_path, capsys):
+    pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
+    project = tiny_project(pretrain={"source": "none"}, inference=EVERYTHING)
+    put_run(project)
+    given = [str(video), "--score", "0", "--params", str(project / "params.yaml"), "--scale", "1"]
+    fifth = video / "5.png"
+    fifth.write_bytes(fifth.read_bytes()[:500])
+    assert predict.main([*given, "--out", str(tmp_path / "broken")]) == 3
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "broke after frame 4" in warning and str(fifth) in warning
+    for number in (5, 6):
+        (video / f"{number}.png").unlink()
+    assert predict.main([*given, "--out", str(tmp_path / "short")]) == 0
+    assert open_video(tmp_path / "broken" / "clip_overlay.mp4").length == 5
+    for name in ("clip_results.json", "clip_tracklets.csv"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "short" / name).read_bytes()
 
-    assert av
+
+def test_a_file_that_is_cut_off_ends_with_a_warning_and_exit_code_3(tmp_path):
+    pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
+    from support.footage import cut, film, pictures
+
+    file = cut(film(tmp_path / "clip.mkv", pictures(40, 64, 96)), 0.5)
+    command = [sys.executable, "-m", "pipeline.predict", str(file), "--out", str(tmp_path / "out"), "--fps", "5",
+               "-S", f"runs_dir={tmp_path}", "-S", f"data_dir={tmp_path}"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    number = int(re.search(r"broke after frame (\d+)", warning)[1])
+    assert 8 < number < 32 and f"{number // 2 + 1} frames of 96x64" in done.stdout
+    assert (tmp_path / "out" / "clip_overlay.mp4").is_file() and (tmp_path / "out" / "clip_results.json").is_file()
+
+
+def test_python_raises_where_a_video_breaks_unless_it_is_read_until_there(video):
+    (video / "3.png").write_bytes(b"")
+    model = Predictor(tiny_queryinst(), input_size=(32, 48), inference=QueryInstInference(presence_threshold=0),
+                                       categories=[Category(number, str(number)) for number in range(3)])
+    with pytest.raises(BrokenVideo, match="3.png"):
+        model.track(open_video(video).frames())
+    frames = UntilBroken(open_video(video).frames())
+    assert model.track(frames).length == 3 and frames.error.frame == 3
+
+
+def test_frames_that_lack_are_told(tiny_project, tmp_path, capsys):
+    pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
+    from support.footage import film, pictures, shifted
+
     project = tiny_project(pretrain={"source": "none"})
     put_run(project)
-    file = damaged(film(tmp_path / "clip.avi", pictures(20, 64, 64), codec="mjpeg", pixels="yuvj420p"), 0.5, 0.75)
+    whole = film(tmp_path / "whole.mp4", pictures(20, 64, 64), codec="libx264", pixels="yuv420p")
+    file = shifted(whole, tmp_path / "clip.mp4", -1.0)  # trimmed by its edit list: the index counts all frames
     run_predict(file, tmp_path / "out", "--params", project / "params.yaml", "--no-overlay")
-    assert "clip.avi should have 20 frames" in capsys.readouterr().err
+    assert "clip.mp4 should have 20 frames, of which 10 came" in capsys.readouterr().err
 
 
 def test_a_real_video(tmp_path):

@@ -1,5 +1,6 @@
 """Video files and folders of frames: the frames read are those that were filmed, and errors name what cannot be read."""
 
+import pickle
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -7,12 +8,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 from PIL import Image
-from support.footage import av, damaged, film, pictures
+from support.footage import av, cut, damaged, film, pictures, shifted
 
 from effvis.data.dataset import Video
 from effvis.errors import UserError
 from effvis.inference.predictor import kept_frames
-from effvis.video import open_video, writing_video
+from effvis.video import BrokenVideo, UntilBroken, open_video, writing_video
 
 
 @pytest.mark.parametrize("height, width", [(40, 56), (41, 57), (1, 1)])
@@ -152,6 +153,84 @@ def test_a_file_that_is_damaged_in_the_middle_gives_whole_frames_and_then_an_err
             read.append(frame)
     assert 0 < len(read) < 20 and caught.value.key == f"frame {len(read)}"
     assert np.abs(np.stack(read[:3]).astype(int) - frames[:3]).mean() < 8
+
+
+def _index_first(tmp_path, frames):
+    return film(tmp_path / "a.mp4", frames, codec="libx264", pixels="yuv420p", options={"movflags": "faststart"})
+
+
+def _fragments(tmp_path, frames):
+    return film(tmp_path / "b.mp4", frames, codec="libx264", pixels="yuv420p", options={"movflags": "frag_keyframe+empty_moov"})
+
+
+def _matroska(tmp_path, frames):
+    return film(tmp_path / "c.mkv", frames)
+
+
+def _webm(tmp_path, frames):
+    return film(tmp_path / "d.webm", frames, codec="libvpx", pixels="yuv420p")
+
+
+def _avi(tmp_path, frames):
+    return film(tmp_path / "e.avi", frames, codec="mjpeg", pixels="yuvj420p")
+
+
+MAKERS = (_index_first, _fragments, _matroska, _webm, _avi)
+
+
+def grainy(count, height=64, width=96):
+    noise = np.random.default_rng(0).integers(0, 40, (count, height, width, 3))
+    return (pictures(count, height, width) + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.85])
+@pytest.mark.parametrize("make", MAKERS)
+def test_of_a_file_that_is_cut_off_the_frames_before_come_and_the_error_says_where(tmp_path, make, share):
+    frames = grainy(40)
+    file = cut(make(tmp_path, frames), share)
+    until = UntilBroken(open_video(file).frames())
+    assert until.error is None
+    read = np.stack(list(until)).astype(int)
+    assert 40 * share - 12 < len(read) < 40
+    assert np.abs(read[:-1] - frames[: len(read) - 1]).mean() < 25, "the same pictures, compressed"
+    assert until.error.frame == len(read) and until.error.key == f"frame {len(read)}" and str(file) in str(until.error)
+    with pytest.raises(BrokenVideo, match=f"frame {len(read)}"):
+        list(open_video(file).frames())
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_whole_file_is_not_taken_for_one_that_is_cut_off(tmp_path, make):
+    until = UntilBroken(open_video(make(tmp_path, grainy(40))).frames())
+    assert (len(list(until)), until.error) == (40, None)
+
+
+@pytest.mark.parametrize("seconds, left", [(-1.0, 30), (1.5, 40), (100.0, 40)])
+@pytest.mark.parametrize("ending", ["mp4", "mov"])
+def test_a_trimmed_file_or_one_that_begins_later_is_whole(tmp_path, ending, seconds, left):
+    file = film(tmp_path / "whole.mp4", grainy(40), codec="libx264", pixels="yuv420p")
+    until = UntilBroken(open_video(shifted(file, tmp_path / f"shifted.{ending}", seconds)).frames())
+    assert (len(list(until)), until.error) == (left, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8 no picture", "half"])
+def test_a_folder_can_be_read_up_to_a_frame_that_cannot(tmp_path, content):
+    frames = pictures(5)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    third = tmp_path / "2.png"
+    third.write_bytes(third.read_bytes()[: third.stat().st_size // 2] if content == "half" else content)
+    until = UntilBroken(open_video(tmp_path).frames())
+    np.testing.assert_array_equal(np.stack(list(until)), frames[:2])
+    assert until.error.frame == 2 and until.error.where == str(third)
+    assert (again := pickle.loads(pickle.dumps(until.error))).frame == 2 and str(again) == str(until.error)
+
+
+def test_without_a_frame_before_it_a_break_is_an_error(tmp_path):
+    for number, frame in enumerate(pictures(2, 200, 200)):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    (tmp_path / "0.png").write_bytes((tmp_path / "0.png").read_bytes()[:80])
+    with pytest.raises(BrokenVideo, match="0.png: frame 0: damaged image"):
+        list(UntilBroken(open_video(tmp_path).frames()))
 
 
 def test_a_playlist_makes_it_fetch_nothing(tmp_path):

@@ -15,9 +15,9 @@ def pictures(count, height=40, width=56):
     return frames
 
 
-def film(file, frames, *, codec="ffv1", pixels="bgr0", rotation=None, fps=10):
-    """A video file written by PyAV alone; the default codec keeps every pixel, whatever the size."""
-    with av.open(str(file), "w") as container:
+def film(file, frames, *, codec="ffv1", pixels="bgr0", rotation=None, fps=10, options=None):
+    """A video file written by PyAV alone; the default codec keeps every pixel, whatever the size; options of the container."""
+    with av.open(str(file), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixels
         if rotation is not None:
@@ -26,6 +26,25 @@ def film(file, frames, *, codec="ffv1", pixels="bgr0", rotation=None, fps=10):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return file
+
+
+def cut(file, share):
+    """Keeps only the first part of a file."""
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    return file
+
+
+def shifted(file, new, seconds):
+    """The same pictures with other time stamps; what then lies before zero, players leave out."""
+    with av.open(str(file)) as old, av.open(str(new), "w") as container:
+        stream = container.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.dts is not None:
+                steps = int(seconds / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts + steps, packet.dts + steps, stream
+                container.mux(packet)
+    return new
 
 
 def damaged(file, start, end):

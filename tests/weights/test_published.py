@@ -54,6 +54,7 @@ def saved(content):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "PAUSE_SECONDS", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return command_in(tmp_path)
 
@@ -79,7 +80,7 @@ def test_a_published_file_is_downloaded_once_and_converted(run, site, tmp_path, 
     for _ in range(2):
         assert run("--published", "mine", "--out", tmp_path / "start.safetensors") == 0
     assert [headers.get("Range") for headers in site.requests] == [None, "bytes=1000000-"]
-    assert (tmp_path / "data" / "published" / file.file).read_bytes() == site.content
+    assert (tmp_path / "cache" / "effvis" / "published" / file.file).read_bytes() == site.content
     weights = load_file(tmp_path / "start.safetensors")
     assert torch.equal(weights["backbone.body.conv1.weight"], published_weights("resnet18")["conv1.weight"])
 
@@ -88,7 +89,8 @@ def test_another_file_than_the_published_one_is_refused(run, site, tmp_path, mon
     file = publish(monkeypatch, site, content=b"what was published")
     with pytest.raises(UserError, match="starts with"):
         run("--published", "mine", "--out", tmp_path / "start.safetensors")
-    assert not (tmp_path / "start.safetensors").exists() and not (tmp_path / "data" / "published" / file.file).exists()
+    kept = tmp_path / "cache" / "effvis" / "published" / file.file
+    assert not (tmp_path / "start.safetensors").exists() and not kept.exists()
 
 
 def test_no_code_of_a_downloaded_file_runs(run, site, tmp_path, monkeypatch):
@@ -103,7 +105,7 @@ def test_no_code_of_a_downloaded_file_runs(run, site, tmp_path, monkeypatch):
 def test_a_file_downloaded_by_hand_is_checked_and_taken(run, site, tmp_path, monkeypatch):
     publish(monkeypatch, site)
     site.always = {"status": 403}
-    with pytest.raises(UserError, match="--from FILE"):
+    with pytest.raises(UserError, match=f"put it at {tmp_path}"):
         run("--published", "mine", "--out", tmp_path / "start.safetensors")
     site.requests.clear()
     (tmp_path / "by_hand.pth").write_bytes(site.content)
@@ -126,7 +128,7 @@ def test_a_file_downloaded_by_hand_is_checked_and_taken(run, site, tmp_path, mon
 def test_what_does_not_go_together_is_said_before_anything_is_downloaded(run, tmp_path, arguments, key, problem):
     with pytest.raises(UserError, match=problem) as error:
         run(*arguments, "--out", tmp_path / "start.safetensors")
-    assert error.value.key == key and not (tmp_path / "data").exists()
+    assert error.value.key == key and not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["file.pth", "--published", "resnet50"]])
