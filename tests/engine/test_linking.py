@@ -13,6 +13,7 @@ from effvis.evaluation.video_ap import Evaluation
 from pipeline import ablate as ablate_command
 from pipeline import linking as command
 from pipeline import plan as plan_command
+from pipeline.checks import data as preflight
 from pipeline.datasets.holdout import reported_videos
 from pipeline.engine import linking as sweeping
 from pipeline.grid.linking import Choice, chosen, file_of, keep
@@ -184,6 +185,19 @@ def test_users_are_told_of_a_choice_that_does_not_count(params, capsys):
         assert "python -m pipeline.linking --row 'table1d:T=9 Hand-craft'" in line
     keep(params, CHOICE.model_copy(update={"reported": reported_videos(load_params(params.root / "params.yaml", [HELD_OUT]))}))
     assert told(ablate_command.main, [*ablate, "-S", HELD_OUT]) == []
+
+
+def test_preflight_tells_a_choice_for_other_videos_from_none(params):
+    def told(found):
+        return [finding.text for finding in preflight.tables(found, ["table1d"], ["efficientvis"]) if "linking" in finding.text]
+
+    (both,) = told(params)
+    assert "at T=9, EfficientVIS at T=18" in both and "nobody has chosen" in both
+    keep(params, CHOICE)
+    (other,) = told(params)
+    assert "EfficientVIS at T=18" in other and "at T=9" not in other
+    texts = told(with_holdout(params))
+    assert len(texts) == 2 and all(("at T=9" in text) == ("other videos were reported" in text) for text in texts)
 
 
 def test_the_committed_choices_count_where_val_is_reported():
