@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--from-scratch", action="store_true", help="train the weights that rows start from, shipped or not")
     options = arguments.parse_args(argv)
 
+    from pipeline.grid import linking
     from pipeline.grid.rows import known_tables, load_table
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.planning.grids import choose_rows, expand_grid, of_methods, report_end, run_missing, show_plan
@@ -64,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     rows = of_methods(choose_rows(tables, options.rows), wanted)
     ahead = [load_table(params, name) for name in params.tables if options.ahead and name not in names]
     everything = [*rows, *of_methods((row for table in ahead for row in table.rows), wanted)]
+    for warning in linking.warnings(params, everything):
+        print(f"warning: {warning}", file=sys.stderr)
     plan = plan_rows(params, everything)
     if options.dry_run:
         show_plan(params, rows, plan, verbose=options.verbose)

@@ -1,8 +1,9 @@
 """Chooses the hand-crafted linking of a row: its matching threshold and the weights of its four terms.
 
 A share of the training videos is held out, the row's network is trained on the others, and every combination is scored on the
-videos held out; the network runs once. The reported videos have no part in it. The choice is written to
-experiments/linking/<profile>.yaml, and all rows of this method and clip length use it.
+videos held out; the network runs once. The reported videos have no part in it: if they are training videos themselves
+(holdout), they are left out first, and the share is of the others. The choice is written to
+experiments/linking/<profile>.yaml, and all rows of this method and clip length use it where the same videos are reported.
 """
 
 from __future__ import annotations
@@ -21,25 +22,31 @@ if TYPE_CHECKING:
     from effvis.config import HandcraftConfig
     from pipeline.settings.params import Params
 
-THRESHOLDS = (0.0, 0.1, 0.3, 0.5, 0.7, 1.0, 1.5)
+THRESHOLDS = (-0.5, 0.0, 0.1, 0.3, 0.5, 0.7, 1.0, 1.5)
 SHOWN = 20
 
 
 def with_holdout(params: Params, fraction: float, seed: int) -> Params:
     """The parameters with training videos held out, and with an index of their own, so that the project's stays as it is.
 
+    Training videos that the parameters report are neither trained on nor held out.
+
     Raises:
-        UserError: the parameters themselves report on videos held out of training, or the fraction is none.
+        UserError: the fraction is none, or such videos are reported and the project's index, which lists them, is missing or
+            of another data set or holdout.
     """
     from effvis.config import build
+    from pipeline.datasets.holdout import FILE
+    from pipeline.indexing.read import read_facts
     from pipeline.settings.params import HoldoutSettings
 
+    values = {"fraction": fraction, "seed": seed}
     if params.holdout is not None:
-        raise UserError("params.yaml", "holdout", "the reported videos are training videos themselves, and some would be held "
-                        "out a second time", "Choose the linking without holdout, where val is reported")
-    holdout = build(HoldoutSettings, {"fraction": fraction, "seed": seed}, where="command line", prefix="--hold-out")
-    return params.model_copy(update={"holdout": holdout, "dataset": str(params.dataset_folder.absolute()),
-                                     "data_dir": params.runs_dir / ".linking"})
+        read_facts(params)  # refuses an index of anything else
+        values["without"] = str(params.index_folder / FILE)
+    return params.model_copy(update={
+        "holdout": build(HoldoutSettings, values, where="command line", prefix="--hold-out"),
+        "dataset": str(params.dataset_folder.absolute()), "data_dir": params.runs_dir / ".linking"})
 
 
 def show(linkings: Sequence[HandcraftConfig], scores: Sequence[float]) -> None:
@@ -67,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     if min(args.weights) < 0:
         raise UserError("command line", "--weights", f"{min(args.weights):g} is below 0", "Give weights of 0 or more")
 
+    from pipeline.datasets.holdout import reported_videos
     from pipeline.engine.linking import best, grid, sweep
     from pipeline.engine.run import train_with_bars
     from pipeline.grid.linking import Choice, keep
@@ -76,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
 
     reported = load_params(args.params, args.set)
     row = find_row(reported, args.row)
-    params = with_holdout(reported.with_dataset(row.dataset), args.hold_out, args.hold_out_seed)
+    of_row = reported.with_dataset(row.dataset)
+    params = with_holdout(of_row, args.hold_out, args.hold_out_seed)
     with progress_bar("indexing") as update:
         build.build(params, update)
     spec = evaluation_spec(params, row.model_copy(update={"dataset": None}), args.seed)
@@ -91,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     command = shlex.join(["python", "-m", "pipeline.linking", *(sys.argv[1:] if argv is None else argv)])
     print(keep(reported, Choice(
         method=spec.train.method, T=row.T, handcraft=linkings[place], command=command, run=spec.train.key, held_out=held_out,
-        AP=round(scores[place], 4), AP_of_defaults=round(scores[0], 4))))
+        reported=reported_videos(of_row), AP=round(scores[place], 4), AP_of_defaults=round(scores[0], 4))))
     return 0
 
 

@@ -7,12 +7,15 @@ no key, and so reruns nothing.
 
 from __future__ import annotations
 
+import sys
+
 from pipeline.system.cli import parser
 from pipeline.system.files import json_bytes, write_atomically
 
 
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "pipeline.plan").parse_args(argv)
+    from pipeline.grid import linking
     from pipeline.grid.rows import headline_spec, load_table
     from pipeline.planning.plan import keys_of_table
     from pipeline.planning.prepare import prepare
@@ -22,7 +25,10 @@ def main(argv: list[str] | None = None) -> int:
     prepare(params, params.tables)
     headline = headline_spec(params)
     plans = {"train": {"run": headline.train.key}, "evaluate": {"run": headline.train.key, "evaluation": headline.key}}
-    plans |= {name: keys_of_table(load_table(params, name)) for name in params.tables}
+    tables = [load_table(params, name) for name in params.tables]
+    for warning in linking.warnings(params, (row for table in tables for row in table.rows)):
+        print(f"warning: {warning}", file=sys.stderr)
+    plans |= {table.name: keys_of_table(table) for table in tables}
     folder = params.results_dir / "plan"
     folder.mkdir(parents=True, exist_ok=True)
     for name, keys in plans.items():

@@ -61,12 +61,19 @@ def _one_table(params: Params, name: str, rows: list[RowSettings]) -> Iterator[F
                       "competition's server can score it", "Pack each row's results with python -m pipeline.submit, and add "
                       "the server's numbers with --scores; or hold training videos out: -S holdout.fraction=0.1 "
                       "(docs/paper-run.md)")
-    lacking = sorted({(settings.method, settings.T) for settings in rows if not _linking_is_chosen(params, settings)})
-    if lacking:
-        links = ", ".join(f"{methods.get(method).title} at T={frames}" for method, frames in lacking)
-        yield Finding("tables", f"{name}: the hand-crafted linking of {links} has the profile's weights and threshold, which "
-                      "nobody has chosen", "python -m pipeline.linking chooses them, on training videos that it holds out"
-                      f"{'' if params.holdout is None else '; not where such videos are reported'} (docs/evaluation.md)")
+    lacking = {}
+    for settings in rows:
+        of_row = params.with_dataset(settings.dataset)
+        if not _linking_is_chosen(of_row, settings):
+            for_others = linking.chosen_only_for_others(of_row, settings.method, settings.T)
+            lacking.setdefault(for_others, set()).add((settings.method, settings.T))
+    for for_others, those in lacking.items():
+        links = ", ".join(f"{methods.get(method).title} at T={frames}" for method, frames in sorted(those))
+        file = linking.file_of(params).relative_to(params.root)
+        why = (f"because {file} has only choices made where other videos were reported" if for_others
+               else "which nobody has chosen")
+        yield Finding("tables", f"{name}: the hand-crafted linking of {links} has the profile's weights and threshold, {why}",
+                      "python -m pipeline.linking chooses them, on training videos that are not reported (docs/evaluation.md)")
 
 
 def _rows(count: int) -> str:

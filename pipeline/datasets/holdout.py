@@ -5,6 +5,7 @@ The official validation splits come without instances, so only a competition's s
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 FILE = "holdout.json"  # in the index's folder
 _REMEDY = f"Give as holdout.file a {FILE} as pipeline.index writes it, or {{\"val\": [{{\"id\": 7}}]}}"
+_LEFT_OUT_REMEDY = f"Give as holdout.without a {FILE} as pipeline.index writes it for this data set"
+_INDEX_REMEDY = "Index the data set anew: python -m pipeline.index"
 
 
 class HeldOutVideo(Config):
@@ -72,7 +75,10 @@ def describe(params: Params) -> dict[str, Any]:
         return {}
     if params.holdout_file is not None:
         return {"holdout": {"videos": sorted(_listed(params.holdout_file))}}
-    return {"holdout": params.holdout.model_dump(include={"fraction", "seed"})}
+    facts = params.holdout.model_dump(include={"fraction", "seed"})
+    if params.left_out_file is not None:
+        facts["without"] = sorted(_listed(params.left_out_file, _LEFT_OUT_REMEDY))
+    return {"holdout": facts}
 
 
 def apply(params: Params, splits: dict[str, DatasetIndex]) -> dict[str, DatasetIndex]:
@@ -84,7 +90,7 @@ def apply(params: Params, splits: dict[str, DatasetIndex]) -> dict[str, DatasetI
     if params.holdout is None:
         return splits
 
-    train = splits["train"]
+    train = _not_left_out(params, splits["train"])
     file = params.holdout_file
     if file is None:
         where, key = params.root / "params.yaml", "holdout.fraction"
@@ -97,6 +103,20 @@ def apply(params: Params, splits: dict[str, DatasetIndex]) -> dict[str, DatasetI
         raise UserError(where, key, f"holds out {len(held_out)} of {len(train.videos)} videos",
                         "Leave some with instances to train on, and some to validate on")
     return {"train": left, "val": validation}
+
+
+def reported_videos(params: Params) -> str | None:
+    """A digest of the training videos that are held out and so reported, from the index; None if val itself is reported.
+
+    A fraction and a file that hold the same videos out have the same digest.
+
+    Raises:
+        UserError: the index has no list of them, or a wrong one.
+    """
+    if params.holdout is None:
+        return None
+    listed = _listed(params.index_folder / FILE, _INDEX_REMEDY)
+    return hashlib.sha256(json.dumps(sorted(listed.items())).encode()).hexdigest()[:16]
 
 
 def write(params: Params, splits: dict[str, DatasetIndex], folder: Path) -> None:
@@ -138,15 +158,24 @@ def remarks(params: Params, instances: int) -> list[str]:
     if params.holdout is None:
         return []
     file = params.index_folder / FILE
-    counts = read_model(HoldoutFile, file, "Index the data set anew").videos_by_category
+    counts = read_model(HoldoutFile, file, _INDEX_REMEDY).videos_by_category
     missing = [name for name, count in counts.items() if count["val"] == 0]
     unscored = f"no video held out shows {', '.join(missing)}: these count in no score"
     return [f"held out: {file}", *([unscored] if missing else [])]
 
 
-def _listed(file: Path) -> dict[int, str | None]:
+def _not_left_out(params: Params, train: DatasetIndex) -> DatasetIndex:
+    """The videos that are not listed in ``holdout.without``."""
+    file = params.left_out_file
+    if file is None:
+        return train
+    listed = _listed(file, _LEFT_OUT_REMEDY)
+    return divide(train, _of_this_data_set(file, listed, train))[0]
+
+
+def _listed(file: Path, remedy: str = _REMEDY) -> dict[int, str | None]:
     """First frames by video id; None if the file does not name the frame."""
-    return {video.id: video.first_frame for video in read_model(HoldoutFile, file, _REMEDY).val}
+    return {video.id: video.first_frame for video in read_model(HoldoutFile, file, remedy).val}
 
 
 def _of_this_data_set(file: Path, listed: dict[int, str | None], index: DatasetIndex) -> frozenset[int]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, PrivateAttr, create_model, field_validator, model_validator
 
-from effvis.config import Backbone, Config, InferenceConfig, build
+from effvis.config import Backbone, Config, InferenceConfig, build, later
 from effvis.data.sizes import InputSize
 from effvis.data.synthetic.shapes import ShapesConfig
 from effvis.errors import UserError
@@ -57,11 +57,15 @@ class HoldoutSettings(Config):
     fraction: float | None = Field(None, gt=0, lt=1)
     seed: int = 0
     file: str | None = Field(None, min_length=1, description="relative to params.yaml; {dataset}: the data set's name")
+    without: str | None = later(None, min_length=1, description="a list of videos like file: they are neither trained on nor "
+                                "validated on, and the fraction is of the others")
 
     @model_validator(mode="after")
     def _one_of_both(self):
         if (self.fraction is None) == (self.file is None):
             raise ValueError("needs either fraction or file")
+        if self.without is not None and self.fraction is None:
+            raise ValueError("without goes with fraction; a file lists all videos itself")
         return self
 
 
@@ -180,13 +184,20 @@ class _SharedParams(Config):
             return name
         if self.holdout_file is not None:
             return f"{name} (holdout {self.holdout_file.name})"
-        return f"{name} (holdout {self.holdout.fraction:g}, seed {self.holdout.seed})"
+        without = "" if self.left_out_file is None else f", without {self.left_out_file.name}"
+        return f"{name} (holdout {self.holdout.fraction:g}, seed {self.holdout.seed}{without})"
 
     @property
     def holdout_file(self) -> Path | None:
-        if self.holdout is None or self.holdout.file is None:
-            return None
-        return self._root / self.holdout.file.replace("{dataset}", self.dataset_folder.resolve().name)
+        return None if self.holdout is None else self._list_of_videos(self.holdout.file)
+
+    @property
+    def left_out_file(self) -> Path | None:
+        """The list of the videos that are neither trained on nor validated on."""
+        return None if self.holdout is None else self._list_of_videos(self.holdout.without)
+
+    def _list_of_videos(self, file: str | None) -> Path | None:
+        return None if file is None else self._root / file.replace("{dataset}", self.dataset_folder.resolve().name)
 
     @property
     def index_folder(self) -> Path:

@@ -163,6 +163,41 @@ def test_each_data_set_of_the_tables_has_its_own_file(project):
         assert [video.id for video in validation.videos] == [entry["id"] for entry in listed]
 
 
+def test_listed_videos_are_left_out_of_both_parts(project):
+    """``without`` leaves the listed videos out, and the fraction is of the others; the same ones every time."""
+    params, splits = prepare(project, FRACTION)
+    whole, listed = read_split(project / "own" / "train"), {video.id for video in splits["val"].videos}
+    shutil.copy(params.index_folder / "holdout.json", project / "listed.json")
+    without = "holdout={fraction: 0.5, without: listed.json}"
+    params, parts = prepare(project, without)
+    left, validation = ({video.id for video in parts[split].videos} for split in ("train", "val"))
+    assert not listed & (left | validation) and not left & validation
+    assert left | validation | listed == {video.id for video in whole.videos}
+    assert validation == choose(divide(whole, listed)[0], 0.5, seed=0)
+    assert params.dataset_name == "own (holdout 0.5, seed 0, without listed.json)"
+    again = prepare(project, without)[1]
+    assert {split: index.digest for split, index in again.items()} == {split: index.digest for split, index in parts.items()}
+    (project / "listed.json").write_text('{"val": [{"id": 2}]}')
+    with pytest.raises(UserError, match="of another data set than the parameters say"):
+        read_module.load_index(params, "train")
+
+
+def test_a_holdout_with_nothing_left_out_is_described_as_ever(project):
+    """No index and no training becomes stale."""
+    params = load_params(project / "params.yaml", [FRACTION])
+    assert place.describe(params)["holdout"] == {"fraction": 0.25, "seed": 3}
+    assert params.holdout.model_dump() == {"fraction": 0.25, "seed": 3, "file": None}
+
+
+def test_the_reported_videos_have_one_digest_however_they_are_given(project):
+    params, _ = prepare(project, FRACTION)
+    shutil.copy(params.index_folder / "holdout.json", project / "own.json")
+    digest = holdout.reported_videos(params)
+    assert holdout.reported_videos(prepare(project, "holdout.file=own.json")[0]) == digest
+    assert holdout.reported_videos(prepare(project, "holdout={fraction: 0.25, seed: 4}")[0]) != digest
+    assert holdout.reported_videos(load_params(project / "params.yaml")) is None
+
+
 def test_the_keys_say_which_split(project):
     params, _ = prepare(project, FRACTION)
     first = evaluation_spec(params, RowSettings(T=3), seed=0)
@@ -215,6 +250,8 @@ def test_categories_that_nothing_is_held_out_of_are_named(project):
 
 @pytest.mark.parametrize("values, problem", [
     ("{}", "either fraction or file"), ("{fraction: 0.1, file: a.json}", "either fraction or file"),
+    ("{file: a.json, without: b.json}", "without goes with fraction"),
+    ("{fraction: 0.5, without: none.json}", r"none.json: \(file\): cannot be read.*Give as holdout.without"),
     ("{fraction: 1}", "holdout.fraction"), ("{fraction: 0}", "holdout.fraction"), ("{ratio: 0.1}", "unknown key"),
     ("{fraction: 0.001}", "params.yaml: holdout.fraction: holds out 0 of 20 videos"),
     ("{file: none.json}", r"none.json: \(file\): cannot be read: No such file or directory. Give as holdout.file"),
