@@ -81,6 +81,7 @@ def work(case: str, split: Path, epochs_before: int) -> None:
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.set_flush_denormal(True)
     clip_length, batch_size = CASES[case.removesuffix(STILL)]
     index = read_split(split)

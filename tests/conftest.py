@@ -58,6 +58,7 @@ def _processor_as_it_was() -> Iterator[None]:
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
         torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = True
 
 
 @pytest.fixture(scope="session")

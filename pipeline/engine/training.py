@@ -87,6 +87,8 @@ def set_up_torch(params: Params) -> None:
     """Sets PyTorch to deterministic algorithms only, and to as many threads as the parameters give a run."""
     torch.set_num_threads(params.resources.threads)
     torch.use_deterministic_algorithms(True)
+    # Every fresh tensor would be filled first, so that what reads it too early is found; nothing here does.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.set_flush_denormal(True)  # tiny gradients would slow the processor down
 
 
