@@ -48,7 +48,8 @@ from pipeline.engine.training import set_up_torch, start
 from pipeline.grid import imagenet
 from pipeline.grid.starts import Initial
 from pipeline.identity.specs import TrainSpec
-from pipeline.importers.masks import FRAMES, MASKS, import_masks
+from pipeline.importers.mask_folders import FRAMES, MASKS
+from pipeline.importers.masks import import_masks
 from pipeline.settings.loading import load_params
 from pipeline.settings.params import Params
 from pipeline.system.files import write_atomically

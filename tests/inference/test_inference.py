@@ -335,7 +335,7 @@ class _Spotter(torch.nn.Module):
         bounds = []
         for bright in features.bright_THW:
             rows, columns = bright.any(dim=1).nonzero(), bright.any(dim=0).nonzero()
-            bounds.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+            bounds.append([int(edge) for edge in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)])
         logits = torch.tensor([9.0, -9.0]).expand(1, 1, features.frames, 2)
         query = self.initial_query(1)
         return [ClipOutput(0, logits, torch.tensor([[bounds]], dtype=torch.float32), query, query)]
