@@ -101,21 +101,29 @@ class Measured:
     peak: int | None
 
 
-def measured_steps(params: Params, specs: Iterable[TrainSpec], steps: int) -> dict[str, Measured]:
-    """Steps of each method's training with the most frames, on one device. Nothing is written.
+# A method and its backbone.
+Network = tuple[str, str]
+
+
+def measured_steps(params: Params, specs: Iterable[TrainSpec], steps: int) -> dict[Network, Measured]:
+    """Steps of the training with the most frames of each method and backbone, on one device. Nothing is written.
 
     Raises:
         UserError: there is no device.
     """
-    largest: dict[str, TrainSpec] = {}
+    largest: dict[Network, TrainSpec] = {}
     for spec in sorted(specs, key=lambda spec: _frames(params, spec)):
-        largest[spec.method] = spec
+        largest[_network(spec)] = spec
     try:
-        return {method: _measured(params.of_dataset(spec.dataset_name), spec, steps) for method, spec in largest.items()}
+        return {network: _measured(params.of_dataset(spec.dataset_name), spec, steps) for network, spec in largest.items()}
     except torch.OutOfMemoryError:
         raise UserError("params.yaml", "resources", "a training step does not fit into the GPU's memory", "Take GPUs with "
                         "more, or set train.activation_checkpointing: true, train.precision: bf16 or a smaller input_size; "
                         "python -m benchmarks.activations counts what a step takes") from None
+
+
+def _network(spec: TrainSpec) -> Network:
+    return spec.method, spec.model.backbone
 
 
 def _measured(params: Params, spec: TrainSpec, steps: int) -> Measured:
@@ -137,10 +145,10 @@ def _measured(params: Params, spec: TrainSpec, steps: int) -> Measured:
     return Measured(seconds, _frames(params, spec), peak)
 
 
-def step(params: Params, measured: Mapping[str, Measured]) -> Iterator[Finding]:
-    """A step's time and memory for each method."""
-    for method, one in measured.items():
-        text = f"{methods.get(method).title}: {one.seconds:.2f} s for {one.frames} frames on one device"
+def step(params: Params, measured: Mapping[Network, Measured]) -> Iterator[Finding]:
+    """A step's time and memory for each method and backbone."""
+    for (method, backbone), one in measured.items():
+        text = f"{methods.get(method).title} with {backbone}: {one.seconds:.2f} s for {one.frames} frames on one device"
         if one.peak is not None:
             whole = torch.cuda.get_device_properties(0).total_memory
             text += f", at most {one.peak / GIB:.1f} of its {whole / GIB:.0f} GiB"
@@ -148,7 +156,7 @@ def step(params: Params, measured: Mapping[str, Measured]) -> Iterator[Finding]:
 
 
 def time_and_steps(
-    params: Params, specs: Mapping[str, TrainSpec], unplanned: int, measured: Mapping[str, Measured]
+    params: Params, specs: Mapping[str, TrainSpec], unplanned: int, measured: Mapping[Network, Measured]
 ) -> Iterator[Finding]:
     """How many steps the trainings have, and how many hours they take where a step has been measured."""
     if unplanned:
@@ -160,7 +168,7 @@ def time_and_steps(
     steps = {key: _steps(params, spec) for key, spec in specs.items()}
     fewest, most = min(steps.values()), max(steps.values())
     text = f"{len(specs)} trainings are missing, of {fewest:,}{f' to {most:,}' if most > fewest else ''} steps"
-    known = [key for key, spec in specs.items() if spec.method in measured]
+    known = [key for key, spec in specs.items() if _network(spec) in measured]
     if len(known) < len(specs):
         text += f"; how long {len(specs) - len(known)} of them take is not known: no step was measured"
     if known:
@@ -184,9 +192,9 @@ def _steps(params: Params, spec: TrainSpec) -> int:
     return total_steps(spec.train, max(1, videos // spec.train.batch_size))
 
 
-def _seconds(params: Params, spec: TrainSpec, measured: Mapping[str, Measured]) -> float:
+def _seconds(params: Params, spec: TrainSpec, measured: Mapping[Network, Measured]) -> float:
     """Of a step, by the frames of one worker's share."""
-    one = measured[spec.method]
+    one = measured[_network(spec)]
     return one.seconds * _frames(params, spec) / params.resources.workers_per_run / one.frames
 
 

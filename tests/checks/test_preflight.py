@@ -78,7 +78,7 @@ def test_where_nothing_is_missing_a_step_is_measured(project, capsys):
     code, text = seen(capsys, project, *SMALL, steps=1)
     assert code == 0 and "Nothing is missing" in text, text
     assert "start ok EfficientVIS with resnet18 starts from" in text and "MISSING" not in text
-    assert "step ok EfficientVIS:" in text and "s for" in text and "h with 1 side by side" in text
+    assert "step ok EfficientVIS with resnet18:" in text and "s for" in text and "h with 1 side by side" in text
     assert "table1d: AP and AR of" in text and "not the official validation videos" in text
     assert "hand-crafted linking of EfficientVIS at T=9" in text and "pipeline.linking" in text
 
