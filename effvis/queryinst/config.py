@@ -43,13 +43,16 @@ class QueryInstTrainConfig(OptimisationConfig):
 
 
 class FrameLinking(Config):
-    """How an object is known again in a later frame: weights of four similarities, of which the weighted mean counts."""
+    """How an object is known again in a later frame: weights of four similarities, of which the weighted mean counts.
+
+    Weights and threshold are those of ``python -m benchmarks.frame_linking`` (docs/queryinst.md).
+    """
 
     query: float = Field(1.0, ge=0, description="weight of the cosine of the refined queries")
     box_iou: float = Field(1.0, ge=0, description="weight")
     mask_iou: float = Field(1.0, ge=0, description="weight")
     category: float = Field(1.0, ge=0, description="weight of the cosine of the class probabilities")
-    new_tracklet_below: float = Field(0.5, le=1, description="a pair of less similarity is not linked")
+    new_tracklet_below: float = Field(0.3, le=1, description="a pair of less similarity is not linked")
     forget_after: int = Field(30, ge=1, description="frames that an object may be away and still return")
     remembered: int = Field(200, ge=1, description="objects that are remembered at most, beside those of the last frame")
 
