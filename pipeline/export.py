@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from effvis.errors import UserError
 from pipeline.system.cli import parser
+from pipeline.system.files import check_out
 from pipeline.weights.arguments import add_model_arguments
 
 
@@ -21,8 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     from effvis.model_file import write
     from pipeline.weights.models import find_model
 
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise UserError(args.out, "--out", "exists already", "Remove it, or choose another folder")
+    check_out(args.out)
     found = find_model(args)
     write(args.out, found.description, found.weights)
     print(f"{args.out}: {found.text}")

@@ -36,7 +36,7 @@ from effvis.model.categories import plain
 from pipeline import methods
 from pipeline.system.arguments import positive_int
 from pipeline.system.cli import parser
-from pipeline.system.files import write_atomically
+from pipeline.system.files import check_out, write_atomically
 
 if TYPE_CHECKING:
     from effvis.model.conversion import Conversion
@@ -64,22 +64,20 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.grid import starts
     from pipeline.settings.loading import load_params
     from pipeline.weights.convert import convert_file, network_classes, published_file, read
-    from pipeline.weights.converted import check_folder, labels_of, write_model
+    from pipeline.weights.converted import convert_to_model
 
     params = load_params(args.params, [f"profile={args.profile}", *args.set])
     if start:
         classes = network_classes(args, params)
     else:
-        check_folder(args.out)
+        check_out(args.out)
     file = args.file if args.published is None else published_file(args, params)
     published = read(file)
     if start:
         conversion = convert_file(published, classes, args, params, file)
         write_atomically(args.out, save(conversion.weights, metadata=starts.metadata(conversion)))
     else:
-        labels = labels_of(published, args, params, file)
-        conversion = convert_file(published, tuple(label.name for label in labels), args, params, file)
-        write_model(args.out, conversion, labels, params, file)
+        conversion = convert_to_model(published, args.out, args, params, file)
     _print(file, conversion)
     return 0
 

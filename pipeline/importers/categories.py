@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,14 +25,7 @@ def read_categories(file: Path) -> dict[str, Wanted | None]:
     Raises:
         UserError: the file is missing or not YAML, or an entry has the wrong form.
     """
-    try:
-        rules = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(file, "(file)", f"cannot be read: {error.strerror}", "Give --categories FILE") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(file, "(file)", f"is not YAML: {error}", "Correct it") from None
-    if not isinstance(rules, dict) or not rules:
-        raise UserError(file, "(top)", "is not a mapping", "Write lines such as  car-*: sedan")
+    rules = read_rules(file, "a mapping", "car-*: sedan")
     for pattern, wanted in rules.items():
         if not isinstance(pattern, str):
             raise UserError(file, str(pattern), "is not a name or a pattern", "Put it between quotes")
@@ -40,13 +34,37 @@ def read_categories(file: Path) -> dict[str, Wanted | None]:
                 if type(instance) not in (int, str):
                     raise UserError(file, f"{pattern}.{instance}", "is neither a number nor the name of an instance",
                                     "Write the value that its pixels have in the mask, or the name of its folder")
-                _check_category(file, f"{pattern}.{instance}", name)
+                check_category(file, f"{pattern}.{instance}", name)
         else:
-            _check_category(file, pattern, wanted)
+            check_category(file, pattern, wanted)
     return rules
 
 
-def _check_category(file: Path, key: str, name: object) -> None:
+def read_rules(file: Path, form: str, example: str) -> dict[Any, Any]:
+    """The content of the file of ``--categories``, whose entries are still to be checked.
+
+    Args:
+        form, example: what it has to be, and a line of it.
+
+    Raises:
+        UserError: it is missing, not YAML, not a mapping or empty.
+    """
+    try:
+        rules = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(file, "(file)", f"cannot be read: {error.strerror}", "Give --categories FILE") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(file, "(file)", f"is not YAML: {error}", "Correct it") from None
+    if not isinstance(rules, dict) or not rules:
+        raise UserError(file, "(top)", f"is not {form}", f"Write lines such as  {example}")
+    return rules
+
+
+def check_category(file: Path, key: str, name: object) -> None:
+    """
+    Raises:
+        UserError: it is neither a name nor None.
+    """
     if name is not None and (not isinstance(name, str) or not name.strip()):
         raise UserError(file, key, f"{name!r} is not a category", "Write a name, or null to leave it out")
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from effvis.data.frame_files import natural
 from effvis.errors import UserError
-from effvis.files import replacing_folder
 from pipeline.importers.coco_file import CocoFile
-from pipeline.importers.writing import check_out, counted, held_out, write_split
+from pipeline.importers.writing import held_out, write_data_set
+from pipeline.system.files import check_out
 
 if TYPE_CHECKING:
     from pipeline.importers.writing import OnFramesDone
@@ -43,11 +43,7 @@ def import_coco(
     splits = {"train": [v for v in videos if v.name not in validating], "val": [v for v in videos if v.name in validating]}
     if not splits["train"]:
         raise UserError(annotations, "images", "no video to train on", "Leave one out of --val")
-    told = counted(progress, sum(len(video.frames) for video in videos))
-    with replacing_folder(out) as new:
-        for split, found in splits.items():
-            if found:
-                write_split(new / split, found, categories, fps=fps, told=told, description=f"imported from COCO, {split}")
+    written = write_data_set(out, splits, categories, source="COCO", fps=fps, progress=progress)
     for bend in file.problems.bent if warn else ():
         warn(bend)
-    return {split: len(found) for split, found in splits.items()}
+    return written

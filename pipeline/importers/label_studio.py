@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from effvis.data.frame_files import natural
 from effvis.errors import UserError
-from effvis.files import replacing_folder
 from pipeline.importers.categories import best_rule, read_categories
 from pipeline.importers.label_studio_file import LabelStudioFile
-from pipeline.importers.writing import ImportedVideo, check_out, counted, held_out, write_split
+from pipeline.importers.writing import ImportedVideo, divided, write_data_set
+from pipeline.system.files import check_out
 
 if TYPE_CHECKING:
     from pipeline.importers.writing import OnFramesDone
@@ -44,20 +44,13 @@ def import_label_studio(
     if categories_file is not None:
         videos = {name: _in_categories(video, categories_file) for name, video in videos.items()}
     categories = sorted({track.category for video in videos.values() for track in video.tracks})
-    names = sorted(videos, key=natural)
-    validating = held_out(names, val, "video")
-    splits = {"train": [videos[name] for name in names if name not in validating], "val": [videos[name] for name in validating]}
+    splits = divided([videos[name] for name in sorted(videos, key=natural)], val, "video")
     if not splits["train"] or not categories:
         raise UserError(export, "tasks", "no video to train on", "Give a label a category, and leave a video out of --val")
-    told = counted(progress, sum(len(video.frames) for video in videos.values()))
-    with replacing_folder(out) as new:
-        for split, found in splits.items():
-            if found:
-                write_split(new / split, found, categories, fps=fps, told=told,
-                            description=f"imported from Label Studio, {split}")
+    written = write_data_set(out, splits, categories, source="Label Studio", fps=fps, progress=progress)
     for bend in file.problems.bent if warn else ():
         warn(bend)
-    return {split: len(found) for split, found in splits.items()}
+    return written
 
 
 def _in_categories(video: ImportedVideo, file: Path) -> ImportedVideo:

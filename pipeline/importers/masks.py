@@ -12,11 +12,11 @@ from PIL import Image
 from effvis.data import masks
 from effvis.data.problems import Problems
 from effvis.errors import UserError
-from effvis.files import replacing_folder
 from pipeline.importers.categories import Instance, Wanted, best_rule, category_names, read_categories
 from pipeline.importers.mask_folders import MASKS, FrameSequence, find_sequences, split_folder
 from pipeline.importers.meta_file import meta_file, read_objects
-from pipeline.importers.writing import ImportedTrack, ImportedVideo, check_out, counted, write_split
+from pipeline.importers.writing import ImportedTrack, ImportedVideo, write_data_set
+from pipeline.system.files import check_out
 
 if TYPE_CHECKING:
     from effvis.data.masks import RLE
@@ -55,15 +55,11 @@ def import_masks(
     if not splits["train"]:
         raise UserError(folder, "train", "no sequence to train on", "Give one a category, or leave one out of --val")
     categories = sorted({name for found in splits.values() for sequence in found for name in category_names(sequence.wanted)})
-    told = counted(progress, sum(len(sequence.frames) for found in splits.values() for sequence in found))
-    with replacing_folder(out) as new:
-        for split, found in splits.items():
-            if found:
-                write_split(new / split, (_imported(sequence, problems) for sequence in found), categories, fps=fps,
-                            told=told, description=f"imported from frames and masks, {split}")
+    written = write_data_set(out, splits, categories, source="frames and masks", fps=fps, progress=progress,
+                             video_of=lambda sequence: _imported(sequence, problems))
     for bend in problems.bent if warn else ():
         warn(bend)
-    return {split: len(found) for split, found in splits.items()}
+    return written
 
 
 def _check_all_have_a_rule(names: list[str], rules: Mapping[str, Wanted | None], file: Path) -> None:

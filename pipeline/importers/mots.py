@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from effvis.data import masks
 from effvis.data.frame_files import FRAME_SUFFIXES, by_stem, natural
 from effvis.errors import UserError
-from effvis.files import replacing_folder
 from effvis.formats import MOTS_IGNORED, MOTS_INSTANCES, number_at_end
-from pipeline.importers.writing import ImportedTrack, ImportedVideo, check_out, counted, held_out, write_split
+from pipeline.importers.categories import check_category, read_rules
+from pipeline.importers.writing import ImportedTrack, ImportedVideo, divided, write_data_set
+from pipeline.system.files import check_out
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from effvis.data.masks import RLE
     from pipeline.importers.writing import OnFramesDone
 
@@ -83,13 +81,8 @@ def import_mots(
     if not splits["train"]:
         raise UserError(folder, "train", "no sequence to train on", "Leave one out of --val")
     categories = list(dict.fromkeys(name for _, name in sorted(classes.items()) if name is not None))
-    told = counted(progress, sum(len(sequence.frames) for found in splits.values() for sequence in found))
-    with replacing_folder(out) as new:
-        for split, found in splits.items():
-            if found:
-                write_split(new / split, (_imported(sequence, classes, categories_file) for sequence in found), categories,
-                            fps=fps, told=told, description=f"imported from MOTS masks, {split}")
-    return {split: len(found) for split, found in splits.items()}
+    return write_data_set(out, splits, categories, source="MOTS masks", fps=fps, progress=progress,
+                          video_of=lambda sequence: _imported(sequence, classes, categories_file))
 
 
 def read_classes(file: Path) -> dict[int, str | None]:
@@ -98,19 +91,11 @@ def read_classes(file: Path) -> dict[int, str | None]:
     Raises:
         UserError: the file is missing or not YAML, or an entry has the wrong form.
     """
-    try:
-        classes = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(file, "(file)", f"cannot be read: {error.strerror}", "Give --categories FILE") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(file, "(file)", f"is not YAML: {error}", "Correct it") from None
-    if not isinstance(classes, dict) or not classes:
-        raise UserError(file, "(top)", "is not a mapping from class numbers", "Write lines such as  1: car")
+    classes = read_rules(file, "a mapping from class numbers", "1: car")
     for number, name in classes.items():
         if type(number) is not int or number < 0:
             raise UserError(file, str(number), "is not the number of a class", "Write lines such as  1: car")
-        if name is not None and (not isinstance(name, str) or not name.strip()):
-            raise UserError(file, str(number), f"{name!r} is not a category", "Write a name, or null to leave it out")
+        check_category(file, str(number), name)
     if all(name is None for name in classes.values()):
         raise UserError(file, "(top)", "every class is left out", "Name one at least")
     return classes
@@ -122,9 +107,7 @@ def _split(folder: Path, val: tuple[str, ...]) -> dict[str, list[MotsSequence]]:
     if not all((folder / split).is_dir() for split in SPLITS):
         # MOTSChallenge has train/, and beside it test/ without masks.
         sequences = find_sequences(folder / "train" if (folder / "train").is_dir() else folder)
-        validating = held_out([sequence.name for sequence in sequences], val, "sequence")
-        return {"train": [sequence for sequence in sequences if sequence.name not in validating],
-                "val": [sequence for sequence in sequences if sequence.name in validating]}
+        return divided(sequences, val, "sequence")
     if val:
         raise UserError("command line", "--val", "the folder is already split into train/ and val/", "Leave it out")
     return {split: find_sequences(folder / split) for split in SPLITS}

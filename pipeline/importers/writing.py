@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from effvis.data.frames import check_frame
 from effvis.data.parsing import ANNOTATIONS, IMAGES
 from effvis.data.youtube_vis import annotation_entry, write_annotations
 from effvis.errors import UserError
+from effvis.files import replacing_folder
 
 if TYPE_CHECKING:
     from effvis.data.masks import RLE
 
 OnFramesDone = Callable[[int, int], None]
+
+
+class Named(Protocol):
+    """A sequence of frames as an importer finds it, with or without its masks."""
+
+    name: str
+    frames: Sequence
+
+
+Found = TypeVar("Found", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -45,15 +56,6 @@ class ImportedVideo:
     tracks: Sequence[ImportedTrack]
 
 
-def check_out(out: Path) -> None:
-    """
-    Raises:
-        UserError: there is something at ``out`` already.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(out, "--out", "exists already", "Remove it, or choose another folder")
-
-
 def held_out(names: Sequence[str], patterns: Sequence[str], what: str) -> list[str]:
     """The names to validate on.
 
@@ -64,6 +66,17 @@ def held_out(names: Sequence[str], patterns: Sequence[str], what: str) -> list[s
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError("command line", f"--val {pattern}", f"matches no {what}", f"There are {', '.join(names)}")
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def divided(sequences: Sequence[Found], patterns: Sequence[str], what: str) -> dict[str, list[Found]]:
+    """The sequences to train on and those to validate on, each in their order.
+
+    Raises:
+        UserError: a pattern matches no name.
+    """
+    validating = held_out([one.name for one in sequences], patterns, what)
+    return {"train": [one for one in sequences if one.name not in validating],
+            "val": [one for one in sequences if one.name in validating]}
 
 
 def counted(progress: OnFramesDone | None, total: int) -> Callable[[], None]:
@@ -77,6 +90,32 @@ def counted(progress: OnFramesDone | None, total: int) -> Callable[[], None]:
             progress(done, total)
 
     return told
+
+
+def write_data_set(
+    out: Path, splits: Mapping[str, Sequence[Found]], categories: Sequence[str], *, source: str, fps: float,
+    progress: OnFramesDone | None, video_of: Callable[[Found], ImportedVideo] = lambda video: video,
+) -> dict[str, int]:
+    """Writes the splits that are not empty, whole or not at all.
+
+    Args:
+        source: what they were, for people.
+        progress: called with (frames written, frames in all).
+        video_of: reads the masks of a sequence, one after the other, so that only one's are in memory.
+
+    Returns:
+        The number of sequences, per split.
+
+    Raises:
+        UserError: for the reasons of ``write_split``, and those of ``video_of``.
+    """
+    told = counted(progress, sum(len(one.frames) for found in splits.values() for one in found))
+    with replacing_folder(out) as new:
+        for split, found in splits.items():
+            if found:
+                write_split(new / split, map(video_of, found), categories, fps=fps, told=told,
+                            description=f"imported from {source}, {split}")
+    return {split: len(found) for split, found in splits.items()}
 
 
 def write_split(

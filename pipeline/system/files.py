@@ -39,6 +39,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else None
 
 
+def check_out(out: Path) -> None:
+    """Refuses an --out that would be replaced: a new or an empty folder will do.
+
+    Raises:
+        UserError: there is something at ``out`` already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(out, "--out", "exists already", "Remove it, or choose another folder")
+
+
 def user_cache() -> Path:
     """The user's cache folder by the XDG base directory specification: $XDG_CACHE_HOME if it is absolute, else ~/.cache.
 

@@ -20,21 +20,11 @@ from pipeline.datasets.categories import read_categories
 from pipeline.grid import starts
 from pipeline.indexing.read import load_index
 from pipeline.system.files import file_sha256
-from pipeline.weights.convert import Weights, other_methods
+from pipeline.weights.convert import Weights, convert_file, other_methods
 
 if TYPE_CHECKING:
     from effvis.model.conversion import Conversion
     from pipeline.settings.params import Params
-
-
-def check_folder(folder: Path) -> None:
-    """Refuses a folder that would be replaced.
-
-    Raises:
-        UserError: there is something in it.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(folder, "--out", "exists already", "Remove it, or choose another folder")
 
 
 def labels_of(published: Weights, args: argparse.Namespace, params: Params, file: Path) -> tuple[Category, ...]:
@@ -54,6 +44,20 @@ def labels_of(published: Weights, args: argparse.Namespace, params: Params, file
         raise UserError("--categories", args.categories, f"names classes, but a model has those of its file, {_few(names)}",
                         "Leave it out, or give an --out that ends in .safetensors, for a start")
     return tuple(Category(number, name) for number, name in enumerate(names, 1))
+
+
+def convert_to_model(
+    published: Weights, folder: Path, args: argparse.Namespace, params: Params, file: Path
+) -> Conversion:
+    """Converts a file's weights to the model that the parameters describe, with the file's classes, and writes its folder.
+
+    Raises:
+        UserError: for the reasons of ``labels_of``, ``convert_file`` and ``write_model``.
+    """
+    labels = labels_of(published, args, params, file)
+    conversion = convert_file(published, tuple(label.name for label in labels), args, params, file)
+    write_model(folder, conversion, labels, params, file)
+    return conversion
 
 
 def write_model(folder: Path, conversion: Conversion, labels: Sequence[Category], params: Params, file: Path) -> None:

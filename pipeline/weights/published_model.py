@@ -20,8 +20,8 @@ from effvis.errors import UserError
 from pipeline import methods
 from pipeline.identity.digests import code_digest, key
 from pipeline.settings.loading import load_params
-from pipeline.weights.convert import convert_file, read
-from pipeline.weights.converted import labels_of, write_model
+from pipeline.weights.convert import read
+from pipeline.weights.converted import convert_to_model
 from pipeline.weights.fetched import fetched
 from pipeline.weights.published import REGISTRY, model_names
 
@@ -89,6 +89,4 @@ def _key(published: Published, params: Params) -> str:
 def _convert(file: Path, folder: Path, method: str, params: Params) -> None:
     print(f"{file.name}: becomes a model, {folder}", file=sys.stderr)
     args = argparse.Namespace(method=method, categories=None, clip_length=None)  # as pipeline.import_weights has them
-    weights = read(file)
-    labels = labels_of(weights, args, params, file)
-    write_model(folder, convert_file(weights, tuple(label.name for label in labels), args, params, file), labels, params, file)
+    convert_to_model(read(file), folder, args, params, file)
