@@ -39,9 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     found += looked_at("device", lambda: machine.devices(params))
     specs, unplanned = training.trainings_of(params, rows)
     measured = {}
-    elsewhere = machine.gpus_elsewhere(params)
-    found += elsewhere
     try:
+        elsewhere = machine.gpus_elsewhere(params)
+        found += elsewhere
         measured = training.measured_steps(params, specs.values(), options.steps) if options.steps and not elsewhere else {}
     except UserError as error:
         if not any(one.topic == "device" and one.missing for one in found):

@@ -104,6 +104,14 @@ def test_the_gpus_of_a_cluster_will_do_where_this_machine_has_none(project):
     assert "step unknown not measured" in text and "on a node with a GPU" in text and "time unknown" in text
 
 
+def test_a_cluster_that_does_not_answer_is_told_once_on_the_page(project, capsys, monkeypatch):
+    write_start(project)
+    assert index.main(given(project, [*PAPER, *SMALL])) == 0
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    code, text = seen(capsys, project, *SMALL, "resources.gpus_per_worker=1", steps=1)
+    assert code == 2 and text.count("MISSING") == 1 and "device MISSING RAY_ADDRESS" in text, text
+
+
 def test_a_start_of_another_network_and_a_full_disk_are_missing(project, capsys, monkeypatch):
     write_start(project, queries=7)
     assert index.main(given(project, [*PAPER, *SMALL])) == 0
