@@ -1,7 +1,7 @@
 """What each cue is worth when the objects of frames are linked: QueryInst on drawn videos, held out of its training.
 
     python -m benchmarks.frame_linking
-    python -m benchmarks.frame_linking --dataset shapes-vis-hard --epochs 20 --hold-out-seed 1
+    python -m benchmarks.frame_linking -S dataset=data/shapes-vis-hard --epochs 20 --hold-out-seed 1
 
 A share of the training videos is held out; a QueryInst of the profile's size is trained on single frames of the others, unless
 that is done, and sees each frame of the videos held out once. Then its frames are linked with every combination of weights
@@ -75,12 +75,14 @@ def main(argv: list[str] | None = None) -> int:
             update(number, len(combinations))
     print(f"run {spec.train.key}, {len(index.videos)} videos held out")
     print(f"    AP  {'  '.join(f'{cue:>8}' for cue in CUES)}  threshold")
-    best = {tuple(cues.values()): (ap, cues, threshold)
-            for ap, cues, threshold in sorted(found, key=lambda one: one[0])}  # the last of equal keys stays: the best
-    for ap, cues, threshold in sorted(best.values(), key=lambda one: -one[0]):
-        print(_line(cues, threshold, ap))
+    found.sort(key=lambda one: -one[0])
+    shown = []
+    for ap, cues, threshold in found:
+        if cues not in shown:
+            shown.append(cues)
+            print(_line(cues, threshold, ap))
     print("\nthe best of all")
-    for ap, cues, threshold in sorted(found, key=lambda one: -one[0])[:SHOWN]:
+    for ap, cues, threshold in found[:SHOWN]:
         print(_line(cues, threshold, ap))
     return 0
 

@@ -79,9 +79,8 @@ class FrameReader:
     def _frame(self, video_index: int, frame: int) -> np.ndarray:
         key = (video_index, frame)
         if key not in self._cache:
-            name = self.index.videos[video_index].file_names[frame]
             video = self.index.videos[video_index]
-            pixels = read_frame(self._images + name, self.size(video_index), (video.height, video.width))
+            pixels = read_frame(self._images + video.file_names[frame], self.size(video_index), (video.height, video.width))
             if pixels.nbytes > self._room:
                 return pixels
             self._room -= pixels.nbytes

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from support.models import noise
+from support.models import noise, put_frames
 from support.queryinst import tiny_queryinst
 from support.stored import evaluate
 
@@ -62,10 +62,7 @@ def seeing(model):
 @pytest.fixture
 def video(tmp_path):
     """A folder of seven frames of odd size."""
-    (tmp_path / "clip").mkdir()
-    for number, frame in enumerate(noise(7, 41, 57)):
-        Image.fromarray(frame).save(tmp_path / "clip" / f"{number}.png")
-    return tmp_path / "clip"
+    return put_frames(tmp_path / "clip", noise(7, 41, 57))
 
 
 def run_predict(video, out, *arguments):

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from support.builders import tiny_config
 
@@ -54,6 +55,14 @@ def tiny_vistr(clip_length=2, seed=0, **changes):
     values = dict(num_classes=5, queries=4, backbone="tiny", hidden_dim=96, encoder_layers=1, decoder_layers=1,
                   attention_heads=2, ffn_dim=32, dropout=0.0)
     return build_vistr(VisTRConfig(**(values | changes), clip_length=clip_length))
+
+
+def put_frames(folder, frames):
+    """Writes frames as 0.png, 1.png and so on into a new folder."""
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+    return folder
 
 
 def noise(count, height=32, width=48):

@@ -10,9 +10,8 @@ import sys
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load_file
-from support.models import noise
+from support.models import noise, put_frames
 from support.project import CHECKOUT
 from support.published_detectors import detector
 from support.published_weights import FFN, INNER, MASK_ROI, PROPOSALS, ROI, STAGES, WIDTH
@@ -62,10 +61,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def clip(tmp_path):
-    (tmp_path / "clip").mkdir()
-    for number, frame in enumerate(noise(2, 32, 48)):
-        Image.fromarray(frame).save(tmp_path / "clip" / f"{number}.png")
-    return tmp_path / "clip"
+    return put_frames(tmp_path / "clip", noise(2, 32, 48))
 
 
 def entry(url, digest, **changes):
