@@ -340,8 +340,8 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--fold", type=int, action="append", choices=range(FOLDS), help="one fold; may be repeated "
                        "(default: all folds)")
     which.add_argument("--all", action="store_true", help="no fold: train on all sequences, and score nothing")
-    parser.add_argument("--export", type=Path, metavar="FOLDER", help="with --all or one --fold: write the network as a model's "
-                        "folder, in half precision")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="with --all or one --fold: write the network as a "
+                        "model's folder, in half precision")
     parser.add_argument("--about", type=Path, metavar="FILE", help="with --export: a YAML file of further provenance, e.g. "
                         "licence and credit")
     parser.add_argument("--start", default="imagenet", help="imagenet, scratch, or a safetensors file of the whole network "

@@ -58,8 +58,13 @@ def test_the_installed_package_holds_it(tmp_path):
     distribution = apply_configuration(Distribution({"src_root": str(tmp_path)}), tmp_path / "pyproject.toml")
     command = distribution.get_command_obj("build_py")
     command.ensure_finalized()
+    command.manifest_files = {}  # of no use here: data files are those of pyproject.toml
     found = {file.rpartition("pretrained/")[2] for file in command.find_data_files("effvis", str(tmp_path / "effvis"))}
     assert {"photo_object/config.yaml", "photo_object/weights.safetensors"} <= found
+
+
+def one_class():
+    return tiny_model(1, num_classes=1)
 
 
 def values_for(model):
@@ -69,7 +74,7 @@ def values_for(model):
 
 
 def test_weights_are_written_in_half_precision(tmp_path):
-    model = tiny_model(1)
+    model = one_class()
     shipped_model.write_half(tmp_path / "model", model.state_dict(), values_for(model))
     assert {value.dtype for value in load_file(tmp_path / "model" / "weights.safetensors").values()} == {torch.float16}
     for name, value in effvis.load(tmp_path / "model").model.state_dict().items():
@@ -77,12 +82,12 @@ def test_weights_are_written_in_half_precision(tmp_path):
 
 
 def test_what_cannot_be_shipped_is_refused(tmp_path, monkeypatch):
-    model = tiny_model(1)
+    model = one_class()
     large = model.state_dict() | {"query_NTC": torch.full_like(model.query_NTC, 1e5)}
     with pytest.raises(UserError, match="query_NTC: is not finite in half precision"):
         shipped_model.write_half(tmp_path / "model", large, values_for(model))
-    with pytest.raises(UserError, match="labels: there are 1, the network has 2 classes"):
-        shipped_model.write_half(tmp_path / "model", tiny_model(2).state_dict(), values_for(tiny_model(2)))
+    with pytest.raises(UserError, match="labels: there are 1, the network has 3 classes"):
+        shipped_model.write_half(tmp_path / "model", tiny_model(1).state_dict(), values_for(tiny_model(1)))
     monkeypatch.setattr(shipped_model, "LARGEST_BYTES", 1000)
     with pytest.raises(UserError, match="bytes are more than the 1000 that may be shipped"):
         shipped_model.write_half(tmp_path / "model", model.state_dict(), values_for(model))
@@ -95,7 +100,7 @@ def shipped(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("the network is used")
 
-    model = tiny_model(1)
+    model = one_class()
     monkeypatch.setattr(shipped_model, "FOLDER", tmp_path / "pretrained")
     shipped_model.write_half(tmp_path / "pretrained" / "photo_object", model.state_dict(), values_for(model))
     monkeypatch.setattr(socket.socket, "connect", refuse)
