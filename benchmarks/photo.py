@@ -6,6 +6,8 @@
     python -m benchmarks.photo ../shared/real/davis-mini --out folds/shapes --profile laptop -S model.backbone=tiny \\
         --start effvis/pretrained/laptop_cl.safetensors
     python -m benchmarks.photo ../shared/real/davis-mini --out folds/try --inner -S pretrain.train.lr=2e-4
+    python -m benchmarks.photo ../shared/real/davis-mini --out folds/imagenet --all --export effvis/pretrained/photo_object \\
+        --about benchmarks/photo_object.yaml
 
 FOLDER holds frames and masks as ``pipeline.import_masks`` reads them; train/ and val/ are taken together, and every instance is
 an "object". Fold k is scored on every fifth sequence from the k-th on, and trained on the others with the profile's settings:
@@ -16,12 +18,19 @@ Each fold has a file OUT/fold-K.json, written after each of the two trainings; a
 there. At the end, the benchmark prints AP, AP50 and AP75 of each fold, their means, the same of all folds' results together,
 and the IoU of each sequence's best-scored tracklet: over all frames of the sequence, with the instance that it overlaps most.
 --sketches draws truth and tracklets as outlines over the frames' edges.
+
+--all trains on all sequences and scores nothing: OUT/all.json. --export writes the network of --all, or of one --fold, as a
+model's folder in half precision, with its provenance: how it was trained, what the file of --about says of data, licence and
+credit, and AP in the five folds, if OUT has them with the same settings.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import shlex
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +46,7 @@ from effvis.config import InferenceConfig
 from effvis.data import masks
 from effvis.data.dataset import DatasetIndex
 from effvis.data.index import clip_index
+from effvis.data.sizes import written
 from effvis.data.youtube_vis import read_split
 from effvis.errors import UserError
 from effvis.evaluation.video_ap import evaluate
@@ -47,12 +57,15 @@ from pipeline import methods
 from pipeline.engine.training import set_up_torch, start
 from pipeline.grid import imagenet
 from pipeline.grid.starts import Initial
+from pipeline.identity.digests import training_digest
 from pipeline.identity.specs import TrainSpec
 from pipeline.importers.mask_folders import FRAMES, MASKS
 from pipeline.importers.masks import import_masks
-from pipeline.settings.loading import load_params
+from pipeline.runs.environment import environment
+from pipeline.settings.loading import load_params, read_mapping
 from pipeline.settings.params import Params
-from pipeline.system.files import write_atomically
+from pipeline.system.files import check_out, write_atomically
+from pipeline.weights.shipped_model import write_half
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDS = 5
@@ -64,7 +77,7 @@ SHOWN_FRAMES = 5
 
 
 class Fold(NamedTuple):
-    """The names of the sequences of a fold."""
+    """The names of the sequences of a fold; where none are scored, of a training on all."""
 
     train: list[str]
     scored: list[str]
@@ -167,9 +180,9 @@ def scores(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> di
 
 
 def run_stage(params: Params, stage: Stage, data: Path, initial: Initial | None, args: argparse.Namespace,
-              weights: Path) -> dict[str, Any]:
-    """Trains, saves the weights and scores them; returns what a fold's file says of a stage, with the results."""
-    index, scored = read_split(data / "train"), read_split(data / "val")
+              weights: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Trains and saves the weights; returns the network and what a fold's file says of the training."""
+    index = read_split(data / "train")
     began, processor = time.monotonic(), time.process_time()
     for step, total, loss, network in trained(params, stage, index, initial, args.seed):
         model = network
@@ -181,11 +194,14 @@ def run_stage(params: Params, stage: Stage, data: Path, initial: Initial | None,
             break
     seconds, processor = time.monotonic() - began, time.process_time() - processor
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
-    predictions = predicted(params, model, scored)
-    truth = json.loads((data / "val" / "instances.json").read_text())
-    return {"steps": step, "seconds": round(seconds, 1), "cpu_seconds": round(processor, 1),
-            **scores(truth, predictions.results), "iou": best_ious(scored, predictions.results),
-            "results": predictions.results}
+    return model, {"steps": step, "seconds": round(seconds, 1), "cpu_seconds": round(processor, 1)}
+
+
+def scored(params: Params, model: nn.Module, data: Path) -> dict[str, Any]:
+    """What a fold's file says of a network's scores, with the results."""
+    index, truth = read_split(data / "val"), json.loads((data / "val" / "instances.json").read_text())
+    results = predicted(params, model, index).results
+    return {**scores(truth, results), "iou": best_ious(index, results), "results": results}
 
 
 def predicted(params: Params, model: nn.Module, index: DatasetIndex) -> Predictions:
@@ -193,22 +209,24 @@ def predicted(params: Params, model: nn.Module, index: DatasetIndex) -> Predicti
     return methods.get(methods.DEFAULT).predict(model, index, config, params.input_size, None)
 
 
-def run_fold(params: Params, work: Path, names: Sequence[str], number: int, args: argparse.Namespace) -> None:
-    """Does what a fold's file lacks."""
-    file, fold = args.out / f"fold-{number}.json", fold_of(names, number, args.inner)
+def run_fold(params: Params, work: Path, name: str, fold: Fold, args: argparse.Namespace) -> dict[str, Any]:
+    """Does what the file OUT/<name>.json of a fold lacks; returns its content."""
+    file = args.out / f"{name}.json"
     facts = {"settings": settings_of(args), "train": fold.train, "scored": fold.scored}
     content = json.loads(file.read_text()) if file.is_file() else facts
-    if {name: content[name] for name in facts} != facts:
+    if {key: content[key] for key in facts} != facts:
         raise UserError(file, "settings", "is of a fold with other settings or sequences", "Give another --out, or remove it")
-    data = import_fold(work, fold, args.out / "data" / f"fold-{number}")
+    data = import_fold(work, fold, args.out / "data" / name)
     initial = first_weights(params, args.start)
     for stage in STAGES[: STAGES.index(args.until) + 1]:
-        weights = args.out / f"fold-{number}-{stage}.safetensors"
+        weights = args.out / f"{name}-{stage}.safetensors"
         if stage not in content:
-            print(f"fold {number}, {stage}: {', '.join(fold.scored)}", flush=True)
-            content[stage] = run_stage(params, stage, data, initial, args, weights)
+            print(f"{name.replace('-', ' ')}, {stage}: {', '.join(fold.scored or fold.train)}", flush=True)
+            model, told = run_stage(params, stage, data, initial, args, weights)
+            content[stage] = told | (scored(params, model, data) if fold.scored else {})
             write_atomically(file, json.dumps(content).encode())
         initial = Initial(load_file(weights))
+    return content
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -254,6 +272,39 @@ def report(out: Path) -> str:
     return "\n".join(lines)
 
 
+def export(params: Params, name: str, content: Mapping[str, Any], command: str, args: argparse.Namespace) -> None:
+    """Writes the network of OUT/<name>.json as a model's folder, with where it comes from."""
+    index = read_split(args.out / "data" / name / "train")
+    model = params.model.resolve(len(index.categories), params.clip_length(params.headline.T))
+    dataset = {"name": args.folder.resolve().name, "digest": index.digest, "sequences": content["train"],
+               "frames": sum(video.length for video in index.videos)}
+    start = imagenet.start(params.model) if args.start == "imagenet" else args.start
+    done = environment()
+    provenance = {
+        "command": command, "date": datetime.date.today().isoformat(), "seed": args.seed, "start": start,
+        "dataset": dataset,
+        **({} if args.about is None else read_mapping(args.about, "Give a YAML file of names and texts")),
+        "folds": folds_like(args),
+        "training": {stage: {key: content[stage][key] for key in ("steps", "cpu_seconds")} for stage in STAGES},
+        "pretrain": params.pretrain.train.model_dump(mode="json"), "train": params.train.model_dump(mode="json"),
+        "code_digest": training_digest(methods.DEFAULT), "git": done["git"], "packages": done["packages"]}
+    write_half(args.export, load_file(args.out / f"{name}-{STAGES[-1]}.safetensors"), {
+        "method": methods.DEFAULT, "model": model.model_dump(mode="json"), "input_size": written(params.input_size),
+        "inference": params.inference_of(methods.DEFAULT).model_dump(mode="json"),
+        "labels": [{"id": category.id, "name": category.name} for category in index.categories], "provenance": provenance})
+    print(f"{args.export}: {sum(file.stat().st_size for file in args.export.iterdir()) / 1e6:.2f} MB")
+
+
+def folds_like(args: argparse.Namespace) -> dict[str, float] | None:
+    """AP, AP50 and AP75 in percent of the folds' results together; None unless all are there with the same settings."""
+    contents = {number: json.loads(file.read_text()) for number in range(FOLDS)
+                if (file := args.out / f"fold-{number}.json").is_file()}
+    if len(contents) < FOLDS or any(content["settings"] != settings_of(args) or STAGES[-1] not in content
+                                    for content in contents.values()):
+        return None
+    return together([(args.out / "data" / f"fold-{number}", content) for number, content in contents.items()], STAGES[-1])
+
+
 def _percent(numbers: Mapping[str, float]) -> list[str]:
     return [f"{numbers[name]:.1f}" for name in NUMBERS]
 
@@ -285,8 +336,14 @@ def _parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="frames and masks, e.g. ../shared/real/davis-mini")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where folds, weights and pictures go")
-    parser.add_argument("--fold", type=int, action="append", choices=range(FOLDS), help="one fold; may be repeated "
-                        "(default: all)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--fold", type=int, action="append", choices=range(FOLDS), help="one fold; may be repeated "
+                       "(default: all folds)")
+    which.add_argument("--all", action="store_true", help="no fold: train on all sequences, and score nothing")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="with --all or one --fold: write the network as a "
+                        "model's folder, in half precision")
+    parser.add_argument("--about", type=Path, metavar="FILE", help="with --export: a YAML file of further provenance, e.g. "
+                        "licence and credit")
     parser.add_argument("--start", default="imagenet", help="imagenet, scratch, or a safetensors file of the whole network "
                         "(default: imagenet)")
     parser.add_argument("--until", choices=STAGES, default="clips", help="the last training (default: clips)")
@@ -302,17 +359,32 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.all and (args.inner or args.sketches):
+        parser.error("--all scores nothing: leave out --inner and --sketches")
+    if args.export and (not args.all and len(args.fold or ()) != 1 or args.until != STAGES[-1]):
+        parser.error(f"--export goes with --all or one --fold, and a training until {STAGES[-1]}")
+    if args.export:
+        check_out(args.export)
     params = load_params(ROOT / "params.yaml", [f"profile={args.profile}", *args.set, f"resources.threads={args.threads}"])
     set_up_torch(params)
     args.out.mkdir(parents=True, exist_ok=True)
-    work = args.out / "data" / "all"
+    work = args.out / "data" / "sequences"
     names = gather(args.folder, work)
-    for number in args.fold or range(FOLDS):
-        run_fold(params, work, names, number, args)
+    done = {}
+    for number in () if args.all else args.fold or range(FOLDS):
+        done[f"fold-{number}"] = run_fold(params, work, f"fold-{number}", fold_of(names, number, args.inner), args)
         if args.sketches:
             draw_sketches(args.out, number)
-    print(report(args.out))
+    if args.all:
+        done["all"] = run_fold(params, work, "all", Fold(names, []), args)
+    if args.export:
+        command = shlex.join(["python", "-m", "benchmarks.photo", *(sys.argv[1:] if argv is None else argv)])
+        for name, content in done.items():
+            export(params, name, content, command, args)
+    if not args.all:
+        print(report(args.out))
     return 0
 
 

@@ -4,8 +4,8 @@
     python -m benchmarks.video --frames 3000 --made-queryinst
 
 A drawn video is enlarged to the wanted size and written as an mp4; the command then runs on it in a process of its own, with
-the weights that come with the project unless --model names others, and keeps every tracklet (--score 0). The processor time
-per frame is that of tracking, in the first and in the last third of the video: it must not grow.
+the headline run, or what stands for it, unless --model names another model, and keeps every tracklet (--score 0). The processor
+time per frame is that of tracking, in the first and in the last third of the video: it must not grow.
 
 --made-queryinst takes a QueryInst with 100 queries and made-up weights, of a size that a processor can do, which sees about 12
 objects in every frame.
@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--width", type=int, default=854)
     model = parser.add_mutually_exclusive_group()
-    model.add_argument("--model", metavar="MODEL", help="as for pipeline.predict")
+    model.add_argument("--model", metavar="MODEL", default="headline", help="as for pipeline.predict (default: headline)")
     model.add_argument("--made-queryinst", action="store_true", help="a QueryInst with made-up weights")
     args = parser.parse_args()
 
@@ -116,8 +116,7 @@ def main() -> int:
         if args.made_queryinst:
             args.model = str(folder / "model")
             apart(lambda: write_queryinst(Path(args.model)))
-        chosen = ["--model", args.model] if args.model else []
-        used = apart(lambda: predict([str(video), "--out", str(out), "--score", "0", *chosen], notes))
+        used = apart(lambda: predict([str(video), "--out", str(out), "--score", "0", "--model", args.model], notes))
         tracking = np.diff(json.loads(notes.read_text())["tracking"]) * 1000
         sizes = ", ".join(f"{file.name} {file.stat().st_size / 1e6:.1f} MB" for file in sorted(out.iterdir()))
         objects = (out / "drawn_tracklets.csv").read_text().count("\n") - 1

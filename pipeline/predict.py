@@ -31,7 +31,7 @@ from effvis.errors import UserError
 from effvis.files import replacing_file, replacing_folder
 from effvis.formats import coco, frame_numbers, mots_classes, mots_lines
 from effvis.video import UntilBroken, open_video, pyav, writing_video
-from effvis.visualize import Overlay, draw
+from effvis.visualize import Overlay, draw, side_by_side, sketch
 from pipeline.system.arguments import positive_int, positive_number, probability
 from pipeline.system.cli import EXIT_INCOMPLETE, parser, progress_bar
 from pipeline.weights.arguments import add_model_arguments
@@ -109,11 +109,31 @@ def write_overlay(tracked: TrackedVideo, footage: Footage, file: Path, *, scale:
     with writing_video(file, **size, fps=footage.fps) as write:
         frames = itertools.islice(footage.frames(), tracked.length)  # a broken video has no more
         for number, frame in enumerate(_counted(frames, footage.length, told)):
-            overlays = [
-                Overlay(tracklet.rles[number], tracklet.rank - 1, f"{tracklet.category.name} {tracklet.score:.2f}")
-                for tracklet in tracked.tracklets if number in tracklet.rles
-            ]
-            write(np.asarray(draw(Image.fromarray(frame), overlays, scale=scale)))
+            write(np.asarray(draw(Image.fromarray(frame), _overlays(tracked, number), scale=scale)))
+
+
+def write_strip(tracked: TrackedVideo, footage: Footage, file: Path, *, count: int, as_sketch: bool) -> None:
+    """Writes one picture of ``count`` frames side by side, from the first to the last, with the tracklets drawn over them.
+
+    Args:
+        as_sketch: whether to draw over the frames' edges, for videos that may not be shown.
+    """
+    chosen = set(np.linspace(0, tracked.length - 1, min(count, tracked.length)).round().astype(int).tolist())
+    scale = min(1.0, LEGIBLE_SIDE / max(footage.height, footage.width))
+    pictures = []
+    for number, frame in enumerate(itertools.islice(footage.frames(), tracked.length)):
+        if number in chosen:
+            shown = sketch(Image.fromarray(frame)) if as_sketch else Image.fromarray(frame)
+            pictures.append(draw(shown, _overlays(tracked, number), scale=scale, opacity=0.35))
+    strip = side_by_side([pictures], [""])
+    with replacing_file(file) as unfinished:
+        (strip.quantize(32) if as_sketch else strip).save(unfinished, format="png", optimize=True)
+
+
+def _overlays(tracked: TrackedVideo, number: int) -> list[Overlay]:
+    """What is drawn over a frame: the tracklets that are present in it."""
+    return [Overlay(tracklet.rles[number], tracklet.rank - 1, f"{tracklet.category.name} {tracklet.score:.2f}")
+            for tracklet in tracked.tracklets if number in tracklet.rles]
 
 
 def _counted(frames: Iterable[np.ndarray], length: int, told: Callable[..., None]) -> Iterator[np.ndarray]:
@@ -150,7 +170,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.predict")
     arguments.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder with a video's frames")
     arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
-    add_model_arguments(arguments)
+    add_model_arguments(arguments, "photo_object, the network for photographs that comes with the project, or the headline run "
+                        "if it was trained on data of your own")
     arguments.add_argument("--score", type=probability, default=0.3, help="leave out tracklets below this score (default: 0.3)")
     arguments.add_argument("--classes", type=_names, action="extend", metavar="NAME,NAME", help="leave out tracklets of other "
                            "classes, e.g. person,dog (default: all classes of the model)")
@@ -168,21 +189,27 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--fast", action="store_true", help="run the same network with fewer operations; its results equal "
                            "those of evaluation except for rounding")
     arguments.add_argument("--no-overlay", action="store_true", help="write no video")
+    arguments.add_argument("--strip", type=positive_int, metavar="N", help="write a picture of N frames side by side as well")
+    arguments.add_argument("--sketch", action="store_true", help="with --strip: draw over the edges of frames, not over "
+                           "photographs")
     args = arguments.parse_args(argv)
     if args.out.exists() and not args.out.is_dir():
         raise UserError(args.out, "--out", "is a file", "Give a folder")
     if args.frames and args.video.is_dir():
         raise UserError("command line", "--frames", f"{args.video} holds the frames already", "Leave it out")
+    if args.sketch and args.strip is None:
+        raise UserError("command line", "--sketch", "is for the picture of --strip", "Give --strip 4 as well, or leave it out")
 
     from effvis.model_file import predictor
     from effvis.predictor import categories_named
-    from pipeline.weights.models import find_model
+    from pipeline.weights.models import find_model_for_video
 
     if not args.no_overlay:
         pyav()  # if it is absent, the user learns so before the work, not after
     footage = open_video(args.video, folder_fps=args.folder_fps).thinned(args.fps)
-    found = find_model(args)
-    print(f"model: {found.text}; it knows {', '.join(label.name for label in found.description.labels)}", file=sys.stderr)
+    found = find_model_for_video(args)
+    known = found.advice or f"it knows {', '.join(label.name for label in found.description.labels)}"
+    print(f"model: {found.text}; {known}", file=sys.stderr)
     if args.classes is not None:
         categories_named(found.description.labels, args.classes)  # a wrong name is told before the work
     network = predictor(found.description, found.weights, device=args.device, fast=args.fast)
@@ -219,6 +246,9 @@ def _write(
         with progress_bar("drawing") as told:
             write_overlay(tracked, footage, file("overlay.mp4"), scale=scale, told=told)
         yield file("overlay.mp4")
+    if args.strip:
+        write_strip(tracked, footage, file("strip.png"), count=args.strip, as_sketch=args.sketch)
+        yield file("strip.png")
     if "mots" in args.format:  # last, because it alone can fail on what was found
         write_mots(tracked, footage, categories, file("mots.txt"), file("mots_classes.yaml"))
         yield file("mots.txt")

@@ -19,6 +19,7 @@ from pipeline.system.arguments import natural_int, positive_number
 from pipeline.system.disk import explained
 from pipeline.system.masking import masked
 
+DEFAULT_PARAMS = "params.yaml"
 EXIT_USER_ERROR = 2
 EXIT_INCOMPLETE = 3  # the work was done on what could be read, which is not all that was given
 EXIT_INTERRUPTED = 130
@@ -104,8 +105,8 @@ def parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
 
 def add_params_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds ``--params FILE`` and ``-S key=value``; read them with ``load_params(args.params, args.set)``."""
-    parser.add_argument("--params", default="params.yaml", metavar="FILE",
-                        help="the parameters; its folder is the project's root (default: params.yaml)")
+    parser.add_argument("--params", default=DEFAULT_PARAMS, metavar="FILE",
+                        help=f"the parameters; its folder is the project's root (default: {DEFAULT_PARAMS})")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE",
                         help="override one parameter, e.g. -S train.epochs=2 (the value is YAML; may be repeated)")
 

@@ -14,6 +14,8 @@ from pipeline.identity.specs import GivenSpec
 from pipeline.indexing.read import FACTS, dataset_facts, load_index
 from pipeline.runs.store import RunStore
 from pipeline.settings.loading import load_params, read_mapping
+from pipeline.system.cli import DEFAULT_PARAMS
+from pipeline.weights import shipped_model
 from pipeline.weights.published import REGISTRY, model_names
 
 if TYPE_CHECKING:
@@ -22,17 +24,42 @@ if TYPE_CHECKING:
     from pipeline.settings.params import Params
 
 
+# What --model calls the headline run or, if it is not trained, the shipped weights that fit its network.
+HEADLINE = "headline"
+ADVICE = ("it follows what moves or stands out, as \"object\", and knows no categories; people, dogs, cars and the rest of "
+          "COCO's 80 classes are followed with --model queryinst-r50")
+
+
 class Found(NamedTuple):
     """A model that was found.
 
     Attributes:
         weights: the model's safetensors file.
         text: a description for people.
+        advice: what else a user of pipeline.predict should know; empty for nothing.
     """
 
     description: ModelFile
     weights: Path
     text: str
+    advice: str = ""
+
+
+def find_model_for_video(options: argparse.Namespace) -> Found:
+    """As ``find_model`` but, if the arguments name none, the network for photographs that comes with the project.
+
+    A headline run comes first if it was trained on data of the user's own: on a data set that is not drawn here.
+
+    Raises:
+        UserError: as from ``find_model``.
+    """
+    if options.model is not None or options.row is not None or shipped_model.folder_of(shipped_model.PHOTO) is None:
+        return find_model(options)
+    if Path(options.params) == Path(DEFAULT_PARAMS) and not options.set and not Path(DEFAULT_PARAMS).exists():
+        return _of_shipped_model(shipped_model.PHOTO)  # outside a project nothing was trained
+    params = load_params(options.params, options.set)
+    drawn = params.with_dataset(params.headline.dataset).generated_name is not None
+    return (None if drawn else _headline(params, options.seed)) or _of_shipped_model(shipped_model.PHOTO)
 
 
 def find_model(options: argparse.Namespace) -> Found:
@@ -47,13 +74,16 @@ def find_model(options: argparse.Namespace) -> Found:
         return _of_path(Path(options.model))
     if options.model in REGISTRY:
         return _of_published(options)
+    if options.model == shipped_model.PHOTO and shipped_model.folder_of(options.model) is not None:
+        return _of_shipped_model(options.model)
     params = load_params(options.params, options.set)
-    if options.model is not None:
+    if options.model not in (None, HEADLINE):
         folder = Path(options.model).resolve() if _is_run(Path(options.model)) else params.runs_dir / options.model
         if not folder.is_dir():
             runs = ", ".join(sorted(file.parent.name for file in params.runs_dir.glob("*/done.json"))) or "none"
+            names = (*model_names(), HEADLINE, *filter(shipped_model.folder_of, (shipped_model.PHOTO,)))
             raise UserError("--model", options.model, "is no folder or file of a model and no run's key",
-                            f"Finished runs in {params.runs_dir}: {runs}. Published models: {', '.join(model_names())}")
+                            f"Finished runs in {params.runs_dir}: {runs}. Names of models: {', '.join(names)}")
         return _of_run(params, RunStore(folder.parent), folder.name)
     if options.row is not None:
         spec = find_evaluation(params, options.row, options.seed)
@@ -62,12 +92,30 @@ def find_model(options: argparse.Namespace) -> Found:
             found = _of_path(spec.train.weights)
             return found._replace(description=found.description.model_copy(update={"inference": spec.inference}))
         return _of_run(params, RunStore(params.runs_dir), spec.train.key, spec.inference)
-    if (params.index_folder / FACTS).is_file():
-        spec, store = find_evaluation(params, None, options.seed), RunStore(params.runs_dir)
-        if store.is_done(spec.train.key):
-            found = _of_run(params, store, spec.train.key, spec.inference)
-            return found._replace(text=f"the headline run, {found.text}")
-    return _of_shipped(params)
+    return _headline(params, options.seed) or _of_shipped(params)
+
+
+def _headline(params: Params, seed: int) -> Found | None:
+    """The headline run; None if it is not trained."""
+    if not (params.index_folder / FACTS).is_file():
+        return None
+    spec, store = find_evaluation(params, None, seed), RunStore(params.runs_dir)
+    if not store.is_done(spec.train.key):
+        return None
+    found = _of_run(params, store, spec.train.key, spec.inference)
+    return found._replace(text=f"the headline run, {found.text}")
+
+
+def _of_shipped_model(name: str) -> Found:
+    """A whole model that comes with the project.
+
+    Raises:
+        UserError: its folder is incomplete.
+    """
+    folder = shipped_model.folder_of(name)
+    description, weights = given.described(folder)
+    dataset = description.provenance["dataset"]["name"]
+    return Found(description, weights, f"{name}, which comes with the project, trained on {dataset}", ADVICE)
 
 
 def _of_published(options: argparse.Namespace) -> Found:

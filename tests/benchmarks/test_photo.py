@@ -5,8 +5,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
+import effvis
 from effvis.data import masks
 from effvis.errors import UserError
 
@@ -83,6 +87,46 @@ def test_folds_are_continued_where_they_ended(benchmark, folder, tmp_path, capsy
     assert {file.stem for file in out.glob("*.png")} == {"ant", "bee", "fox"}
     with pytest.raises(UserError, match="other settings"):
         benchmark.main([*common, "--fold", "0", "--seed", "3"])
+
+
+@pytest.mark.slow
+def test_a_network_trained_on_all_sequences_becomes_a_model_folder(benchmark, folder, tmp_path):
+    out, model = tmp_path / "folds", tmp_path / "model"
+    (tmp_path / "about.yaml").write_text("credit: those who drew the rectangles\nlicence: for research use\n")
+    common = [str(folder), "--out", str(out), "--start", "scratch", "--steps", "2", *SMALL, "--all"]
+    assert benchmark.main([*common, "--until", "frames"]) == 0
+    assert benchmark.main([*common, "--export", str(model), "--about", str(tmp_path / "about.yaml")]) == 0
+    assert set(json.loads((out / "all.json").read_text())["clips"]) == {"steps", "seconds", "cpu_seconds"}
+    trained, loaded = load_file(out / "all-clips.safetensors"), effvis.load(model)
+    assert loaded.model.state_dict().keys() == trained.keys()
+    for name, value in loaded.model.state_dict().items():
+        assert value.dtype == torch.float32 and value.equal(trained[name].half().float()), name
+    assert [label.name for label in loaded.categories] == ["object"] and loaded.input_size == (32, 48)
+    assert loaded.model.config.clip_length == 3 and loaded.inference.presence_threshold == 0
+    told = yaml.safe_load((model / "config.yaml").read_text())["provenance"]
+    assert told["credit"] == "those who drew the rectangles" and told["licence"] == "for research use"
+    assert told["dataset"]["sequences"] == SEQUENCES and told["dataset"]["frames"] == 4 * len(SEQUENCES)
+    assert (told["seed"], told["start"], told["folds"]) == (0, "scratch", None) and told["training"]["clips"]["steps"] == 2
+    assert told["command"].startswith("python -m benchmarks.photo ") and "--export" in told["command"]
+    assert {"date", "packages", "train", "pretrain"} <= told.keys()
+    with pytest.raises(UserError, match="exists already"):
+        benchmark.main([*common, "--export", str(model)])
+    for wrong in ([*common, "--inner"], [*common, "--fold", "0"], [*common, "--export", "new", "--until", "frames"],
+                  [str(folder), "--out", str(out), "--export", "new"]):
+        with pytest.raises(SystemExit):
+            benchmark.main(wrong)
+
+
+def test_what_is_exported_tells_the_scores_of_folds_of_the_same_settings(benchmark, monkeypatch, tmp_path):
+    args = benchmark._parser().parse_args(["videos", "--out", str(tmp_path)])
+    monkeypatch.setattr(benchmark, "together", lambda folds, stage: {"AP": float(len(folds))})
+    for number in range(5):
+        assert benchmark.folds_like(args) is None
+        content = {"settings": benchmark.settings_of(args), "clips": {}}
+        (tmp_path / f"fold-{number}.json").write_text(json.dumps(content))
+    assert benchmark.folds_like(args) == {"AP": 5.0}
+    args.seed = 3
+    assert benchmark.folds_like(args) is None
 
 
 def test_bad_input_has_a_remedy(benchmark, folder, tmp_path):

@@ -66,7 +66,9 @@ def video(tmp_path):
 
 
 def run_predict(video, out, *arguments):
-    assert predict.main([str(video), "--out", str(out), "--score", "0", *map(str, arguments)]) == 0
+    """The results with the model that the arguments name or, without one, the headline run."""
+    chosen = [] if {"--model", "--row"} & set(arguments) else ["--model", "headline"]
+    assert predict.main([str(video), "--out", str(out), "--score", "0", *chosen, *map(str, arguments)]) == 0
     return json.loads((out / f"{video.stem}_results.json").read_text())
 
 
@@ -328,7 +330,8 @@ def _unknown_class(project):
     (lambda project: ["--model", "0123456789abcdef"], "0123456789abcdef: is no folder or file of a model and no run's key"),
     (lambda project: ["--model", str(project / "experiments")], "config.yaml.*cannot be read"),
     (lambda project: ["--model", "a", "--row", "b"], "--model.*together with --row"),
-    (lambda project: [], "no weights that come with the project"),
+    (lambda project: ["--model", "headline"], "no weights that come with the project"),
+    (lambda project: ["--sketch"], "--sketch: is for the picture of --strip"),
     (lambda project: ["--row", "table1e:w/ CL"], "this run is not finished"),
     (_unfinished, "this run is not finished"),
     (_of_other_data, "dataset_digest.*not the one that the run was trained on"),
@@ -368,7 +371,7 @@ def test_of_a_folder_that_breaks_in_the_middle_what_came_before_is_written(tiny_
     pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
     project = tiny_project(pretrain={"source": "none"}, inference=EVERYTHING)
     put_run(project)
-    given = [str(video), "--score", "0", "--params", str(project / "params.yaml"), "--scale", "1"]
+    given = [str(video), "--score", "0", "--params", str(project / "params.yaml"), "--scale", "1", "--model", "headline"]
     fifth = video / "5.png"
     fifth.write_bytes(fifth.read_bytes()[:500])
     assert predict.main([*given, "--out", str(tmp_path / "broken")]) == 3
@@ -424,6 +427,7 @@ def test_a_real_video(tmp_path):
     if not sequences.is_dir():
         pytest.skip(f"no real videos in {sequences}")
     folder = sorted(sequences.iterdir())[0]
-    results = run_predict(folder, tmp_path, "--params", CHECKOUT / "params.yaml", "--no-overlay",
-                          "-S", f"runs_dir={tmp_path}", "-S", f"data_dir={tmp_path}")
+    assert predict.main([str(folder), "--out", str(tmp_path), "--params", str(CHECKOUT / "params.yaml"), "--no-overlay",
+                         "--score", "0", "-S", f"runs_dir={tmp_path}", "-S", f"data_dir={tmp_path}"]) == 0
+    results = json.loads((tmp_path / f"{folder.name}_results.json").read_text())
     assert results and {len(result["segmentations"]) for result in results} == {len(list(folder.glob("*.jpg")))}
