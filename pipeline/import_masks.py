@@ -3,23 +3,26 @@
 FOLDER holds JPEGImages/<sequence>/ and Annotations/<sequence>/, or train/ and val/ with both in each. Frames are copied.
 The masks of each sequence are either
   <frame>.png             one file per frame (as in DAVIS): a pixel's value is the number of its instance, 0 is background,
-                          255 is ignored; or
+                          255 is ignored; or in RGB, a pixel's colour is its instance, black is background; or
   <instance>/<frame>.png  one folder per instance (as in SegTrack v2): pixels that are not 0 are the instance; in a frame
                           without a file it is not visible.
 
-CATEGORIES is a YAML mapping from a sequence's name, or a pattern such as car-*, to a category. Where a sequence shows several
-categories, the entry is a mapping from instance (its number or the name of its folder) to category. The most specific entry
-counts. null leaves a sequence or an instance out. Without --categories, FOLDER (or train/) must hold meta.json in the form of
-YouTube-VOS; frames without a mask are then left out.
+In DAVIS, the folder of a resolution lies between (JPEGImages/480p/<sequence>), and ImageSets/<year> lists train and val.
 
-Masks of 16 bits may have numbers above 255; 255 and 65535 then count only if CATEGORIES lists them by number.
+CATEGORIES is a YAML mapping from a sequence's name, or a pattern such as car-*, to a category. Where a sequence shows several
+categories, the entry is a mapping from instance (its number, its colour as "#ff0000", or the name of its folder) to category.
+The most specific entry counts. null leaves a sequence or an instance out. Without --categories, FOLDER (or train/) must hold
+meta.json in the form of YouTube-VOS; frames without a mask are then left out.
+
+Masks of 16 bits may have numbers above 255; 255 and 65535, and white in masks of colours, then count only if CATEGORIES lists
+them by number or colour.
 
 With --layout kitti-mots, FOLDER holds frames in images/, image_02/ or training/image_02/<sequence>/, and masks of KITTI-MOTS or
 MOTSChallenge in instances/<sequence>/<frame>.png (16-bit: class * 1000 + instance) or in instances_txt/<sequence>.txt; or
 <sequence>/img1/ and <sequence>/gt/gt.txt. 10000 is ignored. CATEGORIES then maps class numbers to categories:
 {1: car, 2: pedestrian}.
 
-If FOLDER is not split into train/ and val/, --val names the sequences to validate on.
+If FOLDER is not split, --val names the sequences to validate on.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python -m pipeline.score GT.json RESULTS.json --json scores.json
     python -m pipeline.score GT.json RESULTS.json --hota --minimum-score 0.3
 
-The table shows percentages; the JSON file holds fractions, or -1 where the ground truth leaves a number undefined.
+The table shows percentages; the JSON file holds fractions, or -1 where the ground truth leaves a number undefined. What
+other tools write in the ground truth in place of the format (docs/own-data.md) is read, and each kind is told once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from effvis.errors import UserError
+from effvis.evaluation.ground_truth_file import read_ground_truth_file
 from effvis.evaluation.tracking_metrics import tracking_metrics
 from effvis.evaluation.video_ap import evaluate
 from pipeline.system.cli import progress_bar
@@ -41,10 +43,13 @@ def main(argv: list[str] | None = None) -> int:
                         help="count only results of this score or more in HOTA (default: 0, as in TrackEval)")
     args = parser.parse_args(argv)
 
-    with progress_bar("scoring videos") as progress:
-        evaluation = evaluate(args.ground_truth, args.results, progress=progress)
-    tracking = _tracking(args) if args.hota else None
-    for warning in evaluation.warnings:
+    truth = read_ground_truth_file(args.ground_truth)
+    with truth.named_in_errors():
+        with progress_bar("scoring videos") as progress:
+            evaluation = evaluate(truth.content, args.results, progress=progress)
+        tracking = _tracking(args, truth.content) if args.hota else None
+    warnings = [*truth.warnings, *map(truth.named, evaluation.warnings)]
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     _print(evaluation.metrics, evaluation.per_category)
     if tracking is not None:
@@ -52,12 +57,12 @@ def main(argv: list[str] | None = None) -> int:
         _print_rows("IoU threshold", tracking["track_map"])
     if args.json is not None:
         _write(args.json, {"metrics": evaluation.metrics, "per_category": evaluation.per_category,
-                           "warnings": evaluation.warnings, **({"tracking": tracking} if tracking else {})})
+                           "warnings": warnings, **({"tracking": tracking} if tracking else {})})
     return 0
 
 
-def _tracking(args: argparse.Namespace) -> dict:
-    found = tracking_metrics(args.ground_truth, args.results, minimum_score=args.minimum_score)
+def _tracking(args: argparse.Namespace, ground_truth: dict) -> dict:
+    found = tracking_metrics(ground_truth, args.results, minimum_score=args.minimum_score)
     return {"minimum_score": args.minimum_score, **asdict(found)}
 
 

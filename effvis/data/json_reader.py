@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from effvis.data import masks
 from effvis.data.problems import Problems
-from effvis.data.variants import as_polygons, counts_text, is_nothing, name_below
+from effvis.data.variants import as_polygons, counts_text, has_extent, is_nothing, name_below
 from effvis.errors import UserError
+
+JSON_KINDS = {list: "list", dict: "object", str: "text"}
+
+
+def _loads(text: bytes) -> Any:
+    return json.loads(text.decode("utf-8"))
 
 
 class JsonReader:
@@ -19,12 +26,14 @@ class JsonReader:
     Args:
         format: name of the file's format, for messages.
         list_as: the key under which a file that holds a list is read; None refuses such a file.
+        loads: parses the file; it raises ValueError where it is malformed.
     """
 
-    def __init__(self, file: Path, problems: Problems, *, format: str, list_as: str | None = None):
+    def __init__(self, file: Path, problems: Problems, *, format: str, list_as: str | None = None,
+                 loads: Callable[[bytes], Any] = _loads):
         self.file, self.problems, self.format = file, problems, format
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = loads(file.read_bytes())
         except (ValueError, RecursionError) as error:  # ValueError: malformed JSON or UTF-8.
             raise self.error("(top)", f"unreadable JSON ({error})", "Write the file anew; it may be cut off") from None
         if list_as and isinstance(content, list):
@@ -116,21 +125,42 @@ class JsonReader:
 
     def mask(self, given: Any, key: str, height: int, width: int) -> masks.RLE:
         """The RLE of a COCO segmentation (see ``masks.to_compressed``) of a frame of the given size."""
+        try:
+            return masks.to_compressed(self.plain_mask(given, key), height, width)
+        except ValueError as error:
+            raise self.error(key, str(error), "Write the mask of the whole frame at its size") from None
+
+    def plain_mask(self, given: Any, key: str) -> Any:
+        """A COCO segmentation without what tools write in place of its format; it may still be wrong."""
         if isinstance(given, list):
             self.check_numbers(given, key)
             polygons = as_polygons(given)
             if polygons != given:
                 self.bend(key, "a polygon that is not a flat list in a list", "Write [[x0, y0, x1, y1, ...], ...]")
-            given = polygons
-        elif isinstance(given, dict) and isinstance(given.get("counts"), str):
+            return polygons
+        if isinstance(given, dict) and isinstance(given.get("counts"), str):
             counts = counts_text(given["counts"])
             if counts != given["counts"]:
                 self.bend(key, "counts in Python's notation for bytes", "Write counts.decode('ascii')")
-                given = given | {"counts": counts}
-        try:
-            return masks.to_compressed(given, height, width)
-        except ValueError as error:
-            raise self.error(key, str(error), "Write the mask of the whole frame at its size") from None
+            return given | {"counts": counts}
+        return given
+
+    def check_unseen(self, entry: dict, frame: int, key: str, segmentation: Any) -> None:
+        """Refuses an empty segmentation where the annotation's box or area says that something is seen."""
+        box, area = (values[frame] if isinstance(values := entry.get(name), list) and frame < len(values) else None
+                     for name in ("bboxes", "areas"))
+        if has_extent(box, area):
+            raise self.error(key, f"{short(segmentation)} is no mask, but the box is {short(box)} and the area {short(area)}",
+                             "Write the mask; or null in segmentations, bboxes and areas where it is absent")
+        self.bend(key, f"an empty {JSON_KINDS[type(segmentation)]} where an instance is absent", "Write null")
+
+    def note_boxes_alone(self, boxes: Any, rles: Sequence[Any], place: str) -> None:
+        """Notes boxes in frames without a mask, if there is a box or null for each frame."""
+        if isinstance(boxes, list) and len(boxes) == len(rles):
+            for frame, rle in enumerate(rles):
+                if rle is None and has_extent(boxes[frame], None):
+                    self.bend(f"{place}.bboxes[{frame}]", "a box where there is no mask, taken as absent",
+                              "Write the mask, or null for the box")
 
     def check_numbers(self, value: Any, key: str) -> None:
         """Refuses infinite, undefined and overlong numbers in a nested list."""

@@ -9,7 +9,7 @@ from effvis.data import masks
 from effvis.data.dataset import Category, Track, Video, make_track
 from effvis.data.json_reader import JsonReader, short
 from effvis.data.problems import Problems
-from effvis.data.variants import has_extent, is_nothing, shows_nothing
+from effvis.data.variants import is_nothing, shows_nothing
 from effvis.errors import UserError
 
 IMAGES = "JPEGImages"
@@ -18,7 +18,6 @@ ANNOTATIONS = "instances.json"
 BOX_TOLERANCE = 2.0
 FURTHEST = 1e9  # pixels
 MOST_FPS = 1e6
-JSON_KINDS = {list: "list", dict: "object", str: "text"}
 
 
 def annotation_file(folder: Path) -> Path | None:
@@ -164,7 +163,7 @@ class _Reader(JsonReader):
             if rles is None:
                 continue
             track = make_track(track_id=number, video_index=video_index, label=label, iscrowd=bool(iscrowd), rles=rles)
-            self.note_boxes_alone(entry.get("bboxes"), track, place)
+            self.note_boxes_alone(entry.get("bboxes"), track.rles, place)
             if self.problems.collect and len(self.problems.errors) == mistakes_before:
                 self.compare_boxes(entry.get("bboxes"), track, place)
             tracks.append(track)
@@ -193,22 +192,6 @@ class _Reader(JsonReader):
             problem = f"{len(given)} segmentations, but video {video.id} has {video.length} frames"
             raise self.error(f"{place}.segmentations", problem, "Give one per frame, null where it is absent")
         return rles
-
-    def check_unseen(self, entry: dict, frame: int, key: str, segmentation: Any) -> None:
-        """Refuses an empty segmentation where the annotation's box or area says that something is seen."""
-        box, area = (values[frame] if isinstance(values := entry.get(name), list) and frame < len(values) else None
-                     for name in ("bboxes", "areas"))
-        if has_extent(box, area):
-            raise self.error(key, f"{short(segmentation)} is no mask, but the box is {short(box)} and the area {short(area)}",
-                             "Write the mask; or null in segmentations, bboxes and areas where it is absent")
-        self.bend(key, f"an empty {JSON_KINDS[type(segmentation)]} where an instance is absent", "Write null")
-
-    def note_boxes_alone(self, boxes: Any, track: Track, place: str) -> None:
-        if isinstance(boxes, list) and len(boxes) == len(track.rles):
-            for frame, rle in enumerate(track.rles):
-                if rle is None and has_extent(boxes[frame], None):
-                    self.bend(f"{place}.bboxes[{frame}]", "a box where there is no mask, taken as absent",
-                              "Write the mask, or null for the box")
 
     def compare_boxes(self, boxes: Any, track: Track, place: str) -> None:
         """Warns of boxes (x, y, width, height) that do not fit their masks."""

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+BYTES_NOTATION = ("b'", 'b"')
+
 
 def is_nothing(value: Any) -> bool:
     """null, an empty list, an empty object or an empty text: what tools write where there is nothing to say."""
@@ -42,7 +44,7 @@ def as_polygons(segmentation: list) -> list:
 
 def counts_text(counts: str) -> str:
     """The text of compressed counts of which Python's notation for bytes was written, ``b'...'``; other texts as they are."""
-    if counts[:2] not in ("b'", 'b"') or counts[-1] != counts[1]:
+    if counts[:2] not in BYTES_NOTATION or counts[-1] != counts[1]:
         return counts
     try:
         return ast.literal_eval(counts).decode("ascii")

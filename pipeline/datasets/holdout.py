@@ -16,6 +16,7 @@ from effvis.config import Config
 from effvis.data.holdout import choose, divide, keep_videos, videos_by_category
 from effvis.data.parsing import annotation_file
 from effvis.errors import UserError
+from effvis.evaluation.ground_truth_file import read_ground_truth_file
 from pipeline.system.models import read_model
 
 if TYPE_CHECKING:
@@ -141,8 +142,7 @@ def ground_truth(params: Params, index: DatasetIndex) -> dict[str, Any]:
         index: the index of the validation videos.
     """
     file = annotation_file(params.dataset_folder / annotated_split(params))
-    annotations = json.loads(file.read_text(encoding="utf-8"))
-    annotations.setdefault("annotations", [])  # if only a competition's server has them, every number is undefined
+    annotations = read_ground_truth_file(file).content
     return annotations if params.holdout is None else keep_videos(annotations, {video.id for video in index.videos})
 
 

@@ -1,4 +1,8 @@
-"""Finds the sequences of a folder of frames and masks, and the files of each; it does not open them."""
+"""Finds the sequences of a folder of frames and masks, and the files of each; it does not open them.
+
+In DAVIS (https://davischallenge.org) a folder of the resolution lies between, JPEGImages/480p/<sequence>, and ImageSets/<year>
+lists the sequences of train and val.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ from pipeline.importers.writing import held_out
 
 FRAMES, MASKS = "JPEGImages", "Annotations"
 VAL_FOLDERS = ("val", "valid")
+IMAGE_SETS = "ImageSets"
+RESOLUTIONS = ("480p", "Full-Resolution", "1080p")  # the first one that is there is read
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class FrameSequence:
 
     Attributes:
         frames: the frames in temporal order.
+        mask_folder: the folder of its masks.
         masks: one mask of all instances for every frame; or none, and then
         instances: for each instance, its masks by frame, None where it is not visible.
         meta, listed: the meta.json that names the instances, if any, and what it says of each.
@@ -30,6 +37,7 @@ class FrameSequence:
 
     name: str
     frames: tuple[Path, ...]
+    mask_folder: Path
     masks: tuple[Path, ...]
     instances: Mapping[str, tuple[Path | None, ...]]
     wanted: Wanted
@@ -42,7 +50,8 @@ def split_folder(folder: Path, val: tuple[str, ...], problems: Problems) -> dict
     if not folder.is_dir():
         raise UserError(folder, "FOLDER", "no such folder", f"Give the folder that holds {FRAMES}/ and {MASKS}/")
     if (folder / FRAMES).is_dir() or (folder / MASKS).is_dir():
-        return _held_out(folder, val)
+        _tell_resolutions(folder, problems)
+        return _listed_in_image_sets(folder, problems) if not val else _held_out(folder, val)
     if not (folder / "train").is_dir():
         raise UserError(folder, "FOLDER", f"neither {FRAMES}/ and {MASKS}/ nor train/ and val/ in it",
                         f"Arrange it as {FRAMES}/<sequence>/*.jpg and {MASKS}/<sequence>/*.png")
@@ -59,13 +68,53 @@ def split_folder(folder: Path, val: tuple[str, ...], problems: Problems) -> dict
     return {split: (parent, _sequence_names(parent)) for split, parent in (("train", folder / "train"), ("val", validating))}
 
 
+def _resolutions(parent: Path) -> list[str]:
+    """The folders of DAVIS's resolutions in it that hold sequences."""
+    return [name for name in RESOLUTIONS
+            if (parent / MASKS / name).is_dir() and any(entry.is_dir() for entry in _entries(parent / FRAMES / name))]
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _part(parent: Path, part: str) -> Path:
+    """The folder of the frames' or the masks' sequences."""
+    return parent / part / next(iter(_resolutions(parent)), "")
+
+
+def _tell_resolutions(parent: Path, problems: Problems) -> None:
+    read, *others = _resolutions(parent) or [None]
+    for name in others:
+        problems.bend(parent / FRAMES / name, name, f"left out: {read} is read", f"Move {read} elsewhere to read this one")
+
+
+def _listed_in_image_sets(parent: Path, problems: Problems) -> dict[str, tuple[Path, list[str]]]:
+    """The splits of the newest of DAVIS's lists; without lists, all sequences are of train."""
+    names = _sequence_names(parent)
+    years = [entry for entry in _entries(parent / IMAGE_SETS) if entry.name.isdecimal() and (entry / "train.txt").is_file()]
+    if not years or not _resolutions(parent):
+        return _held_out(parent, ())
+    splits: dict[str, tuple[Path, list[str]]] = {}
+    for split in ("train", "val"):
+        file = years[-1] / f"{split}.txt"
+        listed = file.read_text(encoding="utf-8", errors="replace").split() if file.is_file() else []
+        for name in sorted(set(listed) - set(names)):
+            problems.bend(file, name, "a sequence that is not there, left out", "Copy its frames and masks")
+        splits[split] = parent, [name for name in names if name in listed]
+    for name in sorted(set(names).difference(*(found for _, found in splits.values()))):
+        problems.bend(parent / FRAMES, name, f"in no list of {IMAGE_SETS}/{years[-1].name}, left out",
+                      "Add it to train.txt or val.txt, or give --val, for which the lists do not count")
+    return splits
+
+
 def _has_all_masks(parent: Path) -> bool:
     """Whether each frame that meta.json lists has a mask: in YouTube-VOS's valid/, those where objects first appear do."""
     try:
         names = _sequence_names(parent)
         meta = meta_file(parent, parent.parent)
         objects = read_objects(meta, names, Problems()) if meta else {}
-        return all(one.frames <= {mask.stem for mask in (parent / MASKS / name).iterdir()}
+        return all(one.frames <= {mask.stem for mask in (_part(parent, MASKS) / name).iterdir()}
                    for name, listed in objects.items() for one in listed.values())
     except UserError:
         return False
@@ -81,10 +130,10 @@ def _sequence_names(parent: Path) -> list[str]:
     for part in (FRAMES, MASKS):
         if not (parent / part).is_dir():
             raise UserError(parent, part, "no such folder", f"Put {FRAMES}/<sequence>/ and {MASKS}/<sequence>/ into it")
-    frames, masks = ({entry.name for entry in (parent / part).iterdir() if entry.is_dir()} for part in (FRAMES, MASKS))
+    frames, masks = ({entry.name for entry in _entries(_part(parent, part)) if entry.is_dir()} for part in (FRAMES, MASKS))
     for name in sorted(frames ^ masks):
         there, missing = (FRAMES, MASKS) if name in frames else (MASKS, FRAMES)
-        raise UserError(parent / there / name, name, f"a sequence without {missing}/{name}", "Add it, or remove both")
+        raise UserError(_part(parent, there) / name, name, f"a sequence without {missing}/{name}", "Add it, or remove both")
     if not frames:
         raise UserError(parent / FRAMES, "FOLDER", "no sequence in it", f"Put frames into {FRAMES}/<sequence>/")
     return sorted(frames)
@@ -107,9 +156,10 @@ def find_sequences(
     for name in names:
         wanted = rules[best_rule(rules, name)]
         if wanted is not None and category_names(wanted):
-            frames = by_stem(parent / FRAMES / name, FRAME_SUFFIXES)
+            folder = _part(parent, FRAMES) / name
+            frames = by_stem(folder, FRAME_SUFFIXES)
             if not frames:
-                raise UserError(parent / FRAMES / name, name, "a sequence without frames", "Add frames, or remove it")
+                raise UserError(folder, name, "a sequence without frames", "Add frames, or remove it")
             masks, instances = _masks(parent, name, frames, problems if meta else None)
             listed = (objects or {}).get(name, {})
             if masks:
@@ -117,7 +167,8 @@ def find_sequences(
                 _check_listed_have_masks(meta, listed, masks)
             stems = sorted(frames, key=natural)
             found.append(FrameSequence(
-                name, tuple(frames[stem] for stem in stems), tuple(masks[stem] for stem in stems if masks),
+                name, tuple(frames[stem] for stem in stems), _part(parent, MASKS) / name,
+                tuple(masks[stem] for stem in stems if masks),
                 {instance: tuple(files.get(stem) for stem in stems) for instance, files in instances.items()}, wanted,
                 meta, listed))
     return found
@@ -138,7 +189,7 @@ def _masks(
     Args:
         sparse: if given, frames need no mask, and it is told of those without.
     """
-    folder = parent / MASKS / name
+    folder = _part(parent, MASKS) / name
     masks = by_stem(folder, (".png",))
     folders = sorted((entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")),
                      key=lambda entry: natural(entry.name))
@@ -149,7 +200,7 @@ def _masks(
     for files in instances.values() if folders else [masks]:
         for stem in sorted(files.keys() - frames.keys(), key=natural):
             raise UserError(files[stem], f"{name}/{stem}", "a mask without a frame",
-                            f"Add {parent / FRAMES / name / stem}.jpg, or remove the mask")
+                            f"Add {_part(parent, FRAMES) / name / stem}.jpg, or remove the mask")
     for stem in sorted(frames.keys() - masks.keys(), key=natural) if not folders else []:
         if sparse is not None and masks:
             sparse.bend(frames[stem], f"{name}/{stem}", "a frame without a mask, left out",

@@ -6,24 +6,23 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
 from effvis.data import masks
 from effvis.data.problems import Problems
 from effvis.errors import UserError
 from pipeline.importers.categories import Instance, Wanted, best_rule, category_names, read_categories
-from pipeline.importers.mask_folders import MASKS, FrameSequence, find_sequences, split_folder
+from pipeline.importers.mask_folders import FrameSequence, find_sequences, split_folder
+from pipeline.importers.mask_images import UNCLEAR, MaskImage, read_mask
 from pipeline.importers.meta_file import meta_file, read_objects
 from pipeline.importers.writing import ImportedTrack, ImportedVideo, write_data_set
 from pipeline.system.files import check_out
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from effvis.data.masks import RLE
 
-VOID = 255  # in masks of 8 bits
-# In masks of 16 bits these may be numbers like others, or what is ignored.
-UNCLEAR = (VOID, 65535)
+# Where edges are smoothed, each shade would be an instance.
+MOST_COLOURS = 255
 
 
 def import_masks(
@@ -103,25 +102,31 @@ def read_tracks(sequence: FrameSequence, problems: Problems) -> tuple[tuple[int,
         where it is not visible.
 
     Raises:
-        UserError: a mask is not a picture of numbers, differs in size from the first one, or shows an instance without a
-            category; or no mask shows any instance.
+        UserError: a mask is not a picture of numbers or colours, differs in size from the first one, or shows an instance
+            without a category; or no mask shows any instance.
     """
     tracks: dict[Instance, list[RLE | None]] = {}
     shape = None
     for frame, instance, file in _mask_files(sequence):
-        numbers_HW = _read_mask(file, f"{sequence.name}/{file.stem}")
-        shape = shape or numbers_HW.shape
-        if numbers_HW.shape != shape:
-            raise UserError(file, f"{sequence.name}/{file.stem}",
-                            f"the mask is {numbers_HW.shape[1]}x{numbers_HW.shape[0]}, the first one of its sequence "
-                            f"{shape[1]}x{shape[0]} (width x height)", "Make all masks and frames of a sequence equal in size")
-        for shown, mask_HW in _shown(numbers_HW, instance):
-            if numbers_HW.itemsize > 1 and shown in UNCLEAR and isinstance(sequence.wanted, str):
-                raise UserError(file, f"{sequence.name}.{shown}", "may be the number of an instance, or what is to be ignored",
-                                f"List the numbers of this sequence in the categories, with {shown}: null to ignore it")
+        key = f"{sequence.name}/{file.stem}"
+        image = read_mask(file, key)
+        shape = shape or image.values_HW.shape
+        if image.values_HW.shape != shape:
+            height, width = image.values_HW.shape
+            raise UserError(file, key, f"the mask is {width}x{height}, the first one of its sequence {shape[1]}x{shape[0]} "
+                            "(width x height)", "Make all masks and frames of a sequence equal in size")
+        for shown, mask_HW in image.instances() if instance is None else _one_instance(image, instance):
+            if shown in UNCLEAR[image.bits] and isinstance(sequence.wanted, str):
+                raise UserError(file, f"{sequence.name}.{shown}", "may be an instance, or what is to be ignored",
+                                "List the instances of this sequence in the categories, with "
+                                f"{_as_key(shown)}: null to ignore it")
             tracks.setdefault(shown, [None] * len(sequence.frames))[frame] = masks.encode(mask_HW)
+        if instance is None and image.is_coloured:
+            _check_colours(tracks, file, key)
+            problems.bend(file, key, "a mask of colours, each of which but black is an instance",
+                          "See that objects keep their colours through their sequence")
     if not tracks:
-        raise UserError(_mask_folder(sequence), sequence.name, "no instance in any mask",
+        raise UserError(sequence.mask_folder, sequence.name, "no instance in any mask",
                         "Number instances from 1 on (255 is left out: write a mask of 0 and 255 as 0 and 1), "
                         "or give each a folder")
     _compare_listed(sequence, tracks, problems)
@@ -140,32 +145,38 @@ def _mask_files(sequence: FrameSequence) -> Iterator[tuple[int, str | None, Path
                 yield frame, instance, file
 
 
-def _shown(numbers_HW: np.ndarray, instance: str | None) -> Iterator[tuple[Instance, np.ndarray]]:
-    """The instances that a mask shows."""
-    if instance is not None:
-        if numbers_HW.any():
-            yield instance, numbers_HW > 0
-        return
-    ignored = (0, VOID) if numbers_HW.itemsize == 1 else (0,)
-    for number in np.unique(numbers_HW):
-        if number not in ignored:
-            yield int(number), numbers_HW == number
+def _one_instance(image: MaskImage, instance: str) -> Iterator[tuple[Instance, np.ndarray]]:
+    """The instance that a mask of its own shows, if it does."""
+    if image.values_HW.any():
+        yield instance, image.values_HW > 0
 
 
-def _mask_folder(sequence: FrameSequence) -> Path:
-    return sequence.frames[0].parents[2] / MASKS / sequence.name
+def _check_colours(tracks: Mapping[Instance, list[RLE | None]], file: Path, key: str) -> None:
+    """Refuses a sequence of masks with colours, of which a new mask was read, if the instances cannot be told by them."""
+    number = next((shown for shown in tracks if isinstance(shown, int)), None)
+    if number is not None and len(tracks) > 1:
+        raise UserError(file, key, f"a mask of colours; others of its sequence are of numbers, e.g. {number}",
+                        "Save all masks of a sequence in one way")
+    if len(tracks) > MOST_COLOURS:
+        raise UserError(file, key, f"more than {MOST_COLOURS} colours in the masks of this sequence",
+                        "Save masks without smoothed edges and lossy compression; one colour is one instance")
+
+
+def _as_key(instance: Instance) -> str:
+    """An instance as a key of the categories: YAML takes # for the beginning of a comment."""
+    return f'"{instance}"' if isinstance(instance, str) else str(instance)
 
 
 def _category(sequence: FrameSequence, instance: Instance) -> str | None:
     if isinstance(sequence.wanted, str):
         return sequence.wanted
-    # The categories may name a folder called 1 as a number.
-    names = [instance, int(instance)] if isinstance(instance, str) and instance.isdecimal() else [instance]
+    # The categories may name a folder called 1 as a number, and write a colour in capitals.
+    names = [instance, int(instance) if instance.isdecimal() else instance.upper()] if isinstance(instance, str) else [instance]
     for name in names:
         if name in sequence.wanted:
             return sequence.wanted[name]
-    raise UserError(_mask_folder(sequence), f"{sequence.name}.{instance}", "no category for this instance",
-                    "Add it to the categories, or null to leave it out")
+    raise UserError(sequence.mask_folder, f"{sequence.name}.{instance}", "no category for this instance",
+                    f"Add {_as_key(instance)} to the categories, with null to leave it out")
 
 
 def _compare_listed(sequence: FrameSequence, tracks: Mapping[Instance, list[RLE | None]], problems: Problems) -> None:
@@ -176,15 +187,3 @@ def _compare_listed(sequence: FrameSequence, tracks: Mapping[Instance, list[RLE 
         if one is not None and one.frames and one.frames != seen:
             problems.bend(sequence.meta, f"{one.place}.frames", "not the frames whose masks show the object; the masks count",
                           "See whether the masks are of this version of the data set")
-
-
-def _read_mask(file: Path, key: str) -> np.ndarray:
-    """(H, W) numbers of instances, uint8 or int32."""
-    try:
-        with Image.open(file) as image:
-            if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
-                raise UserError(file, key, f"not a palette PNG, but of mode {image.mode}",
-                                "Save masks with one channel, the value being the number of the instance")
-            return np.asarray(image).astype(np.int32 if image.mode.startswith("I") else np.uint8)
-    except (OSError, SyntaxError, ValueError):
-        raise UserError(file, key, "truncated or damaged image", "Copy or extract the file anew") from None

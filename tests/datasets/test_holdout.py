@@ -235,6 +235,35 @@ def test_what_is_scored_are_the_videos_held_out(project):
     assert evaluate(truth, perfect[1:]).metrics["AP"] < 1.0
 
 
+@pytest.mark.parametrize("bend", [
+    lambda content: [entry.pop("iscrowd") for entry in content["annotations"]],
+    lambda content: [entry.update(areas=None) for entry in content["annotations"]],
+    lambda content: [entry.update(segmentations=[mask or [] for mask in entry["segmentations"]], bboxes=None)
+                     for entry in content["annotations"]],
+], ids=["no iscrowd", "no areas", "empty lists"])
+def test_what_the_reader_understands_can_be_scored(project, bend):
+    """A file that bends the format would otherwise be refused when the evaluation is over."""
+    params, splits = prepare(project, FRACTION)
+    truth = holdout.ground_truth(params, splits["val"])
+    file = project / "own" / "train" / "instances.json"
+    content = json.loads(file.read_text())
+    bend(content)
+    file.write_text(json.dumps(content))
+    again = holdout.ground_truth(*prepare(project, FRACTION)[:1], splits["val"])
+    names = ("id", "video_id", "category_id", "iscrowd", "segmentations", "areas")
+    assert [{name: entry[name] for name in names} for entry in again["annotations"]] == [
+        {name: entry[name] for name in names} for entry in truth["annotations"]]
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}])
+def test_a_validation_split_without_ground_truth(project, nothing):
+    shutil.copytree(project / "own" / "train", project / "own" / "val")
+    file = project / "own" / "val" / "instances.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": nothing}))
+    params, splits = prepare(project)
+    assert holdout.ground_truth(params, splits["val"])["annotations"] == []
+
+
 def test_categories_that_nothing_is_held_out_of_are_named(project):
     params, splits = prepare(project, FRACTION)
     counts = videos_by_category(splits["val"])

@@ -311,6 +311,188 @@ def test_masks_of_sam_2(tmp_path, per_object):
     assert_tracks(index, 0, [("dog", of_number(1, 2, 1)), ("cat", of_number(1, 2, 2))])
 
 
+# DAVIS
+
+@pytest.fixture
+def davis(tmp_path) -> Path:
+    """JPEGImages/480p, Annotations/480p and ImageSets/2017, as the release has them and tools/README.md of SAM 2 names them."""
+    for name in ("bear", "bus", "cows"):
+        for frame, stem in enumerate(STEMS):
+            write_frame(tmp_path / "DAVIS" / "JPEGImages" / "480p" / name / f"{stem}.jpg")
+            write_palette(tmp_path / "DAVIS" / "Annotations" / "480p" / name / f"{stem}.png", numbers_of(frame))
+    return tmp_path / "DAVIS"
+
+
+def write_image_set(davis: Path, year: str, split: str, *names: str) -> None:
+    (davis / "ImageSets" / year).mkdir(parents=True, exist_ok=True)
+    (davis / "ImageSets" / year / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+def names_in(tmp_path: Path, split: str) -> list[str]:
+    return [video.file_names[0].split("/")[0] for video in read_split(tmp_path / "set" / split).videos]
+
+
+NUMBERED = [("bear", of_number(1, 2, 1)), ("bear", of_number(1, 2, 2))]
+
+
+def test_the_folder_of_the_resolution(davis, tmp_path):
+    index, warnings = run(davis, tmp_path, {"*": "bear"}, val=("c*",))
+    assert warnings == [] and (names_in(tmp_path, "train"), names_in(tmp_path, "val")) == (["bear", "bus"], ["cows"])
+    assert index.videos[0].file_names == tuple(f"bear/{stem}.jpg" for stem in STEMS)
+    for video in (0, 1):
+        assert_tracks(index, video, NUMBERED)
+
+
+def test_the_newest_lists_of_davis_are_the_splits(davis, tmp_path):
+    write_image_set(davis, "2016", "train", "cows")
+    write_image_set(davis, "2016", "val", "bear")
+    write_image_set(davis, "2017", "train", "bear", "elephant")
+    write_image_set(davis, "2017", "val", "cows")
+    _, warnings = run(davis, tmp_path, {"*": "bear"})
+    assert (names_in(tmp_path, "train"), names_in(tmp_path, "val")) == (["bear"], ["cows"])
+    assert_tracks(read_split(tmp_path / "set" / "val"), 0, NUMBERED)
+    assert {(one.key, one.problem) for one in warnings} == {
+        ("elephant", "a sequence that is not there, left out"), ("bus", "in no list of ImageSets/2017, left out")}
+
+
+def test_what_is_held_out_by_name_counts_more_than_the_lists(davis, tmp_path):
+    write_image_set(davis, "2017", "train", "bear", "bus")
+    write_image_set(davis, "2017", "val", "cows")
+    run(davis, tmp_path, {"*": "bear"}, val=("bear",))
+    assert (names_in(tmp_path, "train"), names_in(tmp_path, "val")) == (["bus", "cows"], ["bear"])
+
+
+def test_one_of_two_resolutions_is_read(davis, tmp_path):
+    for part in ("JPEGImages", "Annotations"):
+        (davis / part / "480p").rename(davis / part / "Full-Resolution")
+    assert len(run(davis, tmp_path, {"*": "bear"})[0].videos) == 3
+    for stem in STEMS:
+        write_frame(davis / "JPEGImages" / "480p" / "bear" / f"{stem}.jpg")
+        write_palette(davis / "Annotations" / "480p" / "bear" / f"{stem}.png", numbers_of(1))
+    (tmp_path / "set").rename(tmp_path / "first")
+    index, (warning,) = run(davis, tmp_path, {"*": "bear"})
+    assert_tracks(index, 0, [("bear", [numbers_of(1) == 1] * 3)])
+    assert (warning.key, warning.problem) == ("Full-Resolution", "left out: 480p is read")
+
+
+def test_a_sequence_may_be_called_as_a_resolution_is(deep, tmp_path):
+    for part in ("JPEGImages", "Annotations"):
+        (deep / part / "s").rename(deep / part / "480p")
+    index, _ = run(deep, tmp_path, {"480p": {300: "cat", 1001: None}})
+    assert_tracks(index, 0, [("cat", of_number(300, 1001, 300))])
+
+
+def test_errors_name_the_places_below_the_resolution(davis, tmp_path):
+    mask = davis / "Annotations" / "480p" / "bus" / f"{STEMS[1]}.png"
+    mask.unlink()
+    error = refused(davis, tmp_path, {"*": "bear"})
+    assert error.where == str(davis / "JPEGImages" / "480p" / "bus" / f"{STEMS[1]}.jpg") and str(mask) in error.remedy
+    (davis / "Annotations" / "480p" / "bus").rename(tmp_path / "elsewhere")
+    assert refused(davis, tmp_path, {"*": "bear"}).where == str(davis / "JPEGImages" / "480p" / "bus")
+
+
+# Colours
+
+def write_colours(file: Path, numbers_HW: np.ndarray, colours: dict[int, tuple[int, ...]], mode: str = "RGB") -> None:
+    """A PNG of colours; what has none of the given ones is black, and in RGBA not there."""
+    pixels_HWC = np.zeros((*numbers_HW.shape, len(mode)), np.uint8)
+    for number, colour in colours.items():
+        pixels_HWC[numbers_HW == number] = (*colour, 255)[:len(mode)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels_HWC, mode).save(file)
+
+
+def long_id(number: int) -> tuple[int, int, int]:
+    """The colour of an id as COCO's panoptic format has it, id = R + 256 G + 256^2 B."""
+    return number % 256, number // 256 % 256, number // 256**2
+
+
+@pytest.fixture
+def coloured(deep):
+    """Writes masks of the colours instead of the numbers into the sequence s."""
+
+    def write(colours: dict[int, tuple[int, ...]], mode: str = "RGB", stems=STEMS) -> Path:
+        for frame, stem in enumerate(STEMS):
+            if stem in stems:
+                write_colours(deep / "Annotations" / "s" / f"{stem}.png", numbers_of(frame), colours, mode)
+        return deep
+
+    return write
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize(("first", "second"), [
+    ((128, 0, 0), (0, 128, 0)), ((0, 0, 1), (0, 1, 0)), (long_id(300), long_id(70_001))], ids=["DAVIS", "nearly black", "DEVA"])
+def test_each_colour_is_an_instance(coloured, tmp_path, first, second, mode):
+    """Tracking Anything with DEVA's demos write such Annotations/<video>/<frame>.png, of long_id."""
+    keys = [f"#{bytes(colour).hex()}" for colour in (first, second)]
+    index, (warning,) = run(coloured({1: first, 2: second}, mode), tmp_path, {"s": {keys[0]: "cat", keys[1]: "dog"}})
+    both = [("cat", of_number(1, 2, 1)), ("dog", of_number(1, 2, 2))]
+    assert_tracks(index, 0, both if keys[0] < keys[1] else both[::-1])
+    assert "each of which but black is an instance (in 3 places)" in warning.problem
+
+
+def test_colours_of_one_category_or_left_out(coloured, tmp_path):
+    folder = coloured({1: (255, 0, 0), 2: (0, 255, 0)})
+    index, _ = run(folder, tmp_path, {"s": "cat"})
+    assert_tracks(index, 0, [("cat", of_number(1, 2, 2)), ("cat", of_number(1, 2, 1))])
+    (tmp_path / "set").rename(tmp_path / "first")
+    assert_tracks(run(folder, tmp_path, {"s": {"#FF0000": "cat", "#00ff00": None}})[0], 0, [("cat", of_number(1, 2, 1))])
+
+
+def test_a_colour_without_a_category(coloured, tmp_path):
+    error = refused(coloured({1: (255, 0, 0), 2: (0, 255, 0)}), tmp_path, {"s": {"#ff0000": "cat"}})
+    assert error.key == "s.#00ff00" and '"#00ff00"' in error.remedy
+
+
+def test_white_may_be_an_instance_or_ignored(coloured, tmp_path):
+    folder = coloured({1: (255, 0, 0), 2: (255, 255, 255)})
+    error = refused(folder, tmp_path, {"s": "cat"})
+    assert error.key == "s.#ffffff" and '"#ffffff": null' in error.remedy
+    assert_tracks(run(folder, tmp_path, {"s": {"#ff0000": "cat", "#ffffff": None}})[0], 0, [("cat", of_number(1, 2, 1))])
+
+
+def test_masks_of_colours_and_of_numbers_in_one_sequence(coloured, tmp_path):
+    folder = coloured({1: (255, 0, 0), 2: (0, 255, 0)}, stems=STEMS[1:])
+    error = refused(folder, tmp_path, {"s": "cat"})
+    assert error.key == f"s/{STEMS[1]}" and "others of its sequence are of numbers" in error.problem
+    write_palette(folder / "Annotations" / "s" / f"{STEMS[0]}.png", np.zeros((HEIGHT, WIDTH)))
+    index, _ = run(folder, tmp_path, {"s": {"#ff0000": "cat", "#00ff00": None}})
+    assert index.tracks[0].present_L.tolist() == [False, True, True]
+
+
+def test_smoothed_edges_are_no_instances(coloured, tmp_path):
+    folder = coloured({1: (255, 0, 0)})
+    for frame, stem in enumerate(STEMS):
+        shades = np.arange(1 + 100 * frame, 1 + 100 * frame + HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
+        pixels_HWC = np.stack([shades % 256, shades // 256, shades * 0], axis=-1).astype(np.uint8)
+        Image.fromarray(pixels_HWC).save(folder / "Annotations" / "s" / f"{stem}.png")
+    error = refused(folder, tmp_path, {"s": "cat"})
+    assert error.key == f"s/{STEMS[2]}" and "more than 255 colours" in error.problem
+
+
+def test_half_transparent_masks(coloured, tmp_path):
+    folder = coloured({1: (255, 0, 0)}, "RGBA")
+    file = folder / "Annotations" / "s" / f"{STEMS[1]}.png"
+    image = Image.open(file)
+    image.putalpha(100)
+    image.save(file)
+    error = refused(folder, tmp_path, {"s": "cat"})
+    assert (error.where, error.key) == (str(file), f"s/{STEMS[1]}") and "half transparent" in error.problem
+
+
+def test_folders_of_instances_may_have_colours(tmp_path):
+    """The folder says whose the mask is, so that its colour says nothing."""
+    for frame, stem in enumerate(STEMS):
+        write_frame(tmp_path / "videos" / "JPEGImages" / "s" / f"{stem}.jpg")
+        for number in (1, 2):
+            write_colours(tmp_path / "videos" / "Annotations" / "s" / str(number) / f"{stem}.png", numbers_of(frame),
+                          {number: (255, 255, 255)})
+    index, warnings = run(tmp_path / "videos", tmp_path, {"s": {1: "cat", 2: "dog"}})
+    assert warnings == []
+    assert_tracks(index, 0, [("cat", of_number(1, 2, 1)), ("dog", of_number(1, 2, 2))])
+
+
 # COCO
 
 def block(left: int, top: int) -> np.ndarray:
