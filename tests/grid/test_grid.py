@@ -24,7 +24,7 @@ TABLE_1 = {
     "table1h": ["t9", "t9"],
 }
 TABLES = TABLE_1 | {
-    "table2": ["base", "vistr-t36", "multiscale", "r101", "vistr-r101", "r101-multiscale"],
+    "table2": ["queryinst", "base", "vistr-t36", "queryinst-multiscale", "multiscale", "r101", "vistr-r101", "r101-multiscale"],
     "table3": ["base-2021"],
 }
 TEXT = {"text31": ["base", "attn-order"]}
@@ -35,7 +35,7 @@ def params(tiny_project):
     return load_params(tiny_project(seeds=1) / "params.yaml")
 
 
-@pytest.mark.parametrize("grid, trainings, evaluations", [(TABLE_1, 12, 16), (TABLES, 16, 20), (TABLES | TEXT, 17, 21)])
+@pytest.mark.parametrize("grid, trainings, evaluations", [(TABLE_1, 12, 16), (TABLES, 18, 22), (TABLES | TEXT, 19, 23)])
 def test_rows_share_their_trainings(params, grid, trainings, evaluations):
     keys: dict[str, set[str]] = {}
     rows = []
