@@ -3,10 +3,11 @@
     python -m benchmarks.frame_linking
     python -m benchmarks.frame_linking -S dataset=data/shapes-vis-hard --epochs 20 --hold-out-seed 1
 
-A share of the training videos is held out; a QueryInst of the profile's size is trained on single frames of the others, unless
-that is done, and sees each frame of the videos held out once. Then its frames are linked with every combination of weights
-(--weights) and thresholds (--thresholds), and scored by video AP. The videos that the project reports on have no part in it.
-The defaults of ``effvis.queryinst.config.FrameLinking`` were chosen by this command (docs/queryinst.md).
+A share of the training videos is held out; a QueryInst of the profile's size, without a tracking head, is trained on single
+frames of the others, unless that is done, and sees each frame of the videos held out once. Then its frames are linked with
+every combination of weights (--weights) and thresholds (--thresholds), and scored by video AP. The videos that the project
+reports on have no part in it. The defaults of ``effvis.queryinst.config.FrameLinking`` were chosen by this command
+(docs/queryinst.md).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
                         help=f"to try (default: {' '.join(map(str, THRESHOLDS))})")
     args = parser.parse_args(argv)
     epochs = f"queryinst.train.epochs={args.epochs}", f"queryinst.train.lr_drop_epoch={args.epochs * 5 / 6}"
-    reported = load_params(args.params, [*epochs, *args.set])
+    reported = load_params(args.params, ["queryinst.model.tracking=none", *epochs, *args.set])
     params = with_holdout(reported, args.hold_out, args.hold_out_seed)
     with progress_bar("indexing") as update:
         build.build(params, update)
