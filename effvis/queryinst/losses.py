@@ -104,7 +104,7 @@ def _identity_loss(
     known_assigned_K: np.ndarray,
 ) -> Tensor:
     """Eq. 2 of MaskTrack R-CNN for one pair of frames. Instances without a proposal are left out."""
-    seen, known = torch.from_numpy(key_assigned_K >= 0), torch.from_numpy(known_assigned_K >= 0)
-    logits = identity_logits(key_KD[seen.to(key_KD.device)], known_KD[known.to(key_KD.device)])
-    targets = identity_targets(key.track_ids_K[seen], reference.track_ids_K[known])
+    seen_N, known_M = (torch.from_numpy(np.flatnonzero(assigned_K >= 0)) for assigned_K in (key_assigned_K, known_assigned_K))
+    logits = identity_logits(key_KD[seen_N.to(key_KD.device)], known_KD[known_M.to(key_KD.device)])
+    targets = identity_targets(key.track_ids_K[seen_N], reference.track_ids_K[known_M])
     return tracking_loss(logits, targets.to(logits.device))

@@ -21,7 +21,10 @@ def test_it_tries_every_combination_of_cues_but_none_at_all(benchmark):
 
 
 @pytest.mark.slow
-def test_it_links_what_the_network_sees_once_on_videos_that_it_was_not_trained_on(benchmark, tiny_project, monkeypatch, capsys):
+@pytest.mark.parametrize("tracking", ["none", "head"])
+def test_it_links_what_the_network_sees_once_on_videos_that_it_was_not_trained_on(
+    benchmark, tiny_project, monkeypatch, capsys, tracking
+):
     file = tiny_project() / "params.yaml"
     watched = []
     train, observe = benchmark.train_with_bars, benchmark.observe_split
@@ -36,13 +39,17 @@ def test_it_links_what_the_network_sees_once_on_videos_that_it_was_not_trained_o
 
     monkeypatch.setattr(benchmark, "train_with_bars", trained)
     monkeypatch.setattr(benchmark, "observe_split", observed)
-    assert benchmark.main(["--params", str(file), "--epochs", "1", "--hold-out", "0.4", "--weights", "0", "2",
-                           "--thresholds", "0.2", "0.6"]) == 0
+    assert benchmark.main(["--params", str(file), "--epochs", "1", "--tracking", tracking, "--hold-out", "0.4", "--weights",
+                           "0", "2", "--thresholds", "0.2", "0.6"]) == 0
     spec, seen = watched
-    assert spec.train.epochs == 1 and spec.model.tracking == "none" and seen.digest == load_index(
+    assert spec.train.epochs == 1 and spec.model.tracking == tracking and seen.digest == load_index(
         with_holdout(load_params(file), 0.4, 0), "val").digest
-    head, columns, *lines = capsys.readouterr().out.splitlines()
-    assert head == f"run {spec.key}, {len(seen.videos)} videos held out"
+    title, *lines = capsys.readouterr().out.splitlines()
+    if tracking == "head":
+        ap, _, by = lines.pop(0).strip().partition("  ")
+        assert by == "by the tracking head" and 0 <= float(ap) <= 100
+    columns, *lines = lines
+    assert title == f"run {spec.key}, {len(seen.videos)} videos held out"
     assert columns.split() == ["AP", "query", "box_iou", "mask_iou", "category", "threshold"]
     of_cues, best = lines[: lines.index("")], lines[lines.index("the best of all") + 1:]
     tried = [tuple(map(float, line.split())) for line in of_cues]

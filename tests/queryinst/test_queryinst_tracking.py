@@ -147,6 +147,20 @@ def test_a_batch_without_an_object_reaches_every_weight_too():
     assert losses["tracking"].item() == 0 and all(weight.grad is not None for weight in model.parameters())
 
 
+def test_two_pairs_of_frames_are_learned_until_every_object_is_known_again():
+    model = tracking_model().train().requires_grad_(True)
+    batch = pair_batch([([1, 2, 3], [3, 1, 2]), ([4, 5], [5, 7])], 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    of_steps = []
+    for _ in range(60):
+        losses = pair_losses(model, batch, TRAIN)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        of_steps.append(losses["tracking"].item())
+    assert of_steps[-1] < 0.05 < 0.2 < of_steps[0], of_steps
+
+
 def test_without_the_head_network_and_configurations_are_as_before():
     config = QueryInstConfig(num_classes=3, **SIZES)
     torch.manual_seed(0)
