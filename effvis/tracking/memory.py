@@ -9,22 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from effvis.config import Config
 from effvis.model.boxes import iou
+from effvis.tracking.config import CueWeights
 from effvis.tracking.head import NEW, identity_logits
 
 DISCARDED = -1
-
-
-class CueWeights(Config):
-    """Weights of the cues beside the logarithm of the tracking head's probability. The authors' are 1, 2 and 10."""
-
-    score: float = Field(1.0, ge=0, description="alpha, of the logarithm of the detection's score")
-    iou: float = Field(2.0, ge=0, description="beta, of the IoU of the boxes")
-    category: float = Field(10.0, ge=0, description="gamma, of having the same class")
 
 
 @dataclass(frozen=True, eq=False)
