@@ -1,4 +1,4 @@
-"""The settings of the memory, by themselves: configurations are read where PyTorch is not loaded."""
+"""The settings of the tracking head's memory, apart from it: a configuration loads no PyTorch."""
 
 from __future__ import annotations
 

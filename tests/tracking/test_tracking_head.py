@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
+from effvis.tracking.config import CueWeights
 from effvis.tracking.head import TrackingHead, identity_logits, identity_targets, tracking_loss
-from effvis.tracking.memory import CueWeights, Memory, Objects, best_entries, match_scores
+from effvis.tracking.memory import Memory, Objects, best_entries, match_scores
 
 
 def random_objects(count, seed, classes=3, width=4):
