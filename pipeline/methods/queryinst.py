@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -43,6 +43,7 @@ class QueryInstInferenceSettings(Config):
     """Values of ``inference`` that QueryInst's rows replace, and its own."""
 
     presence_threshold: float | None = Field(None, ge=0, le=1, description="None: inference.presence_threshold")
+    category: Literal["mean", "vote"] | None = Field(None, description="None: inference.category")
     frames: FrameLinking = FrameLinking()
     cues: CueWeights = CueWeights()
 
