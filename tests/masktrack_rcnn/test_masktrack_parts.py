@@ -118,6 +118,7 @@ def greedy(boxes, scores, threshold):
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.7])
 def test_suppression_is_the_greedy_one_in_each_group(threshold):
     boxes = torch.stack([random_boxes(60, seed, side=40.0) for seed in range(3)])
+    boxes[:2, 30:] = boxes[:2, :30] + 1
     scores = torch.stack([torch.rand(60, generator=torch.Generator().manual_seed(seed)) for seed in range(3)])
     scores[1] = (scores[1] * 4).round()  # many equals
     boxes[2] = torch.tensor([0.0, 0.0, 20.0, 20.0]) + torch.arange(60)[:, None] * 0.7  # a chain of neighbours
