@@ -185,6 +185,8 @@ def measure(params: Params, case: Case, method: str = methods.DEFAULT) -> dict[s
     backbone = params.scale.backbone[case.backbone]
     config = settings.model.model_copy(update={"backbone": backbone}).resolve(CATEGORIES, params.clip_length(case.frames))
     train: OptimisationConfig = of_method.train_config(settings, case.clips > 1)
+    # Of videos that are no longer than a clip; a method may look at two clips of any video.
+    clips = max(case.clips, of_method.clips_per_video(train, config.clip_length, config.clip_length))
     size = widest(scaled(params.input_size_of(method), case.scale))
     living = Living()
     found: dict[str, float] = {}
@@ -200,9 +202,9 @@ def measure(params: Params, case: Case, method: str = methods.DEFAULT) -> dict[s
         optimizer = optimizer_of(model, train)
         before = part("weights", 0)
         pixels = (1, config.clip_length, *size, 3)
-        frames = tuple(torch.zeros(pixels, dtype=torch.uint8).movedim(-1, 2) for _ in range(case.clips))
+        frames = tuple(torch.zeros(pixels, dtype=torch.uint8).movedim(-1, 2) for _ in range(clips))
         batch = ClipPairBatch(frames, tuple([targets] for _ in frames), [0])
-        living.hold(sum(one.nbytes for one in vars(targets).values() if isinstance(one, Tensor)) * case.clips)
+        living.hold(sum(one.nbytes for one in vars(targets).values() if isinstance(one, Tensor)) * clips)
         before = part("inputs", before)
         losses_of = of_method.losses(model, train)
 

@@ -2,11 +2,14 @@
 
     python -m benchmarks.frame_linking
     python -m benchmarks.frame_linking -S dataset=data/shapes-vis-hard --epochs 20 --hold-out-seed 1
+    python -m benchmarks.frame_linking --tracking head
 
-A share of the training videos is held out; a QueryInst of the profile's size is trained on single frames of the others, unless
-that is done, and sees each frame of the videos held out once. Then its frames are linked with every combination of weights
-(--weights) and thresholds (--thresholds), and scored by video AP. The videos that the project reports on have no part in it.
-The defaults of ``effvis.queryinst.config.FrameLinking`` were chosen by this command (docs/queryinst.md).
+A share of the training videos is held out; a QueryInst of the profile's size, without a tracking head, is trained on single
+frames of the others, unless that is done, and sees each frame of the videos held out once. Then its frames are linked with
+every combination of weights (--weights) and thresholds (--thresholds), and scored by video AP. The videos that the project
+reports on have no part in it. The defaults of ``effvis.queryinst.config.FrameLinking`` were chosen by this command
+(docs/queryinst.md). With --tracking head, the network is trained with one on pairs of frames, and the AP of following objects
+by it stands first.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import itertools
 from collections.abc import Sequence
 
 from effvis.queryinst.config import FrameLinking
-from effvis.queryinst.link import link_split, observe_split
+from effvis.queryinst.link import link_split, observe_split, predict_split
 from pipeline.datasets.holdout import ground_truth
 from pipeline.engine.prediction import load_network, score
 from pipeline.engine.run import train_with_bars
@@ -48,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--params", default="params.yaml", metavar="FILE")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="changes a parameter")
     parser.add_argument("--epochs", type=int, default=60, help="of the training (default: 60)")
+    parser.add_argument("--tracking", choices=("none", "head"), default="none", help="of the network (default: none)")
     parser.add_argument("--hold-out", type=float, default=0.2, metavar="SHARE", help="of the training videos (default: 0.2)")
     parser.add_argument("--hold-out-seed", type=int, default=0, metavar="N", help="(default: 0)")
     parser.add_argument("--weights", type=float, nargs="+", default=(0.0, 1.0), metavar="X", help="to try (default: 0 1)")
@@ -55,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
                         help=f"to try (default: {' '.join(map(str, THRESHOLDS))})")
     args = parser.parse_args(argv)
     epochs = f"queryinst.train.epochs={args.epochs}", f"queryinst.train.lr_drop_epoch={args.epochs * 5 / 6}"
-    reported = load_params(args.params, [*epochs, *args.set])
+    reported = load_params(args.params, [f"queryinst.model.tracking={args.tracking}", *epochs, *args.set])
     params = with_holdout(reported, args.hold_out, args.hold_out_seed)
     with progress_bar("indexing") as update:
         build.build(params, update)
@@ -74,6 +78,9 @@ def main(argv: list[str] | None = None) -> int:
             found.append((score(truth, predictions).metrics["AP"], cues, threshold))
             update(number, len(combinations))
     print(f"run {spec.train.key}, {len(index.videos)} videos held out")
+    if args.tracking == "head":
+        followed = predict_split(model, index, spec.inference, input_size=spec.train.input_size)
+        print(f"{100 * score(truth, followed).metrics['AP']:6.2f}  by the tracking head")
     print(f"    AP  {'  '.join(f'{cue:>8}' for cue in CUES)}  threshold")
     found.sort(key=lambda one: -one[0])
     shown = []

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.weights.convert import convert_file, network_classes, published_file, read
     from pipeline.weights.converted import convert_to_model
 
-    params = load_params(args.params, [f"profile={args.profile}", *args.set])
+    params = load_params(args.params, [f"profile={args.profile}", *methods.get(args.method).as_published, *args.set])
     if start:
         classes = network_classes(args, params)
     else:

@@ -74,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     if min(args.weights) < 0:
         raise UserError("command line", "--weights", f"{min(args.weights):g} is below 0", "Give weights of 0 or more")
 
+    from effvis import methods as networks
+    from pipeline import methods
     from pipeline.datasets.holdout import reported_videos
     from pipeline.engine.linking import best, grid, sweep
     from pipeline.engine.run import train_with_bars
@@ -84,6 +86,10 @@ def main(argv: list[str] | None = None) -> int:
 
     reported = load_params(args.params, args.set)
     row = find_row(reported, args.row)
+    if networks.get(row.method).link is not None:
+        raise UserError("--row", args.row, f"{methods.get(row.method).title} links its frames in a way of its own, and has no "
+                        "clips to link", f"Its settings are those of {methods.get(row.method).prefix}inference; this command "
+                        "is for methods that predict clips")
     of_row = reported.with_dataset(row.dataset)
     params = with_holdout(of_row, args.hold_out, args.hold_out_seed)
     with progress_bar("indexing") as update:

@@ -30,8 +30,8 @@ ROOMS = (
     "pipeline/engine", "pipeline/grid", "pipeline/indexing", "pipeline/datasets", "pipeline/runs", "pipeline/scheduling",
     "pipeline/identity", "pipeline/settings", "pipeline/importers", "pipeline/methods", "pipeline/system",
     *(f"effvis/{name}" for name in networks.names()),
-    "effvis/fast", "effvis/inference", "effvis/training", "effvis/model", "effvis/data/synthetic", "effvis/evaluation",
-    "effvis/data",
+    "effvis/tracking", "effvis/fast", "effvis/inference", "effvis/training", "effvis/model", "effvis/data/synthetic",
+    "effvis/evaluation", "effvis/data",
 )
 # Packages that --help must not load: an import inside a function may load one of these if its module does not.
 HEAVY = ("torch", "ray", "mlflow", "pandas", "matplotlib", "pydantic")

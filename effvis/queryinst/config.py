@@ -14,7 +14,9 @@ from effvis.config import (
     MatchingConfig,
     ModelConfig,
     OptimisationConfig,
+    later,
 )
+from effvis.tracking.config import CueWeights
 
 
 class QueryInstConfig(ModelConfig):
@@ -33,13 +35,27 @@ class QueryInstConfig(ModelConfig):
     dynamic_conv: Literal["temporal"] = "temporal"
     neighbour_crop: Literal["own"] = "own"
     query: Literal["time-disentangled"] = "time-disentangled"
+    tracking: Literal["none", "head"] = later(
+        "none", description="head: an embedding of each object is learned on pairs of frames, and objects are known again by "
+        "it; none: as published for images")
+    tracking_dim: int = later(1024, ge=1, description="width of the tracking head's layers, as in MaskTrack R-CNN")
+
+    def at_one_frame(self) -> QueryInstConfig:
+        """The network that a training on images gives: a single frame teaches no tracking head anything."""
+        return super().at_one_frame().model_copy(update={
+            name: type(self).model_fields[name].default for name in ("tracking", "tracking_dim")})
 
 
 class QueryInstTrainConfig(OptimisationConfig):
-    """The training on single frames: that of EfficientVIS at T=1, where no query is carried on to another frame."""
+    """The training on single frames: that of EfficientVIS at T=1, where no query is carried on to another frame.
+
+    With a tracking head, a second frame of the same video is the reference, in which objects are to be known again.
+    """
 
     matching: MatchingConfig = MatchingConfig()
     loss: LossWeights = LossWeights()
+    reference: bool = later(False, description="whether there is a second frame; it follows from the network's tracking")
+    tracking_loss: float = later(1.0, ge=0, description="weight of the tracking head's loss, as in MaskTrack R-CNN's code")
 
 
 class FrameLinking(Config):
@@ -64,8 +80,9 @@ class FrameLinking(Config):
 
 
 class QueryInstInference(InferenceConfig):
-    """How frames become tracklets. Its linking is always by hand-crafted matching: ``frames`` takes the place of
-    ``handcraft``."""
+    """How frames become tracklets. Its linking is always by hand-crafted matching, and ``handcraft`` means nothing: with a
+    tracking head ``cues`` decide, without one ``frames``."""
 
     linking: Literal["hand-craft"] = "hand-craft"
     frames: FrameLinking = FrameLinking()
+    cues: CueWeights = later(CueWeights(), description="with a tracking head: beside the head's probability (MaskTrack R-CNN)")

@@ -24,6 +24,7 @@ from effvis.inference.tracklets import VideoTracklet
 from effvis.model.boxes import iou
 from effvis.model.efficientvis import EfficientVIS
 from effvis.queryinst.config import FrameLinking, QueryInstInference
+from effvis.queryinst.follow import follow
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +181,10 @@ def linked(frames: Iterable[Frame], config: FrameLinking) -> list[VideoTracklet]
 def track(
     model: EfficientVIS, frames: Iterable[tuple[list[int], Tensor]], video_size: tuple[int, int], config: QueryInstInference
 ) -> list[VideoTracklet]:
-    """Follows the objects of a video, frame by frame; arguments as ``observe``. Returns the tracklets in the order of
-    appearance."""
+    """Follows the objects of a video, frame by frame, by the tracking head where the network has one; arguments as ``observe``.
+    Returns the tracklets in the order of appearance."""
+    if model.config.tracking == "head":
+        return follow(model, frames, video_size, config)
     return linked(observe(model, frames, video_size, config), config.frames)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from effvis import methods as networks
 from effvis.config import HandcraftConfig
 from effvis.errors import UserError
 from pipeline import methods
@@ -81,7 +82,10 @@ def _rows(count: int) -> str:
 
 
 def _linking_is_chosen(params: Params, settings: RowSettings) -> bool:
+    """Whether nothing is left to choose: clips are linked end to end, the method links in its own way, or it was chosen."""
     if methods.get(settings.method).linkings[0] != "hand-craft" and settings.linking != "hand-craft":
+        return True
+    if networks.get(settings.method).link is not None:
         return True
     default = HandcraftConfig()
     return params.inference.handcraft != default or linking.chosen(params, settings.method, settings.T) is not None

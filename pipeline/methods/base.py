@@ -123,6 +123,7 @@ class Method:
             share and its own functions above.
         reads: the published weights that it can start from, in words.
         published: such files, by name.
+        published_settings: parameters of its section that what is converted from published weights has, as ``-S`` takes them.
         models: the names of those that are whole models of the method, converted by ``effvis/<method>/convert.py``.
         convert: converts published weights to those of a network that ``settings.model`` describes, as
             ``convert(published, settings, classes, clip_length, where, hint)``; without a clip length, it is the file's or 1.
@@ -151,12 +152,18 @@ class Method:
     evaluation_code: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     published: Mapping[str, Published] = field(default_factory=dict)
+    published_settings: Mapping[str, str] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     convert: Callable[[Mapping[str, Any], Any, Classes, int | None, Path, str], Conversion] | None = None
     class_names: Callable[..., Sequence[str]] | None = None
     usual_start: Mapping[str, str] = field(default_factory=dict)
     starts_have_frames: bool = False
     comparisons: tuple[Comparison, ...] = ()
+
+    @property
+    def as_published(self) -> list[str]:
+        """``published_settings`` by their keys in the parameters."""
+        return [f"{self.prefix}{name}={value}" for name, value in self.published_settings.items()]
 
     @property
     def prefix(self) -> str:

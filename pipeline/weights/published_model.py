@@ -44,8 +44,9 @@ def settings_of(name: str, options: argparse.Namespace) -> Params:
         raise UserError("--model", name, f"is no whole model but a start for trainings ({published.what})",
                         f"Published models are {', '.join(model_names())}. For a start: python -m pipeline.import_weights "
                         f"--published {name} --out start.safetensors")
-    backbone = f"{methods.get(published.model).prefix}model.backbone={published.backbone}"
-    return load_params(options.params, [*options.set, f"profile={PROFILE}", backbone])
+    method = methods.get(published.model)
+    backbone = f"{method.prefix}model.backbone={published.backbone}"
+    return load_params(options.params, [*method.as_published, *options.set, f"profile={PROFILE}", backbone])
 
 
 def model_folder(name: str, params: Params) -> Path:

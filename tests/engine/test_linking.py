@@ -203,6 +203,15 @@ def test_preflight_tells_a_choice_for_other_videos_from_none(params):
     assert len(texts) == 2 and all(("at T=9" in text) == ("other videos were reported" in text) for text in texts)
 
 
+def test_a_method_that_links_its_frames_itself_is_not_sent_here(params):
+    """Preflight does not ask for a choice that the command could not make, and the command says so before it trains."""
+    found = [finding.text for finding in preflight.tables(params, ["table2"], ["queryinst", "vistr"])]
+    assert any("AP and AR of 4 rows" in text for text in found)
+    assert ["VisTR at T=36" in text and "QueryInst" not in text for text in found if "linking" in text] == [True]
+    with pytest.raises(UserError, match="QueryInst links its frames in a way of its own.*queryinst.inference"):
+        command.main(["--params", str(params.root / "params.yaml"), "--row", "table2:QueryInst"])
+
+
 def test_the_committed_choices_count_where_val_is_reported():
     checkout = load_params(CHECKOUT / "params.yaml", ["profile=laptop", "holdout=null"])
     assert all(chosen(checkout, "efficientvis", frames) is not None for frames in (9, 18))

@@ -24,8 +24,9 @@ TABLE_1 = {
     "table1h": ["t9", "t9"],
 }
 TABLES = TABLE_1 | {
-    "table2": ["base", "vistr-t36", "multiscale", "r101", "vistr-r101", "r101-multiscale"],
-    "table3": ["base-2021"],
+    "table2": ["masktrack", "queryinst", "base", "vistr-t36", "queryinst-multiscale", "multiscale", "masktrack-r101", "r101",
+               "vistr-r101", "r101-multiscale"],
+    "table3": ["masktrack-2021", "base-2021"],
 }
 TEXT = {"text31": ["base", "attn-order"]}
 
@@ -35,7 +36,7 @@ def params(tiny_project):
     return load_params(tiny_project(seeds=1) / "params.yaml")
 
 
-@pytest.mark.parametrize("grid, trainings, evaluations", [(TABLE_1, 12, 16), (TABLES, 16, 20), (TABLES | TEXT, 17, 21)])
+@pytest.mark.parametrize("grid, trainings, evaluations", [(TABLE_1, 12, 16), (TABLES, 21, 25), (TABLES | TEXT, 22, 26)])
 def test_rows_share_their_trainings(params, grid, trainings, evaluations):
     keys: dict[str, set[str]] = {}
     rows = []
@@ -74,10 +75,11 @@ def test_published_numbers_and_columns_are_the_paper_s(params):
     transcribed = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     for name, words in TABLES.items():
         rows, published = load_table(params, name).rows, transcribed[name]
-        assert [row["trains"] for row in published if "trains" in row] == words
+        trained = [row["trains"] for row in published if "trains" in row]  # the transcription names no peer but VisTR
+        assert [word for word in words if word in trained] == trained
         for row, paper in zip(rows, published, strict=True):
             assert dict(row.published) == dict(zip(METRICS, paper["metrics"], strict=True)), (name, row.name)
-            assert (row.not_run is None) == ("trains" in paper), (name, row.name)
+            assert row.not_run is None or "trains" not in paper, (name, row.name)
             columns = {column: str(paper[column]) for column in ("pub", "augmentation", "epochs", "backbone", "fps")
                        if column in paper}
             assert list(row.columns.values()) == list(columns.values()), (name, row.name)

@@ -126,8 +126,8 @@ def test_rows_that_are_not_run_or_not_finished_say_so(tiny_project):
     assert rows[3]["measured"]["AP"] == {"mean": 25.0, "std": None, "n": 1}
     markdown = (params.results_dir / "table3.md").read_text()
     assert "|  | publication | AP published |" in markdown
-    assert "| MaskTrack R-CNN | ICCV'19 | 28.6 | not run | – |" in markdown
-    assert "Not run (published only): MaskTrack R-CNN; SipMask*; CrossVIS.\n" in markdown
+    assert "| SipMask* | ECCV'20 | 31.7 | not run | – |" in markdown
+    assert "Not run (published only): SipMask*" in markdown
     assert "| EfficientVIS | ours | 34.0 | 25.0 | -9.0 |" in markdown
     csv = (params.results_dir / "table3.csv").read_text().splitlines()
     assert csv[0] == "table,row,publication,metric,published,mean,std,n"

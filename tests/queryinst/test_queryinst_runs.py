@@ -13,7 +13,7 @@ from effvis.queryinst.config import FrameLinking, QueryInstConfig
 from pipeline import methods
 from pipeline.engine.run import evaluate_run, train_run
 from pipeline.engine.training import start
-from pipeline.grid.rows import evaluation_spec
+from pipeline.grid.rows import evaluation_spec, find_evaluation, pretrain_spec
 from pipeline.indexing.read import load_clips, load_index
 from pipeline.methods.base import Classes
 from pipeline.settings.loading import load_params
@@ -35,8 +35,28 @@ def test_a_row_trains_single_frames_whatever_its_clip_length(tiny_project):
     assert spec.train.model.clip_length == 1 and not spec.train.correspondence and spec.train.parent is None
     assert spec.inference.linking == "hand-craft"
     assert spec_of(params, T=9).key == spec.key
+    assert frames_of_a_pair(params, spec) == [1, 1], "a frame and its reference, for the tracking head"
+
+
+def frames_of_a_pair(params, spec):
     batch = start(spec.train, load_index(params, "train"), load_clips(params, "train", 1), None).pairs.batch(0)
-    assert [frames.shape[1] for frames in batch.frames] == [1]
+    return [frames.shape[1] for frames in batch.frames]
+
+
+def test_without_a_tracking_head_a_row_is_trained_as_before_there_was_one(tiny_project):
+    file = tiny_project() / "params.yaml"
+    with_head, params = load_params(file), load_params(file, ["queryinst.model.tracking=none"])
+    spec = spec_of(params)
+    assert frames_of_a_pair(params, spec) == [1]
+    assert spec.train.key != spec_of(with_head).train.key
+    assert not {"tracking", "tracking_dim"} & set(spec.train.model.model_dump())
+    assert not {"reference", "tracking_loss"} & set(spec.train.train.model_dump())
+    assert "cues" not in spec.inference.model_dump()
+    wider = load_params(file, ["queryinst.model.tracking=none", "queryinst.model.tracking_dim=7"])
+    assert spec_of(wider).key == spec.key
+    assert pretrain_spec(with_head, RowSettings(method="queryinst")) == pretrain_spec(params, RowSettings(method="queryinst"))
+    with pytest.raises(UserError, match="queryinst.train.reference.*queryinst.model.tracking"):
+        load_params(file, ["queryinst.train.reference=true"])
 
 
 def test_its_section_sets_how_frames_are_linked(tiny_project):
@@ -63,11 +83,16 @@ def test_what_makes_it_queryinst_cannot_be_set(tiny_project):
             RowSettings(method="queryinst", **foreign)
 
 
-def test_the_papers_profile_has_the_published_network_and_size():
-    settings = load_params(CHECKOUT / "params.yaml", ["profile=paper"]).queryinst
-    assert settings.input_size == KeptRatio(shorter=800, longer=1333)
-    assert settings.model.resolve(80, 1) == QueryInstConfig(num_classes=80)
-    assert (settings.model.queries, settings.model.backbone) == (100, "resnet50")
+def test_the_papers_profile_has_the_published_network_and_published_weights_their_size():
+    params = load_params(CHECKOUT / "params.yaml", ["profile=paper"])
+    network = params.queryinst.model.resolve(80, 1)
+    assert network == QueryInstConfig(num_classes=80, tracking="head")
+    assert (network.queries, network.backbone, network.tracking_dim) == (100, "resnet50", 1024)
+    assert params.input_size_of("queryinst") == KeptRatio(shorter=360, longer=640)
+    published = load_params(CHECKOUT / "params.yaml", ["profile=paper", *QUERYINST.as_published])
+    assert published.queryinst.model.resolve(80, 1) == QueryInstConfig(num_classes=80)
+    assert published.input_size_of("queryinst") == KeptRatio(shorter=800, longer=1333)
+    assert published.inference_of("queryinst").presence_threshold == 0.3
 
 
 def small_settings():
@@ -101,9 +126,12 @@ def test_published_files_serve_both_methods():
 
 
 @pytest.mark.slow
-def test_it_is_trained_and_evaluated(tiny_project):
-    params = load_params(tiny_project() / "params.yaml")
-    spec = spec_of(params)
+@pytest.mark.parametrize("row", ["table2:QueryInst", "table2:QueryInst, multi-scale"])
+def test_its_rows_are_trained_and_evaluated(tiny_project, row):
+    params = load_params(tiny_project() / "params.yaml", ["queryinst.train.epochs=0.4"])
+    spec = find_evaluation(params, row)
+    assert spec.train.model.tracking == "head"
+    assert spec.train.train.augmentation == ("multi-scale" if "multi" in row else "none")
     train_run(params, spec.train)
     report = evaluate_run(params, spec)
     assert 0 <= report["metrics"]["AP"] <= 1 and report["frames"] > 0

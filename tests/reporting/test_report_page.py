@@ -120,9 +120,9 @@ def test_published_and_measured_numbers_stand_apart(tiny_project):
     assert measured["ours"] == ["53.0 ± 4.2"] * 5 + ["2"] and measured["other"] == ["+17.7"]
     unmeasured = page.row("table1e", "w/o CL")
     assert unmeasured["published"][0] == "7.4" and unmeasured["ours"] == ["not measured yet"] and unmeasured["other"] == ["–"]
-    foreign = page.row("table2", "MaskTrack R-CNN")
-    assert foreign["ours"] == ["not run"] and foreign["other"] == ["ICCV'19", "none", "R50", "33", "–"]
-    assert "Not run (published only): MaskTrack R-CNN; SipMask" in page.words["table2"]
+    foreign = page.row("table2", "SipMask")
+    assert foreign["ours"] == ["not run"] and foreign["other"] == ["ECCV'20", "none", "R50", "34", "–"]
+    assert "Not run (published only): SipMask" in page.words["table2"]
     head = [(text, classes & {"published", "ours"}) for classes, text in page.rows["table1e"][0]]
     assert head[1:3] == [("published, on YouTube-VIS", {"published"}), ("ours, on shapes-vis (laptop profile)", {"ours"})]
     runs = [[text for _, text in cells] for cells in page.rows["table1e"] if len(cells) == 7]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from support.project import CHECKOUT
 
-from effvis.model.efficientvis import EfficientVIS
 from effvis.queryinst.config import QueryInstConfig
+from effvis.queryinst.model import build
 
 ORACLE = CHECKOUT.parent / "shared" / "oracle" / "queryinst"
 needs_oracle = pytest.mark.skipif(not (ORACLE / "cases.npz").is_file(), reason="there is no ../shared/oracle/queryinst")
@@ -27,7 +27,7 @@ def oracle_weights():
 def tiny_queryinst(seed=0, **changes):
     """A network from random numbers whose proposals differ."""
     torch.manual_seed(seed)
-    model = EfficientVIS(QueryInstConfig(**({"num_classes": 3} | SIZES | changes))).eval().requires_grad_(False)
+    model = build(QueryInstConfig(**({"num_classes": 3} | SIZES | changes))).eval().requires_grad_(False)
     model.proposal_NT4.copy_(torch.rand_like(model.proposal_NT4) * 0.5 + 0.25)
     for interaction in model.interactions:
         torch.nn.init.normal_(interaction.class_logits.weight)

@@ -249,7 +249,7 @@ def test_a_cache_that_cannot_be_written_is_told(site, mine, cache, clip, tmp_pat
 
 
 def test_the_list_says_which_names_are_models(capsys):
-    assert set(model_names()) == {name for name in REGISTRY if name.startswith("queryinst")}
+    assert set(model_names()) == {name for name in REGISTRY if name.startswith(("queryinst", "masktrack"))}
     with pytest.raises(SystemExit):
         import_weights.main(["--list"])
     shown = capsys.readouterr().out
