@@ -162,8 +162,8 @@ def test_it_is_trained_evaluated_and_in_the_table(toy):
 
 
 def test_what_it_says_of_itself_is_asked_for(toy):
-    assert "efficientvis,queryinst,toy,vistr" in toy("ablate", "--help").replace("\n", "").replace(" ", "")
-    assert "efficientvis,queryinst,toy,vistr" in toy("import_weights", "--help").replace("\n", "").replace(" ", "")
+    assert "efficientvis,crossvis,queryinst,toy,vistr" in toy("ablate", "--help").replace("\n", "").replace(" ", "")
+    assert "efficientvis,crossvis,queryinst,toy,vistr" in toy("import_weights", "--help").replace("\n", "").replace(" ", "")
     with pytest.raises(AssertionError, match="Toy has no attention"):
         (toy.project / "experiments" / "tabletoy.yaml").write_text(yaml.safe_dump(
             {"title": "A toy", "rows": [{"name": "toy", "set": {"method": "toy", "attention": "joint"}}]}))
