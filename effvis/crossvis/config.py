@@ -63,7 +63,7 @@ class CrossVISLossWeights(Config):
     embedding: float = Field(1.0, ge=0)
 
 
-class CrossVISTrainConfig(OptimisationConfig):
+class CrossVISOptimisationConfig(OptimisationConfig):
     """The training. The authors' 23,000 steps of 16 pairs are 164 passes over the 2,238 videos of YouTube-VIS 2019."""
 
     epochs: float = Field(164, gt=0, description="passes over the videos, one pair of frames of each per pass")

@@ -1,7 +1,7 @@
 """Converting published weights to CrossVIS's: CrossVIS and CondInst of AdelaiDet, CondInst of mmdetection, and ResNets.
 
-CrossVIS's authors start from a CondInst that was trained on COCO; it has all parts but the embeddings. docs/weights.md says where
-the names were looked up.
+CrossVIS's authors start from a CondInst that was trained on COCO; it has all parts but the embeddings. docs/weights.md says
+where the names were looked up.
 """
 
 from __future__ import annotations

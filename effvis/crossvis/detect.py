@@ -110,10 +110,10 @@ def detect(model: CrossVIS, frame_CHW: Tensor, size: tuple[int, int]) -> Detecti
         frame_CHW: uint8 frame at input size.
         size: (height, width) of the frame as it was given, in whose pixels boxes and masks are returned.
     """
-    config = CrossVISInference()
+    config, frame_size = CrossVISInference(), tuple(frame_CHW.shape[-2:])
     output = model(frame_CHW[None].to(model.device))
-    found = find_objects(output, tuple(frame_CHW.shape[-2:]), size, config)
-    masks = [torch.zeros(0, *size, dtype=torch.bool), *(
-        part.cpu() for part in masks_of(model, output, found.places_D, tuple(frame_CHW.shape[-2:]), size, config.mask_threshold))]
+    found = find_objects(output, frame_size, size, config)
+    parts = masks_of(model, output, found.places_D, frame_size, size, config.mask_threshold)
+    masks = [torch.zeros(0, *size, dtype=torch.bool), *(part.cpu() for part in parts)]
     return Detections(*(values.cpu().numpy() for values in (
         found.scores_D, found.labels_D, found.places_D, found.boxes_D4, torch.cat(masks))))

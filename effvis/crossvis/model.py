@@ -1,7 +1,8 @@
 """CrossVIS (Yang et al., ICCV 2021): classes, boxes, filters of masks and embeddings at every location of a frame.
 
-Reading order: ``CrossVIS.forward`` here, then locations.py (where objects are predicted), dynamic_masks.py (a location's filters
-make a mask), losses.py (crossover), track.py (frames become tracklets). docs/methods.md says what differs from the original.
+Reading order: ``CrossVIS.forward`` here, then locations.py (where objects are predicted), dynamic_masks.py (a location's
+filters make a mask), losses.py (crossover), track.py (frames become tracklets). docs/methods.md says what differs from the
+original.
 
 Dimensions in names: F frames, C channels, P locations of all levels, K classes, M mask features, Q weights of a mask head,
 E channels of an embedding, R rows, each an instance at a location. Boxes are xyxy in input pixels.
@@ -103,7 +104,8 @@ class Head(Recomputing):
         self.reach = nn.Conv2d(width, 4, 3, 1, 1)
         self.centreness = nn.Conv2d(width, 1, 3, 1, 1)
         self.filters = nn.Conv2d(width, number_of_weights(config.mask_channels), 3, 1, 1)
-        self.embedding = nn.Sequential(nn.Conv2d(width, config.embedding_dim, 1, bias=False), _norm(config, config.embedding_dim))
+        self.embedding = nn.Sequential(
+            nn.Conv2d(width, config.embedding_dim, 1, bias=False), _norm(config, config.embedding_dim))
         self.scale_L = nn.Parameter(torch.ones(levels))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

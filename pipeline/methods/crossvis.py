@@ -1,5 +1,5 @@
-"""CrossVIS (Yang et al., ICCV 2021), a method of tables 2 and 3: it looks at single frames, learns from pairs of them, and knows
-objects again by their embeddings."""
+"""CrossVIS (Yang et al., ICCV 2021), a method of tables 2 and 3: it looks at single frames, learns from pairs of them, and
+knows objects again by their embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from effvis.config import Config
-from effvis.crossvis.config import CrossVISConfig, CrossVISInference, CrossVISTrainConfig
+from effvis.crossvis.config import CrossVISConfig, CrossVISInference, CrossVISOptimisationConfig
 from effvis.data.sizes import InputSize
 from pipeline.methods.base import Classes, Method, PretrainSettings, Published
 
@@ -33,7 +33,7 @@ class CrossVISModelSettings(CrossVISConfig):
 
 
 class CrossVISPretrainSettings(PretrainSettings):
-    train: CrossVISTrainConfig = CrossVISTrainConfig()
+    train: CrossVISOptimisationConfig = CrossVISOptimisationConfig()
 
 
 class CrossVISInferenceSettings(Config):
@@ -56,23 +56,23 @@ class CrossVISSettings(Config):
     inference: CrossVISInferenceSettings = CrossVISInferenceSettings()
     model: CrossVISModelSettings = CrossVISModelSettings()
     pretrain: CrossVISPretrainSettings = CrossVISPretrainSettings()
-    train: CrossVISTrainConfig = CrossVISTrainConfig()
+    train: CrossVISOptimisationConfig = CrossVISOptimisationConfig()
 
 
-def train_config(settings: CrossVISSettings, correspondence: bool) -> CrossVISTrainConfig:
+def train_config(settings: CrossVISSettings, correspondence: bool) -> CrossVISOptimisationConfig:
     return settings.train
 
 
-def pretrain_config(settings: CrossVISSettings, correspondence: bool) -> CrossVISTrainConfig:
+def pretrain_config(settings: CrossVISSettings, correspondence: bool) -> CrossVISOptimisationConfig:
     return settings.pretrain.train
 
 
-def clips_per_video(train: CrossVISTrainConfig, clip_length: int, longest_video: int) -> int:
+def clips_per_video(train: CrossVISOptimisationConfig, clip_length: int, longest_video: int) -> int:
     """Two, of one frame each: what is learned crosses over between them."""
     return 2
 
 
-def losses(model: CrossVIS, train: CrossVISTrainConfig) -> Callable[..., dict[str, Any]]:
+def losses(model: CrossVIS, train: CrossVISOptimisationConfig) -> Callable[..., dict[str, Any]]:
     from effvis.crossvis.losses import pair_losses
 
     return partial(pair_losses, model, weights=train.loss)

@@ -1,5 +1,6 @@
 """CrossVIS's parts against loops over locations, pixels and instances, written from FCOS (Tian et al., ICCV 2019), CondInst
-(Tian et al., ECCV 2020) and hustvl/CrossVIS (adet/modeling/fcos/fcos_outputs.py, condinst/dynamic_mask_head.py, crossvis.py)."""
+(Tian et al., ECCV 2020) and hustvl/CrossVIS (adet/modeling: fcos/fcos_outputs.py, condinst/dynamic_mask_head.py, crossvis.py).
+"""
 
 import math
 
@@ -99,7 +100,8 @@ def test_upsampled_values_lie_where_locations_do(length, factor):
 def test_stretched_values_are_those_between_the_middles_of_pixels(length, wanted):
     values = np.random.default_rng(0).random(length)
     expected = np.interp((np.arange(wanted) + 0.5) / wanted, (np.arange(length) + 0.5) / length, values)
-    np.testing.assert_allclose(stretching_weights(length, wanted, torch.zeros(1, dtype=torch.float64)).numpy() @ values, expected)
+    own = stretching_weights(length, wanted, torch.zeros(1, dtype=torch.float64)).numpy() @ values
+    np.testing.assert_allclose(own, expected)
 
 
 def literal_mask(features, weights, xy, scale, stride):
@@ -161,7 +163,7 @@ class Literal:
             x0, y0, x1, y1 = clip.boxes_KT4[k, 0].tolist()
             true = [side / stride for side in (x - x0, y - y0, x1 - x, y1 - y)]
             own = self.output.reach_FP4[f, place].tolist()
-            centreness = math.sqrt(min(true[0], true[2]) / max(true[0], true[2]) * min(true[1], true[3]) / max(true[1], true[3]))
+            centreness = math.sqrt(math.prod(min(true[i], true[i + 2]) / max(true[i], true[i + 2]) for i in range(2)))
             shared = ((min(own[0], true[0]) + min(own[2], true[2])) * (min(own[1], true[1]) + min(own[3], true[3])))
             hull = ((max(own[0], true[0]) + max(own[2], true[2])) * (max(own[1], true[1]) + max(own[3], true[3])))
             union = (own[0] + own[2]) * (own[1] + own[3]) + (true[0] + true[2]) * (true[1] + true[3]) - shared

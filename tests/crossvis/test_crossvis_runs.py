@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from support.project import CHECKOUT
 
 import effvis
-from effvis.crossvis.config import CrossVISConfig, CrossVISInference, CrossVISTrainConfig
+from effvis.crossvis.config import CrossVISConfig, CrossVISInference, CrossVISOptimisationConfig
 from effvis.data.sizes import KeptRatio
 from effvis.errors import UserError
 from pipeline import export, methods
@@ -80,8 +80,9 @@ def test_the_papers_profile_has_the_authors_network_size_and_training():
     assert settings.input_size == KeptRatio(shorter=360, longer=640)
     assert settings.model.resolve(40, 1) == CrossVISConfig(num_classes=40)
     own = settings.train
-    assert own.batch_size == 16 and round(own.epochs * 2238 / 16, -3) == 23000 and round(own.lr_drop_epoch * 2238 / 16, -3) == 15000
-    assert own.backbone_lr == pytest.approx(own.lr / 10) and own.loss == CrossVISTrainConfig().loss
+    assert own.batch_size == 16
+    assert [round(epoch * 2238 / 16, -3) for epoch in (own.epochs, own.lr_drop_epoch)] == [23000, 15000]
+    assert own.backbone_lr == pytest.approx(own.lr / 10) and own.loss == CrossVISOptimisationConfig().loss
 
 
 @pytest.mark.slow
@@ -92,7 +93,8 @@ def test_it_is_trained_evaluated_exported_and_loaded(tiny_project, tmp_path):
     train_run(params, spec.train)
     report = evaluate_run(params, spec)
     assert 0 <= report["metrics"]["AP"] <= 1 and report["frames"] > 0
-    assert export.main(["--params", str(project / "params.yaml"), "--model", spec.train.key, "--out", str(tmp_path / "model")]) == 0
+    arguments = ["--params", str(project / "params.yaml"), "--model", spec.train.key, "--out", str(tmp_path / "model")]
+    assert export.main(arguments) == 0
     model = effvis.load(tmp_path / "model")
     frames = [np.full((32, 48, 3), 40 * n, dtype=np.uint8) for n in range(3)]
     assert model.track(frames, minimum_score=0).length == 3

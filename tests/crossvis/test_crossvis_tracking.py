@@ -101,7 +101,7 @@ def test_a_mask_at_the_size_of_the_video_is_upsampled_cut_and_stretched():
         small = model.mask_logits(output, torch.zeros(3, dtype=torch.long), output.filters_FPQ[0, found.places_D[:3]],
                                   found.places_D[:3]).sigmoid()
     assert small.shape == (3, 16, 24) and masks.shape == (3, 45, 66)
-    for mask, probability in zip(masks, small, strict=True):
+    for mask, probability in zip(masks, small.numpy(), strict=True):
         for axis, (own, wanted) in enumerate(((30, 45), (44, 66))):
             length = probability.shape[axis]
             full = np.apply_along_axis(lambda line, n=length: np.interp(np.arange(2 * n), np.arange(n) * 2 + 1, line),

@@ -156,6 +156,8 @@ def as_mmdetection(weights):
     renamed = {}
     for name, value in weights.items():
         parts = name.split(".")
+        if parts[0] == "mask_head" or parts[1] in ("seg_head", "logits"):
+            continue
         if parts[0] == "backbone" and parts[1] == "bottom_up":
             if parts[2] == "stem":
                 new = "backbone.conv1.weight" if parts[4] == "weight" else f"backbone.bn1.{parts[-1]}"
@@ -183,8 +185,6 @@ def as_mmdetection(weights):
                 new = f"{masks}.conv_branch.{parts[2]}.{'bn' if parts[3] == '1' else 'conv'}.{parts[-1]}"
             else:
                 new = f"{masks}.conv_pred.{parts[-1]}"
-        elif parts[0] == "mask_head":
-            continue
         else:
             old, new = next((old, new) for old, new in MMDETECTION.items() if name.startswith(old))
             new = new + name.removeprefix(old)

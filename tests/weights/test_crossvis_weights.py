@@ -1,4 +1,4 @@
-"""Published CrossVIS and CondInst compute the same here: networks that are written from their sources, and their conversions."""
+"""Published CrossVIS and CondInst compute the same here: networks written from their sources, and their conversions."""
 
 import pytest
 import torch
