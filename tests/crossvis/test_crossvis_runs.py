@@ -53,13 +53,14 @@ def test_each_row_takes_a_step_and_predicts(row, tiny_project):
 
 
 def test_a_row_trains_pairs_of_single_frames_whatever_its_clip_length(tiny_project):
-    params = load_params(tiny_project() / "params.yaml")
+    file = tiny_project() / "params.yaml"
+    params = load_params(file)
     spec = spec_of(params, T=18)
     assert spec.train.model == CrossVISConfig(**{**params.crossvis.model.model_dump(), "num_classes": 5})
     assert spec.train.model.clip_length == 1 and not spec.train.correspondence and spec.train.parent is None
     assert spec_of(params, T=9).key == spec.key
     with pytest.raises(UserError, match="crossvis.model.clip_length.*single frames"):
-        load_params(tiny_project() / "params.yaml", ["crossvis.model.clip_length=2"])
+        load_params(file, ["crossvis.model.clip_length=2"])
     for foreign in ({"cl": True}, {"attention": "spatial"}, {"linking": "end-to-end"}):
         with pytest.raises(ValidationError, match="CrossVIS has no"):
             RowSettings(method="crossvis", **foreign)

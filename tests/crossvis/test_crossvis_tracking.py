@@ -9,6 +9,8 @@ from effvis.config import InferenceConfig
 from effvis.crossvis.config import CrossVISInference
 from effvis.crossvis.detect import detect, find_objects, masks_of
 from effvis.crossvis.track import Memory, predict_clip, track
+from effvis.fast.optimise import optimised
+from effvis.model.resnet import FrozenBatchNorm2d
 
 
 def literal_tracking(frames, threshold):
@@ -148,3 +150,21 @@ def test_the_settings_of_inference_are_those_of_every_method_and_its_own():
     own = CrossVISInference()
     assert (own.presence_threshold, own.suppression_iou, own.candidates, own.detections, own.new_tracklet_below) == (
         0.05, 0.6, 1000, 100, 0.4)
+
+
+def test_the_fast_network_finds_the_same_and_half_precision_comes_near():
+    model = tiny_crossvis(backbone="resnet18", norm="batch").eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+    pixels = torch.randint(0, 256, (1, 3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    fast, half = optimised(model, (64, 96)), optimised(model, (64, 96), precision="bf16")
+    assert not any(isinstance(module, FrozenBatchNorm2d) for module in fast.modules())
+    with torch.inference_mode():
+        expected, found, near = model(pixels), fast(pixels), half(pixels)
+    for name in ("logits_FPK", "reach_FP4", "centreness_FP", "filters_FPQ", "embedding_FPE", "mask_features_FMHW"):
+        values = getattr(expected, name)
+        assert (getattr(found, name) - values).abs().max() < 1e-3 * values.abs().max()
+        assert (getattr(near, name).float() - values).abs().max() < 0.1 * values.abs().max()
+    assert all(rles[0] is not None for rles in predict_clip(half, pixels, (64, 96), CrossVISInference()).rles)

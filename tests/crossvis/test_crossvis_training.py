@@ -7,6 +7,7 @@ from support.crossvis import PAIRS, frame, pairs_of, tiny_crossvis
 from effvis.crossvis.config import CrossVISConfig, CrossVISLossWeights
 from effvis.crossvis.losses import frame_losses, pair_losses
 from effvis.errors import UserError
+from effvis.model.recompute import prepare
 
 WEIGHTS = CrossVISLossWeights()
 WIDE = (frame([(6, 1, 4, 4, 30, 20)], size=(24, 64)), frame([(6, 1, 10, 2, 36, 18)], size=(24, 64)))
@@ -67,6 +68,23 @@ def test_every_weight_gets_a_gradient_even_without_an_instance():
         assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
         assert all(weight.grad.isfinite().all() for weight in model.parameters())
     assert {name for name, value in losses.items() if value != 0} == {"category"}
+
+
+def test_recomputed_activations_give_the_same_gradients_and_half_precision_is_near():
+    model, batch = tiny_crossvis(), pairs_of(*PAIRS)
+
+    def gradient(recompute=False, half=False):
+        prepare(model, frozen_stages=0, recompute=recompute)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            losses = pair_losses(model, batch, WEIGHTS)
+        assert all(value.dtype == torch.float32 for value in losses.values())
+        sum(losses.values()).backward()
+        return torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+    expected = gradient()
+    torch.testing.assert_close(gradient(recompute=True), expected)
+    assert torch.cosine_similarity(gradient(half=True), expected, dim=0) > 0.98
 
 
 def test_an_instance_beyond_the_identities_says_what_to_set():
