@@ -41,7 +41,7 @@ NETWORK = CrossVISConfig(
 def two_videos(folder: Path) -> DatasetIndex:
     """Draws two videos, and reads them."""
     config = shapes.ShapesConfig(
-        train_videos=2, val_videos=1, frames=8, height=SIZE[0], width=SIZE[1], min_radius=5, max_radius=8, max_objects=3,
+        train_videos=2, val_videos=1, frames=8, height=SIZE[0], width=SIZE[1], min_radius=7, max_radius=10, max_objects=2,
         occluders=0, degradation=0, grain=0, exits=0)
     shapes.write(config, folder, workers=1)
     return read_split(folder / "train")
@@ -66,7 +66,7 @@ def _overlap(mask: dict | None, truth: dict) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--every", type=int, default=50)
     parser.add_argument("--aim", type=float, default=0.8)
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         model = CrossVIS(NETWORK)
         pairs = ClipPairs(index, clip_index(index, 1), input_size=SIZE, batch_size=2, seed=0)
         config = CrossVISOptimisationConfig(
-            epochs=args.steps, batch_size=2, lr=args.lr, backbone_lr=None, lr_drop_epoch=args.steps, clip_norm=10.0)
+            epochs=args.steps, batch_size=2, lr=args.lr, backbone_lr=None, lr_drop_epoch=0.6 * args.steps, clip_norm=10.0)
         reached = 0.0
         for step in train(model, partial(pair_losses, model, weights=config.loss), pairs, config):
             if step.step % args.every == 0 or step.step == step.total_steps:
