@@ -230,7 +230,7 @@ def check_form(path: Path, model: Config, *, where: object, prefix: str) -> None
     for name, value in _metadata_of(path)["form"].items():
         if getattr(model, name) != value:
             raise UserError(where, prefix + name, f"the weights of {path.name} were made with {json.dumps(value)}, this "
-                            f"network with {json.dumps(getattr(model, name))}: their rows would mean other classes",
+                            f"network with {json.dumps(getattr(model, name))}, where they mean something else",
                             f"Set {prefix}{name}: {json.dumps(value)}")
 
 

@@ -24,9 +24,9 @@ TABLE_1 = {
     "table1h": ["t9", "t9"],
 }
 TABLES = TABLE_1 | {
-    "table2": ["masktrack", "queryinst", "base", "vistr-t36", "queryinst-multiscale", "multiscale", "masktrack-r101", "r101",
-               "vistr-r101", "r101-multiscale"],
-    "table3": ["masktrack-2021", "base-2021"],
+    "table2": ["masktrack", "queryinst", "crossvis", "base", "vistr-t36", "queryinst-multiscale", "crossvis-multiscale",
+               "multiscale", "masktrack-r101", "crossvis-r101", "r101", "vistr-r101", "r101-multiscale"],
+    "table3": ["masktrack-2021", "crossvis-2021", "base-2021"],
 }
 TEXT = {"text31": ["base", "attn-order"]}
 
@@ -36,7 +36,7 @@ def params(tiny_project):
     return load_params(tiny_project(seeds=1) / "params.yaml")
 
 
-@pytest.mark.parametrize("grid, trainings, evaluations", [(TABLE_1, 12, 16), (TABLES, 21, 25), (TABLES | TEXT, 22, 26)])
+@pytest.mark.parametrize("grid, trainings, evaluations", [(TABLE_1, 12, 16), (TABLES, 25, 29), (TABLES | TEXT, 26, 30)])
 def test_rows_share_their_trainings(params, grid, trainings, evaluations):
     keys: dict[str, set[str]] = {}
     rows = []

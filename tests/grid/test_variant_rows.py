@@ -122,7 +122,8 @@ def test_where_a_start_is_required_nothing_starts_from_nothing(tiny_project, met
 @pytest.mark.parametrize("method", methods.names())
 def test_usual_starts_are_published_for_their_backbone(method):
     method = methods.get(method)
-    assert method.usual_start.keys() == {"resnet50", "resnet101"}
+    # Of CondInst, CrossVIS's start, no file of a ResNet-101 has its checksum in its name.
+    assert method.usual_start.keys() == {"resnet50", "resnet101"} - ({"resnet101"} if method.name == "crossvis" else set())
     assert all(method.published[name].backbone == backbone for backbone, name in method.usual_start.items())
 
 
