@@ -34,7 +34,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks import method_speed
 from benchmarks.references.literal_vistr import LiteralVisTR
 from benchmarks.turns import CLASSES, Stopwatch, Worker, device_name, draw_frames, peak_bytes
 from effvis.config import InferenceConfig, ModelConfig
@@ -58,10 +57,8 @@ from effvis.vistr.config import VisTRConfig
 from effvis.vistr.model import VisTR
 from pipeline import methods
 from pipeline.scheduling.machine import processors
-from pipeline.settings.loading import load_params
 from pipeline.system.arguments import positive_int
 from pipeline.system.cli import run
-from pipeline.tables import speeds
 
 CASES = ("efficientvis fast", "efficientvis", "vistr fast", "vistr", "vistr literal", "resnet50")
 STAGES = ("decode", "model", "post")
@@ -297,10 +294,12 @@ def beside_each_other(parser: argparse.ArgumentParser, args: argparse.Namespace)
     Raises:
         UserError: there is no such method, table or row, or the parameters are wrong.
     """
-    foreign = [name for name in ("case", "size", "proposals", "compile", "roi_align", "model", "data", "quick")
-               if getattr(args, name) != parser.get_default(name)]
-    if foreign:
-        parser.error(f"--{foreign[0].replace('_', '-')} has no meaning with --methods or --rows")
+    from benchmarks import method_speed  # a process of each case begins with this module, and needs none of these
+    from pipeline.settings.loading import load_params
+    from pipeline.tables import speeds
+
+    _refuse(parser, args, ("case", "size", "proposals", "compile", "roi_align", "model", "data", "quick"),
+            "has no meaning with --methods or --rows")
     if len(args.frames) > 1:
         parser.error("--frames: a video has one length")
     params = load_params(args.params, [*args.set, *([] if args.profile is None else [f"profile={args.profile}"])])
@@ -310,6 +309,13 @@ def beside_each_other(parser: argparse.ArgumentParser, args: argparse.Namespace)
     if args.out:
         speeds.write(args.out, found)
     return 0
+
+
+def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Ends with an error if one of these options was given: it would have no effect."""
+    for name in names:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} {why}")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -354,6 +360,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.methods is not None or args.rows is not None:
         return beside_each_other(parser, args)
+    _refuse(parser, args, ("objects", "fast", "profile", "params", "set"), "belongs to --methods or --rows")
     if (args.model is None) != (args.data is None):
         parser.error("--model and --data belong together")
     if args.work:

@@ -130,8 +130,10 @@ def test_rows_are_measured_in_turns_and_shown_in_their_table(tiny_project):
     assert speeds["VisTR"].end_to_end == found["networks"][1]["fps_end_to_end"]
 
 
-@pytest.mark.parametrize("arguments", [("--case", "vistr"), ("--size", "64x96"), ("--quick",), ("--frames", "4", "8")])
-def test_options_of_single_clips_are_refused(arguments, capsys):
+@pytest.mark.parametrize("arguments", [
+    ("--case", "vistr", "--methods", "all"), ("--size", "64x96", "--rows", "table2"), ("--quick", "--methods", "all"),
+    ("--frames", "4", "8", "--methods", "all"), ("--objects", "3"), ("--set", "seeds=1", "--case", "vistr")])
+def test_options_that_would_have_no_effect_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
-        importlib.import_module("benchmarks.speed").main(["--methods", "all", *arguments])
+        importlib.import_module("benchmarks.speed").main([*arguments])
     assert arguments[0] in capsys.readouterr().err.splitlines()[-1]
