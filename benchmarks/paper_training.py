@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.speed import peak_bytes
+from benchmarks.turns import peak_bytes
 from effvis.config import LossWeights, ModelConfig
 from effvis.data.clips import ClipPairs
 from effvis.data.index import clip_index

@@ -1,16 +1,24 @@
-"""Frames per second of EfficientVIS, VisTR and their backbone alone, from JPEGs to run-length masks.
+"""Frames per second, from JPEGs to run-length masks: of all methods or of tables' rows, as the parameters have them, or of
+EfficientVIS, VisTR and their backbone alone on one clip.
 
+    python -m benchmarks.speed --methods all -S profile=paper -S dataset=youtube-vis-2019
+    python -m benchmarks.speed --rows table2 --out experiments/speed/laptop.json
     python -m benchmarks.speed
     python -m benchmarks.speed --frames 9 18 36 --size 300x540 360x640 --out speed.json
     python -m benchmarks.speed --device cuda --precision bf16 --size 360x640 --rounds 20
     python -m benchmarks.speed --model FOLDER --data data/shapes-vis/val
 
-A round takes one clip through every case. Each case is a process of its own; they take turns, and the others wait. `decode`
-reads and resizes the JPEGs, `model` goes from frames to the mask logits of all N tracklets in all T frames, and `post` makes
-masks of the video's size and their run lengths from these. Every mask counts as present, and weights are random, so this is
-the most that a clip can cost. "fast" is effvis.fast.optimise, "literal" is VisTR in the order of its authors' code
-(literal_vistr.py); resnet50 is the backbone alone, without a pyramid: the floor.
-Ratios are medians over rounds; the first round, which warms up, counts operations and is not timed.
+Each network or case is a process of its own; they take turns, and the others wait.
+
+With --methods or --rows, each network follows objects through the same video, with its own input size and clip length
+(benchmarks/method_speed.py). --rows takes tables and rows, as in 'table2:VisTR'; --methods then chooses among them. The tables
+show what --out writes to experiments/speed/<profile>.json (docs/speed.md).
+
+Otherwise, a round takes one clip through every case. `decode` reads and resizes the JPEGs, `model` goes from frames to the mask
+logits of all N tracklets in all T frames, and `post` makes masks of the video's size and their run lengths from these. Every
+mask counts as present, and weights are random, so this is the most that a clip can cost. "fast" is effvis.fast.optimise,
+"literal" is VisTR in the order of its authors' code (literal_vistr.py); resnet50 is the backbone alone, without a pyramid: the
+floor. Ratios are medians over rounds; the first round, which warms up, counts operations and is not timed.
 
 With --model and --data, nothing is timed: a model folder (python -m pipeline.export) is evaluated on a split with the plain and
 with the fast network, and both APs are printed.
@@ -22,15 +30,11 @@ import argparse
 import contextlib
 import gc
 import json
-import os
-import platform
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +42,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from benchmarks.references.literal_vistr import LiteralVisTR
+from benchmarks.turns import CLASSES, Stopwatch, Worker, device_name, draw_frames, peak_bytes
 from effvis.config import InferenceConfig, ModelConfig
 from effvis.data.clips import read_frame
 from effvis.data.sizes import widest
@@ -51,14 +55,13 @@ from effvis.model.efficientvis import EfficientVIS
 from effvis.vistr import clip as vistr_clip
 from effvis.vistr.config import VisTRConfig
 from effvis.vistr.model import VisTR
+from pipeline import methods
 from pipeline.scheduling.machine import processors
+from pipeline.system.arguments import positive_int
+from pipeline.system.cli import run
 
 CASES = ("efficientvis fast", "efficientvis", "vistr fast", "vistr", "vistr literal", "resnet50")
 STAGES = ("decode", "model", "post")
-CLASSES = 40  # YouTube-VIS
-# Operations that PyTorch's counter does not know; it passes the shapes of tensors in their place.
-UNCOUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
-             lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
 # (slower, faster) pairs whose time ratios are printed: over which stages, and what the ratio says.
 RATIOS = (
     ("vistr literal", "efficientvis fast", ("model",), "EfficientVIS fast against VisTR literal, FPS, model only"),
@@ -91,40 +94,6 @@ def build(case: str, frames: int, size: tuple[int, int], args: argparse.Namespac
     elif args.precision == "bf16":
         in_half_precision(model)
     return model
-
-
-class Stopwatch:
-    """Seconds spent in a network's methods until the device's work is done; in a first pass it counts operations instead."""
-
-    def __init__(self, model: nn.Module, device: str):
-        self.seconds, self.operations, self.counts = 0.0, 0, True
-        self._device = device
-        self._methods = {name: getattr(model, name) for name in ("features", "forward", "mask_logits") if hasattr(model, name)}
-        for name in self._methods:
-            setattr(model, name, self._timed(name))
-
-    def compile(self, mode: str) -> None:
-        """Compiles the methods; their operations cannot be counted from then on."""
-        self._methods = {name: torch.compile(method, mode=mode) for name, method in self._methods.items()}
-
-    def now(self) -> float:
-        if self._device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def _timed(self, name: str) -> Callable:
-        def timed(*args):
-            began, method = self.now(), self._methods[name]
-            if self.counts:
-                with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
-                    found = method(*args)
-                self.operations += counter.get_total_flops()
-            else:
-                found = method(*args)
-            self.seconds += self.now() - began
-            return found
-
-        return timed
 
 
 def video_pass(model: EfficientVIS | VisTR, watch: Stopwatch, files: list[Path], size: tuple[int, int]) -> dict[str, float]:
@@ -185,13 +154,6 @@ def work(case: str, frames: int, size: tuple[int, int], folder: Path, args: argp
         print(json.dumps(answer), flush=True)
 
 
-def peak_bytes(device: str) -> int:
-    """Peak memory of the process so far, in the device's memory."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def peak_operations(args: argparse.Namespace) -> dict[str, float]:
     """Operations per second of a large matrix product and of a 3x3 convolution like the backbone's, each the best of five."""
     kind = torch.bfloat16 if args.precision == "bf16" else torch.float32
@@ -221,53 +183,25 @@ def best_seconds(call: Callable[[], Any], device: str, times: int) -> float:
     return min(seconds[1:])  # the first one warms up
 
 
-class Worker:
-    """A process that takes clips through one case."""
-
-    def __init__(self, case: str, frames: int, size: tuple[int, int], folder: Path, argv: list[str]):
-        root = Path(__file__).resolve().parents[1]
-        command = [sys.executable, "-m", "benchmarks.speed", *argv]
-        command += ["--work", case, str(frames), f"{size[0]}x{size[1]}", str(folder)]
-        environment = os.environ | {"PYTHONPATH": str(root)}
-        self._process = subprocess.Popen(command, text=True, cwd=root, env=environment, stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE)
-        self.case, self.clips = case, []
-
-    def take(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            print("clip", file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"{self.case} ended with exit code {self._process.wait()}")
-        self.clips.append(json.loads(answer))
-
-    def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.wait()
-
-    def seconds(self, stages: tuple[str, ...]) -> list[float]:
-        return [sum(one["seconds"].get(stage, 0.0) for stage in stages) for one in self.clips[1:]]
-
-
 def measure(frames: int, size: tuple[int, int], folder: Path, argv: list[str], args: argparse.Namespace) -> dict[str, Any]:
     """All cases of one clip length and input size, clip by clip in turns."""
     peaks: list[dict[str, float]] = []
     with contextlib.ExitStack() as stack:
-        workers = [Worker(case, frames, size, folder, argv) for case in args.case]
+        workers = [Worker(case, ("benchmarks.speed", *argv, "--work", case, str(frames), f"{size[0]}x{size[1]}", str(folder)))
+                   for case in args.case]
         for worker in workers:
             stack.callback(worker.close)
         for turn in range(args.rounds + 1):
             peaks.append(peak_operations(args))
             for worker in workers:
                 worker.take()
-                print(f"T={frames} {size[0]}x{size[1]}, round {turn}: {worker.case} "
+                print(f"T={frames} {size[0]}x{size[1]}, round {turn}: {worker.name} "
                       f"{sum(worker.clips[-1]['seconds'].values()):.2f} s", file=sys.stderr, flush=True)
     # The machine's best, not what it could do while another program used it.
     peak = {name: max(one[name] for one in peaks) for name in peaks[0]}
     return {"frames": frames, "size": size, "gflops_peak": {name: value / 1e9 for name, value in peak.items()},
-            "cases": {worker.case: _case(worker, frames, max(peak.values())) for worker in workers},
-            "ratios": dict(_ratios({worker.case: worker for worker in workers}))}
+            "cases": {worker.name: _case(worker, frames, max(peak.values())) for worker in workers},
+            "ratios": dict(_ratios({worker.name: worker for worker in workers}))}
 
 
 def _case(worker: Worker, frames: int, peak: float) -> dict[str, Any]:
@@ -288,14 +222,6 @@ def _ratios(workers: dict[str, Worker]) -> Iterator[tuple[str, float]]:
         if slower in workers and faster in workers:
             pairs = zip(workers[slower].seconds(stages), workers[faster].seconds(stages), strict=True)
             yield name, statistics.median(a / b for a, b in pairs)
-
-
-def draw_frames(folder: Path, frames: int, height: int, width: int) -> None:
-    """JPEGs of blotches that are 8 pixels wide."""
-    rng = np.random.default_rng(0)
-    for frame in range(frames):
-        blotches = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
-        Image.fromarray(blotches).resize((width, height), Image.Resampling.BILINEAR).save(folder / f"{frame:05d}.jpg")
 
 
 def table(found: dict[str, Any]) -> str:
@@ -362,6 +288,36 @@ def apart(results: list[dict], expected: list[dict]) -> dict[str, float]:
             "scores_differ_by": max((abs(a["score"] - b["score"]) for a, b in pairs), default=0.0)}
 
 
+def beside_each_other(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Measures methods, or the rows of tables.
+
+    Raises:
+        UserError: there is no such method, table or row, or the parameters are wrong.
+    """
+    from benchmarks import method_speed  # a process of each case begins with this module, and needs none of these
+    from pipeline.settings.loading import load_params
+    from pipeline.tables import speeds
+
+    _refuse(parser, args, ("case", "size", "proposals", "compile", "roi_align", "model", "data", "quick"),
+            "has no meaning with --methods or --rows")
+    if len(args.frames) > 1:
+        parser.error("--frames: a video has one length")
+    params = load_params(args.params, [*args.set, *([] if args.profile is None else [f"profile={args.profile}"])])
+    rows = method_speed.chosen(params, args.rows, methods.named(args.methods or methods.ALL))
+    found = method_speed.measure(params, rows, args)
+    print(method_speed.table(found))
+    if args.out:
+        speeds.write(args.out, found)
+    return 0
+
+
+def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Ends with an error if one of these options was given: it would have no effect."""
+    for name in names:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} {why}")
+
+
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     return int(height), int(width)
@@ -371,15 +327,25 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", metavar="NAMES", help="measure these methods beside each other: "
+                        f"{','.join(methods.names())}, or {methods.ALL}")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="measure the networks of these tables or rows")
+    parser.add_argument("--objects", type=positive_int, default=5, help="with --methods or --rows: objects in each frame "
+                        "(default: 5)")
+    parser.add_argument("--fast", action="store_true", help="with --methods or --rows: as for pipeline.predict --fast")
+    parser.add_argument("--profile", metavar="NAME", help="with --methods or --rows: the same as -S profile=NAME")
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="(default: params.yaml)")
+    parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="another value of a parameter")
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="cases to measure (default: all)")
-    parser.add_argument("--frames", nargs="+", type=int, default=[36], help="T, frames of a clip (default: 36)")
+    parser.add_argument("--frames", nargs="+", type=positive_int, default=[36], help="T, frames of a clip; with --methods or "
+                        "--rows: of the video (default: 36)")
     parser.add_argument("--size", nargs="+", type=_size, default=[(300, 540)], metavar="HxW",
                         help="size of the input (default: 300x540)")
-    parser.add_argument("--video-size", type=_size, default=(720, 1280), metavar="HxW",
-                        help="size of the JPEGs (default: 720x1280)")
+    parser.add_argument("--video-size", type=_size, metavar="HxW", help="size of the JPEGs (default: 720x1280; with "
+                        "--methods or --rows: that of the data set, if it is drawn)")
     parser.add_argument("--proposals", type=float, default=1.0, metavar="SHARE",
                         help="sides of EfficientVIS's first proposals, as a share of the frame's (default: 1)")
-    parser.add_argument("--rounds", type=int, default=3, help="clips of each case after the first (default: 3)")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="clips of each case after the first (default: 3)")
     parser.add_argument("--threads", type=int, default=processors(), help="number of threads (default: one per processor)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(default: fp32)")
@@ -392,6 +358,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers as JSON")
     parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.methods is not None or args.rows is not None:
+        return beside_each_other(parser, args)
+    _refuse(parser, args, ("objects", "fast", "profile", "params", "set"), "belongs to --methods or --rows")
     if (args.model is None) != (args.data is None):
         parser.error("--model and --data belong together")
     if args.work:
@@ -410,11 +379,10 @@ def main(argv: list[str] | None = None) -> int:
         found = compare_pooling(args)
         print(", ".join(f"{name} {milliseconds:.3f} ms" for name, milliseconds in found.items()))
     else:
-        device = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or platform.machine()
-        found = {"device": device, "threads": args.threads, "torch": torch.__version__, "precision": args.precision,
-                 "compile": args.compile, "clips": []}
+        found = {"device": device_name(args.device), "threads": args.threads, "torch": torch.__version__,
+                 "precision": args.precision, "compile": args.compile, "clips": []}
         with tempfile.TemporaryDirectory() as folder:
-            draw_frames(Path(folder), max(args.frames), *args.video_size)
+            draw_frames(Path(folder), max(args.frames), *(args.video_size or (720, 1280)))
             for size in args.size:
                 for frames in args.frames:
                     found["clips"].append(measure(frames, size, Path(folder), argv, args))
@@ -425,4 +393,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> int:
                            "same pool; their files are not written and their failures are not counted")
     arguments.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="run only these rows, e.g. 'w/ CL' or "
                            "'table1e:w/ CL'")
-    arguments.add_argument("--methods", metavar="NAMES", default=",".join(methods.names()), help="run only rows of these "
-                           f"methods (default: {','.join(methods.names())})")
+    arguments.add_argument("--methods", metavar="NAMES", default=methods.ALL, help="run only rows of these methods "
+                           f"({','.join(methods.names())}; default: {methods.ALL})")
     arguments.add_argument("--seeds", type=positive_int, metavar="N",
                            help="average over N seeds (default: as in the parameters)")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     params = load_params(options.params, overrides)
     names = expand_grid(known_tables(params), options.grid)
     prepare(params, [*names, *(params.tables if options.ahead else ())])
-    wanted = options.methods.split(",")
+    wanted = methods.named(options.methods)
     if options.dry_run:
         params = _without_starts(params, overrides, options.params, wanted)
     tables = [load_table(params, name) for name in names]

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     tables = [load_table(params, name) for name in params.tables]
     for warning in linking.warnings(params, (row for table in tables for row in table.rows)):
         print(f"warning: {warning}", file=sys.stderr)
-    plans |= {table.name: keys_of_table(table) for table in tables}
+    plans |= {table.name: keys_of_table(params, table) for table in tables}
     folder = params.results_dir / "plan"
     folder.mkdir(parents=True, exist_ok=True)
     for name, keys in plans.items():

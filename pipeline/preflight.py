@@ -18,19 +18,18 @@ def main(argv: list[str] | None = None) -> int:
     arguments = cli.parser(__doc__, "pipeline.preflight")
     arguments.add_argument("--grid", metavar="TABLES", help="as for pipeline.ablate (default: the tables of the parameters)")
     arguments.add_argument("--methods", metavar="NAMES", help="look at only the rows of these methods (default: as in the "
-                           f"parameters; there are {', '.join(methods.names())})")
+                           f"parameters; there are {', '.join(methods.names())}, and {methods.ALL})")
     arguments.add_argument("--steps", type=natural_int, default=3, metavar="N",
                            help="training steps to measure, after one to warm up; 0: none (default: 3)")
     options = arguments.parse_args(argv)
     from pipeline.checks import data, machine, training
     from pipeline.grid.rows import datasets_of, known_tables
-    from pipeline.planning.grids import expand_grid, of_methods
+    from pipeline.planning.grids import expand_grid
     from pipeline.settings.loading import load_params
 
     params = load_params(options.params, options.set)
     names = expand_grid(known_tables(params), options.grid) if options.grid is not None else [*params.tables]
-    wanted = (options.methods or params.methods).split(",")
-    of_methods((), wanted)  # refuses what is no method
+    wanted = methods.named(options.methods or params.methods)
     sets = {one.dataset_folder: one for one in (params.with_dataset(params.headline.dataset), *datasets_of(params, names))}
     rows = training.rows_of(params, names, wanted)
 

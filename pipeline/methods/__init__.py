@@ -12,11 +12,14 @@ from pathlib import Path
 from pkgutil import extend_path
 from typing import TYPE_CHECKING
 
+from effvis.errors import UserError
+
 if TYPE_CHECKING:
     from pipeline.methods.base import Method
 
 __path__ = extend_path(__path__, __name__)
 DEFAULT = "efficientvis"  # the method of rows that name none
+ALL = "all"  # stands for every method
 _SHARED = ("__init__", "base")
 
 
@@ -36,6 +39,22 @@ def get(name: str) -> Method:
     if name not in names():
         raise LookupError(f"there is no method {name!r}; there are {', '.join(names())}")
     return import_module(f"pipeline.methods.{name}").METHOD
+
+
+def named(text: str, where: str = "--methods") -> tuple[str, ...]:
+    """The methods that a list with commas names, each once; ``all`` in it means every method.
+
+    Args:
+        where: the option or the file that the list is from, for the error message.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    wanted = dict.fromkeys(name.strip() for name in text.split(","))
+    for name in wanted:
+        if name not in (ALL, *names()):
+            raise UserError(where, name, "there is no such method", f"The methods are {', '.join(names())}, or {ALL}")
+    return names() if ALL in wanted else tuple(wanted)
 
 
 def everyone() -> tuple[Method, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.identity.specs import GivenSpec, TrainSpec
 from pipeline.runs import cells
 from pipeline.runs.store import RunStore
+from pipeline.tables import speeds
 
 if TYPE_CHECKING:
     from pipeline.grid.table_file import Row, Table
@@ -95,11 +96,21 @@ def _first(cells: list[str]) -> str:
     return f"{cells[0]} +{len(cells) - 1}" if len(cells) > 1 else cells[0]
 
 
-def keys_of_table(table: Table) -> dict[str, object]:
-    """The keys that decide a table's numbers; in place of a training's, a row of given weights has theirs."""
+def keys_of_table(params: Params, table: Table) -> dict[str, object]:
+    """The keys that decide a table's numbers; in place of a training's, a row of given weights has theirs. With them the speeds
+    that it shows, which follow from no key.
+
+    Raises:
+        UserError: the file of speeds is wrong.
+    """
+    conditions, speed = speeds.of_table(params, table)
     rows = [
         {"name": row.name, "trainings": [spec.train.key for spec in row.evaluations],
          "evaluations": [spec.key for spec in (*row.evaluations, *row.curve)]}
         for row in table.rows
     ]
-    return {"table": table.name, "rows": rows}
+    keys: dict[str, object] = {"table": table.name, "rows": rows}
+    if conditions is not None:
+        keys["speed"] = {"conditions": conditions.model_dump(mode="json"),
+                         "rows": {name: one.model_dump() for name, one in speed.items()}}
+    return keys

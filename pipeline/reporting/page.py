@@ -13,7 +13,7 @@ from pipeline.reporting.charts import learning_curves
 from pipeline.reporting.pictures import data_uri
 from pipeline.reporting.templates import render
 from pipeline.tables.claims import HOW_TO_READ
-from pipeline.tables.markdown import convergence_text, given_note
+from pipeline.tables.markdown import SPEED_COLUMN, convergence_text, given_note, speed_note, speed_text
 from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION, same_frames
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def page(params: Params, contents: Contents) -> str:
     curves = [table for table in contents.tables if any(row.curve for row in table.rows)]
     return render(
         "report.html",
-        filters={"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured},
-        params=params, contents=contents, metrics=(FIRST, *OTHERS), server_caption=SERVER_CAPTION, commits=_commits(contents),
+        filters={"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured, "speed": speed_text},
+        params=params, contents=contents, metrics=(FIRST, *OTHERS), speed_column=SPEED_COLUMN,
+        server_caption=SERVER_CAPTION, commits=_commits(contents),
         tables=[_table(contents, table) for table in contents.tables], ledger=contents.ledger and _ledger(contents.ledger),
         curves=[(table, data_uri("image/svg+xml", learning_curves(table)), convergence_text(table)) for table in curves])
 
@@ -67,7 +68,7 @@ def _table(contents: Contents, table: TableSummary) -> dict[str, Any]:
     runs = [(row.name, run, evaluation, contents.cells.get(evaluation))
             for row in table.rows for run, evaluation in zip(row.runs, row.evaluations, strict=True)]
     return {**dict(table), "rows": rows, "columns": list(table.rows[0].columns), "same": same_frames(table),
-            "reasons": reasons, "given_note": given_note(table), "behind": runs}
+            "reasons": reasons, "given_note": given_note(table), "speed_note": speed_note(table), "behind": runs}
 
 
 def _state(row: RowSummary) -> str:

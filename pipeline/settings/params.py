@@ -141,7 +141,7 @@ class _SharedParams(Config):
     cache_dir: Path | None = Field(None, description="where published weights are kept; None: in the "
                                    "user's cache folder")
     seeds: PositiveInt = 2
-    methods: str = Field(",".join(methods.names()), description="methods whose rows dvc.yaml runs, with commas")
+    methods: str = Field(methods.ALL, description="methods whose rows dvc.yaml runs, with commas, or all")
     tables: tuple[str, ...] = ()
     headline: RowSettings = RowSettings()
     shapes: ShapesConfig = ShapesConfig()
@@ -154,6 +154,15 @@ class _SharedParams(Config):
     scale: ScaleSettings = ScaleSettings()
     resources: ResourceSettings = ResourceSettings()
     _root: Path = PrivateAttr(default=Path("."))
+
+    @field_validator("methods")
+    @classmethod
+    def _are_methods(cls, text: str) -> str:
+        try:
+            methods.named(text)
+        except UserError as error:
+            raise ValueError(f"{error.problem}: {error.key!r}. {error.remedy}") from None
+        return text
 
     @field_validator("headline")
     @classmethod

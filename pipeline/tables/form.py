@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -46,6 +46,44 @@ class Convergence(Config):
     faster: Converges
 
 
+class Speed(Config):
+    """Frames per second of a row's network.
+
+    Attributes:
+        model: in the network alone.
+        end_to_end: from JPEG files to tracklets with run-length masks.
+        stale: it was measured of another network, or with other code, than the row has now.
+    """
+
+    model: float
+    end_to_end: float
+    stale: bool
+
+
+class SpeedConditions(Config):
+    """What the speeds of all rows were measured under, in one run.
+
+    Attributes:
+        device: the processor's or the GPU's name.
+        network: as evaluation has it, or as ``effvis.fast.optimise`` makes it.
+        frames, video_size: of the video; (height, width) in pixels.
+        classes: of every network that is not described with given weights.
+        objects: how many objects a frame is made to have.
+        rounds: how often each network took the video; the numbers are medians.
+    """
+
+    device: str
+    threads: int
+    torch: str
+    precision: Literal["fp32", "bf16"]
+    network: Literal["plain", "fast"]
+    frames: int
+    video_size: tuple[int, int]
+    classes: int
+    objects: int
+    rounds: int
+
+
 class RowSummary(Config):
     """A row of a table.
 
@@ -56,6 +94,7 @@ class RowSummary(Config):
         runs, evaluations: keys; of given weights, theirs is in the place of the run's.
         not_run: why we have no number, or None.
         curve: AP by videos seen, with the end of the training last; None in a table without learning curves.
+        speed: frames per second, if they were measured.
     """
 
     name: str
@@ -68,6 +107,7 @@ class RowSummary(Config):
     evaluations: tuple[str, ...]
     not_run: str | None
     curve: tuple[CurvePoint, ...] | None = Field(None, exclude_if=lambda curve: curve is None)
+    speed: Speed | None = Field(None, exclude_if=lambda speed: speed is None)
 
     @property
     def given(self) -> bool:
@@ -80,6 +120,7 @@ class TableSummary(Config):
 
     Attributes:
         convergence: the comparison of how two rows converge, if the table has one and both rows are measured.
+        speed_conditions: of the rows' speeds; None if no row has one.
     """
 
     table: str
@@ -88,4 +129,5 @@ class TableSummary(Config):
     dataset: str
     profile: str
     convergence: Convergence | None = Field(None, exclude_if=lambda convergence: convergence is None)
+    speed_conditions: SpeedConditions | None = Field(None, exclude_if=lambda conditions: conditions is None)
     rows: tuple[RowSummary, ...] = Field(min_length=1)

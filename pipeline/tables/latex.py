@@ -7,7 +7,7 @@ them, and the table stays narrow.
 from __future__ import annotations
 
 from pipeline.tables.form import Measured, RowSummary, TableSummary
-from pipeline.tables.markdown import given_note
+from pipeline.tables.markdown import given_note, speed_note, speed_text
 from pipeline.tables.summary import FIRST, OTHERS, same_frames
 
 METRICS = (FIRST, *OTHERS)
@@ -32,13 +32,14 @@ def latex(table: TableSummary) -> str:
     """The table as a ``table`` environment with the label ``tab:<table>``."""
     extra = list(table.rows[0].columns)
     metrics = (*METRICS, *same_frames(table))
+    speed = ["FPS, model / all"] if table.speed_conditions else []
     # A table with many columns spans both columns of a two-column page, in smaller letters.
     environment, size = ("table*", r"\scriptsize") if len(extra) > 2 else ("table", r"\footnotesize")
     caption = [
         f"{table.title}.",
         table.caption,
         f"Percent; measured: on {table.dataset} with the {table.profile} profile, mean ± deviation over seeds.",
-        *filter(None, [given_note(table)]),
+        *filter(None, [given_note(table), speed_note(table)]),
         *sorted({f"Without a measured line: {row.not_run}." for row in table.rows if row.not_run}),
     ]
     lines = [
@@ -46,18 +47,19 @@ def latex(table: TableSummary) -> str:
         rf"  \centering{size}\setlength{{\tabcolsep}}{{2pt}}",
         rf"  \caption{{{escape(' '.join(caption))}}}",
         rf"  \label{{tab:{table.table}}}",
-        rf"  \begin{{tabular}}{{{'l' * (2 + len(extra))}{'r' * len(metrics)}}}",
+        rf"  \begin{{tabular}}{{{'l' * (2 + len(extra))}{'r' * len([*metrics, *speed])}}}",
         r"    \toprule",
-        _line(["", *map(escape, extra), "", *map(escape, metrics)]),
+        _line(["", *map(escape, extra), "", *map(escape, metrics), *map(escape, speed)]),
     ]
     for number, row in enumerate(table.rows):
-        lines += [r"    \addlinespace" if number else r"    \midrule", *_row(row, metrics)]
+        lines += [r"    \addlinespace" if number else r"    \midrule", *_row(row, metrics, with_speed=bool(speed))]
     lines += [r"    \bottomrule", r"  \end{tabular}", rf"\end{{{environment}}}"]
     return "\n".join(lines) + "\n"
 
 
-def _row(row: RowSummary, metrics: tuple[str, ...]) -> list[str]:
-    """The lines of a row: published, measured and server's numbers, in this order, as far as they exist."""
+def _row(row: RowSummary, metrics: tuple[str, ...], *, with_speed: bool) -> list[str]:
+    """The lines of a row: published, measured and server's numbers, in this order, as far as they exist. The measured line
+    ends in the speed."""
     published, measured = row.published, row.measured
     numbers = []
     if published:
@@ -66,6 +68,8 @@ def _row(row: RowSummary, metrics: tuple[str, ...]) -> list[str]:
         numbers.append(_ours(row, "measured", measured, metrics))
     if row.server is not None:
         numbers.append(_ours(row, "server", row.server, metrics))
+    if with_speed:
+        numbers = [[*line, escape(speed_text(row.speed)) if line[0].startswith("measured") else ""] for line in numbers]
     names = [escape(row.name), *map(escape, row.columns.values())]
     return [_line([*(names if line is numbers[0] else [""] * len(names)), *line]) for line in numbers]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pipeline.tables.convergence import text
-from pipeline.tables.form import Measured, TableSummary
+from pipeline.tables.form import Measured, Speed, TableSummary
 from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION, same_frames
+
+SPEED_COLUMN = "FPS measured, model / end to end"
 
 
 def markdown(table: TableSummary) -> str:
@@ -12,6 +14,7 @@ def markdown(table: TableSummary) -> str:
     extra = list(table.rows[0].columns)
     same = same_frames(table)
     numbers = ["AP published", "AP measured", "Δ AP", *(f"{name} published / measured" for name in OTHERS), *same, "seeds"]
+    numbers += [SPEED_COLUMN] if table.speed_conditions else []
     lines = [_line(["", *map(_escape, extra), *numbers]), _line([":--"] * (1 + len(extra)) + ["--:"] * len(numbers))]
     for row in table.rows:
         published, measured = row.published, row.measured
@@ -19,10 +22,11 @@ def markdown(table: TableSummary) -> str:
         others = [f"{_published(published, name)} / {_measured_text(measured, name)}" for name in OTHERS]
         others += [_measured_text(measured, name) for name in same]
         seeds = ("–" if row.given else str(len(row.evaluations))) if measured else ""
+        others += [seeds, *([speed_text(row.speed)] if table.speed_conditions else [])]
         texts = [_escape(text) for text in (row.name, *row.columns.values())]
-        lines.append(_line([*texts, *first, _difference(published, measured), *others, seeds]))
+        lines.append(_line([*texts, *first, _difference(published, measured), *others]))
     parts = [f"## {table.title}", table.caption, "\n".join(lines), *_not_run_notes(table), given_note(table),
-             convergence_text(table), _server_markdown(table)]
+             speed_note(table), convergence_text(table), _server_markdown(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -35,6 +39,28 @@ def given_note(table: TableSummary) -> str:
     """A sentence on the rows whose weights were given, or an empty text."""
     names = [row.name for row in table.rows if row.given and row.not_run is None]
     return f"Weights that were not trained here, evaluated once: {'; '.join(names)}." if names else ""
+
+
+def speed_text(speed: Speed | None) -> str:
+    """Both frames per second of a row."""
+    if speed is None:
+        return "–"
+    model, end_to_end = (f"{value:.{1 if value >= 10 else 2}f}" for value in (speed.model, speed.end_to_end))
+    return f"{model} / {end_to_end}{' (stale)' * speed.stale}"
+
+
+def speed_note(table: TableSummary) -> str:
+    """Sentences on what the measured frames per second are, or an empty text."""
+    of = table.speed_conditions
+    if of is None:
+        return ""
+    height, width = of.video_size
+    note = ("FPS measured: of the network alone / from JPEG files to tracklets with run-length masks. "
+            f"{of.device}, {of.threads} threads, {of.precision}, {of.network} networks with random weights and {of.classes} "
+            f"classes; {of.frames} frames of {height}x{width} with about {of.objects} objects each; medians of {of.rounds} "
+            "rounds, the rows in turns (docs/speed.md).")
+    stale = [row.name for row in table.rows if row.speed is not None and row.speed.stale]
+    return note + (f" Stale, measured before the network or its code changed: {'; '.join(stale)}." if stale else "")
 
 
 def _server_markdown(table: TableSummary) -> str:

@@ -7,13 +7,14 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from pipeline.runs import cells
-from pipeline.tables import server_scores
+from pipeline.tables import server_scores, speeds
 from pipeline.tables.convergence import convergence
 from pipeline.tables.form import CurvePoint, Measured, RowSummary, TableSummary
 
 if TYPE_CHECKING:
     from pipeline.grid.table_file import Row, Table
     from pipeline.settings.params import Params
+    from pipeline.tables.form import Speed
 
 
 FIRST = "AP"
@@ -29,7 +30,8 @@ def same_frames(table: TableSummary) -> tuple[str, ...]:
 def summary(params: Params, table: Table) -> TableSummary:
     """The table's machine-readable form, from the present cells."""
     datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]
-    rows = tuple(_row(params, row) for row in table.rows)
+    conditions, speed = speeds.of_table(params, table)
+    rows = tuple(_row(params, row, speed.get(row.name)) for row in table.rows)
     return TableSummary(
         table=table.name,
         title=table.title,
@@ -37,11 +39,12 @@ def summary(params: Params, table: Table) -> TableSummary:
         dataset=", ".join(dict.fromkeys(datasets)) or params.dataset_name,
         profile=params.profile,
         convergence=convergence(table.convergence, rows) if table.convergence else None,
+        speed_conditions=conditions,
         rows=rows,
     )
 
 
-def _row(params: Params, row: Row) -> RowSummary:
+def _row(params: Params, row: Row, speed: Speed | None) -> RowSummary:
     found = [cell for spec in row.evaluations if (cell := cells.find_cell(params, spec)) is not None]
     server = [scores for spec in row.evaluations if (scores := server_scores.find_scores(params, spec.key)) is not None]
     return RowSummary(
@@ -55,6 +58,7 @@ def _row(params: Params, row: Row) -> RowSummary:
         evaluations=[cell.evaluation for cell in found],
         not_run=row.not_run,
         curve=_curve(params, row) if row.curve else None,
+        speed=speed,
     )
 
 

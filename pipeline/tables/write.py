@@ -45,7 +45,8 @@ def write_table(folder: Path, table: TableSummary) -> None:
 
 
 def _csv(table: TableSummary) -> str:
-    """One line per row and metric, with columns for the server's numbers if it scored a row."""
+    """One line per row and metric, with columns for the server's numbers if it scored a row; then two for a row's speed, whose
+    name says if it is stale."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     with_server = any(row.server is not None for row in table.rows)
@@ -57,6 +58,10 @@ def _csv(table: TableSummary) -> str:
             numbers = [row.published.get(name), *_statistics(row.measured, name)]
             numbers += _statistics(server, name) if with_server else []
             writer.writerow([table.table, row.name, *row.columns.values(), name, *numbers])
+        if row.speed is not None:
+            for name, value in (("FPS_model", row.speed.model), ("FPS_end_to_end", row.speed.end_to_end)):
+                numbers = [None, value, None, table.speed_conditions.rounds, *[None] * len(server_columns)]
+                writer.writerow([table.table, row.name, *row.columns.values(), name + " (stale)" * row.speed.stale, *numbers])
     return text.getvalue()
 
 

@@ -289,7 +289,7 @@ def test_two_grids_at_once_share_the_work(tiny_project):
 
 def test_rows_of_one_method_are_run_and_all_are_shown(tiny_project):
     folder = tiny_project(seeds=1)
-    every = command(folder, "ablate", "--grid", "table1d", "--dry-run").stdout
+    every = command(folder, "ablate", "--grid", "table1d", "--dry-run", "--methods", "all").stdout
     ours = command(folder, "ablate", "--grid", "table1d", "--dry-run", "--methods", "efficientvis").stdout
     assert "T=18 VisTR: 0 of 1" in every and "VisTR" not in ours and "4 unique evaluations" in ours
     wrong = command(folder, "ablate", "--grid", "table1d", "--dry-run", "--methods", "visstr")
