@@ -15,17 +15,24 @@ from support.servers import serve_mlflow
 
 # One thread per process, as in runs: tiny tensors gain nothing from two, and on a busy machine they become ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As in the Makefile, also for pytest called by hand: with it, each process that a test starts would compile all of PyTorch, Ray
+# and MLflow for itself, which takes four times as long as to import them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 # Dealt out as one, so that what is expensive to make is made once: a DVC repository in which all was run, an MLflow server.
 TOGETHER = {"dag/test_dag.py": "dvc", "dag/test_dvc_changes.py": "dvc", "dag/test_dvc_sharing.py": "dvc",
-            "mlflow_view/test_mirror.py": "mlflow", "mlflow_view/test_track.py": "mlflow", "mlflow_view/test_ui.py": "mlflow"}
+            "mlflow_view/test_mirror.py": "mlflow", "mlflow_view/test_postgres.py": "mlflow",
+            "mlflow_view/test_track.py": "mlflow", "mlflow_view/test_ui.py": "mlflow"}
 # What takes longest begins first, or one process would still be at it when the others are done.
-LONGEST_FIRST = ("dvc", "mlflow", "search/test_tune.py", "engine/test_train_cli.py", "scheduling/test_cluster.py",
-                 "training/test_distributed.py", "planning/test_ablate.py", "scheduling/test_schedule.py",
-                 "methods/test_toy_method.py", "mlflow_view/test_postgres.py", "vistr/test_vistr.py", "system/test_clock.py",
-                 "system/test_security.py", "benchmarks/test_speed.py", "system/test_disk.py",
-                 "benchmarks/test_training_benchmark.py", "benchmarks/test_activations.py")
+LONGEST_FIRST = ("mlflow", "dvc", "training/test_distributed.py", "search/test_tune.py", "scheduling/test_cluster.py",
+                 "planning/test_ablate.py", "engine/test_train_cli.py", "scheduling/test_schedule.py",
+                 "benchmarks/test_activations.py", "vistr/test_vistr.py", "methods/test_toy_method.py",
+                 "weights/test_queryinst.py", "system/test_security.py", "importers/test_photo_guide.py",
+                 "system/test_clock.py", "fast/test_optimise.py", "checks/test_preflight.py", "system/test_disk.py",
+                 "inference/test_inference.py", "engine/test_evaluate_model.py", "planning/test_plan_of_given_rows.py",
+                 "importers/test_own_data_guide.py", "benchmarks/test_speed.py", "benchmarks/test_training_benchmark.py")
 
 
 def dealt_out_as(nodeid: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from textwrap import dedent
@@ -125,12 +126,14 @@ TABLE = {
 
 
 @pytest.fixture
-def toy(tmp_path, tiny_project):
+def toy(tmp_path, tiny_project, empty_mlflow):
     """Runs a command with the toy method on the path, in a separate project that has a table of it."""
     for name, text in FILES.items():
         (tmp_path / "added" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "added" / name).write_text(dedent(text))
-    project = tiny_project(seeds=1)
+    # One run at a time: a second worker would spend as long on its imports as both trainings take.
+    project = tiny_project(seeds=1, resources={"slots": 1})
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     (project / "experiments" / "tabletoy.yaml").write_text(yaml.safe_dump(TABLE))
 
     def run(command, *arguments):

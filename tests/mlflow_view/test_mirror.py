@@ -94,7 +94,7 @@ def test_killed_at_any_moment_loses_and_repeats_nothing(mlflow_server, tmp_path)
         process.kill()
         process.wait()
         process.stdout.close()
-    subprocess.run([*arguments, "1000"], cwd=PROJECT, check=True, capture_output=True)
+    Mirror(mlflow_server, "killed", tmp_path).bring(training(1000))
     (run,) = runs(mlflow_server, "killed")["train0"]
     assert steps_of(mlflow_server, run, "loss") == steps_of(mlflow_server, run, "losses.focal") == list(range(1, 1001))
 

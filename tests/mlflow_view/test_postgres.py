@@ -69,12 +69,15 @@ def new_database() -> Iterator[Callable[[], str]]:
 
 @pytest.fixture(params=["server on SQLite", "server on PostgreSQL", "PostgreSQL itself"])
 def tracking(request, tmp_path) -> Iterator[str]:
-    """The kinds of address that MLFLOW_TRACKING_URI may name."""
-    postgres = None if request.param == "server on SQLite" else request.getfixturevalue("new_database")()
+    """The kinds of address that MLFLOW_TRACKING_URI may name. The server on SQLite is that of other tests, too."""
+    if request.param == "server on SQLite":
+        yield request.getfixturevalue("mlflow_server")
+        return
+    postgres = request.getfixturevalue("new_database")()
     if request.param == "PostgreSQL itself":
         yield postgres
         return
-    with serve_mlflow(tmp_path, postgres or f"sqlite:///{tmp_path / 'tracking.db'}") as address:
+    with serve_mlflow(tmp_path, postgres) as address:
         yield address
 
 
@@ -86,7 +89,7 @@ def bring(folder: Path, tracking: str, *more: str) -> subprocess.Popen:
 
 def test_stores_of_several_machines_become_one(tiny_project, tracking, monkeypatch):
     """One store has its own training, and both share another. Both sync at once, then again; nothing is there twice."""
-    folder = tiny_project(seeds=1, tables=["table1e", "table1h"])
+    folder = tiny_project(seeds=1, tables=["table1e", "table1h"], train={"lr": 0.0123})  # no other test's runs on the server
     stores = [load_params(folder / "params.yaml", [f"runs_dir={machine}"]) for machine in ("one", "two")]
     rows = [load_table(stores[0], table).rows[0].evaluations[0] for table in ("table1e", "table1h")]
     with_cl = load_table(stores[0], "table1e").rows[1].evaluations[0]

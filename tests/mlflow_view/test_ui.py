@@ -13,7 +13,7 @@ import urllib.request
 from urllib.parse import quote
 
 import pytest
-from support.project import CHECKOUT
+from support.project import CHECKOUT, write_params
 from support.servers import free_port
 from support.stored import evaluate, train
 
@@ -26,16 +26,23 @@ from pipeline.ui import main
 AP = {"w/o CL": 0.312, "w/ CL": 0.437}
 
 
-@pytest.fixture
-def project(tiny_project, monkeypatch):
-    """The folder of a project with both rows of table 1e trained and evaluated."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    folder = tiny_project(seeds=1, tables=["table1e"], pretrain={"source": "none"})
+def stored(folder):
+    """Puts both rows of table 1e into a project's store, trained and evaluated."""
     params = load_params(folder / "params.yaml")
     for row in load_table(params, "table1e").rows:
         train(params, row.evaluations[0].train, 3)
         evaluate(params, row.evaluations[0], AP[row.name])
     return folder
+
+
+PROJECT = {"seeds": 1, "tables": ["table1e"], "pretrain": {"source": "none"}}
+
+
+@pytest.fixture
+def project(tiny_project, monkeypatch):
+    """The folder of a project with both rows of table 1e trained and evaluated."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return stored(tiny_project(**PROJECT))
 
 
 @contextlib.contextmanager
@@ -54,6 +61,20 @@ def ui(folder, *arguments):
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=300)
+
+
+@pytest.fixture(scope="module")
+def shown(_tiny_template, tmp_path_factory):
+    """(folder, port, process, page) of a project that pipeline.ui shows. The last test that uses it ends it."""
+    folder = tmp_path_factory.mktemp("shown") / "project"
+    shutil.copytree(_tiny_template, folder)
+    write_params(folder, **PROJECT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        stored(folder)
+        port = free_port()
+        with ui(folder, "--port", str(port)) as (process, page):
+            yield folder, port, process, page
 
 
 def pids(*arguments):
@@ -78,24 +99,6 @@ def test_a_port_that_cannot_be_had_is_named_before_anything_else(tiny_project, m
 
 
 @pytest.mark.slow
-def test_it_ends_with_all_its_processes(project):
-    """Either signal ends the server; the second start finds the database of the first."""
-    for how, code in ((signal.SIGINT, 0), (signal.SIGTERM, 143)):
-        port = free_port()
-        with ui(project, "--port", str(port)) as (process, page):
-            assert page == f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
-            assert urllib.request.urlopen(page, timeout=300).status == 200
-            (server,) = pids("-P", str(process.pid))
-            assert server in pids("-g", server)
-            process.send_signal(how)
-            assert process.wait(timeout=300) == code
-            assert pids("-g", server) == []
-        assert "Traceback" not in (project / "said.txt").read_text()
-    assert not {file.name for file in project.iterdir()} - {
-        "data", "experiments", "mlflow.db", "mlflow.db.lock", "mlruns", "params.yaml", "runs", "said.txt"}
-
-
-@pytest.mark.slow
 def test_a_server_shows_its_runs_itself(project, mlflow_server):
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "MLFLOW_TRACKING_URI": f"{mlflow_server}/"}
     ended = subprocess.run([sys.executable, "-m", "pipeline.ui"], cwd=project, env=environment, capture_output=True, text=True)
@@ -115,13 +118,14 @@ def test_a_server_that_cannot_start_is_reported_with_its_log(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_comparison_of_two_rows_shows_their_ap_in_a_browser(project):
+def test_the_comparison_of_two_rows_shows_their_ap_in_a_browser(shown):
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium: apt-get install chromium")
     rows = quote("tags.table1e LIKE '%' AND tags.kind = 'train'")
-    with ui(project, "--port", str(free_port())) as (process, address), playwright.sync_playwright() as started:
+    _, _, _, address = shown
+    with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         outside, errors = [], []
@@ -137,8 +141,31 @@ def test_the_comparison_of_two_rows_shows_their_ap_in_a_browser(project):
         for ap in AP.values():
             page.get_by_text(str(ap), exact=True).wait_for(timeout=300_000)
         browser.close()
-        (server,) = pids("-P", str(process.pid))
-        process.send_signal(signal.SIGHUP)  # the terminal is closed
-        assert process.wait(timeout=300) == 143 and pids("-g", server) == []
     assert errors == []
     assert [url for url in outside if not url.startswith(("data:", "blob:"))] == [], "it works offline"
+
+
+def ended_by(how, folder, port, process, page):
+    """The exit code of the command after a signal, once nothing of it is left."""
+    assert page == f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
+    assert urllib.request.urlopen(page, timeout=300).status == 200
+    (server,) = pids("-P", str(process.pid))
+    assert server in pids("-g", server)
+    process.send_signal(how)
+    code = process.wait(timeout=300)
+    assert pids("-g", server) == []
+    assert "Traceback" not in (folder / "said.txt").read_text()
+    return code
+
+
+@pytest.mark.slow
+def test_it_ends_with_all_its_processes(shown):
+    """Ctrl-C ends the server, and so does closing the terminal, which does what SIGTERM does; the second start finds the
+    database of the first."""
+    folder, port, *started = shown
+    assert ended_by(signal.SIGINT, folder, port, *started) == 0
+    port = free_port()
+    with ui(folder, "--port", str(port)) as again:
+        assert ended_by(signal.SIGHUP, folder, port, *again) == 143
+    assert not {file.name for file in folder.iterdir()} - {
+        "data", "experiments", "mlflow.db", "mlflow.db.lock", "mlruns", "params.yaml", "runs", "said.txt"}

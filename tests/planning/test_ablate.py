@@ -10,11 +10,13 @@ import pytest
 from support.project import CHECKOUT, put_evaluation, write_params
 
 from effvis.errors import UserError
+from pipeline import ablate
 from pipeline.grid.rows import known_tables, load_table
 from pipeline.planning.grids import choose_rows, expand_grid, of_methods, show_plan
 from pipeline.planning.jobs import jobs
 from pipeline.planning.plan import plan_rows
 from pipeline.runs import cells
+from pipeline.scheduling.ray_session import ray_running
 from pipeline.settings.loading import load_params
 from pipeline.tables.write import write_tables
 
@@ -221,27 +223,30 @@ def test_everything_done_needs_neither_ray_nor_mlflow(tiny_project):
 
 
 @pytest.mark.slow
-def test_a_failed_run_is_reported_with_its_log_and_stops_only_what_needs_it(tiny_project, empty_mlflow):
-    """The second seed of one row cannot be trained, because a file is in the place of its folder."""
+def test_a_failed_run_is_reported_with_its_log_and_stops_only_what_needs_it(tiny_project, empty_mlflow, monkeypatch, capsys):
+    """The second seed of one row cannot be trained, because a folder is in the place of a file. Both grids run in this process
+    with one Ray between them, whose worker thus loads PyTorch once; others here run the command as a process."""
     folder = tiny_project(seeds=2, pretrain={"source": "none"}, tables=["table1e"], resources={"slots": 1})
+    monkeypatch.chdir(folder)
     params, (table,), plan = plan_of(folder, "table1e")
     broken = table.rows[0].evaluations[1]
     (params.runs_dir / broken.train.key / "config.yaml").mkdir(parents=True)
     shutil.copy(empty_mlflow, folder / "here.db")
-    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'here.db'}"}
-    ended = command(folder, "ablate", "--grid", "table1e", **environment)
-    assert ended.returncode == 1
-    log = params.runs_dir / broken.train.key / "log.txt"
-    assert f"log: {log}" in ended.stderr and "Traceback" in log.read_text()
-    assert f"skipped: table1e: w/o CL, seed 1: needs {plan.labels[broken.train.key]}" in ended.stderr
-    rows = json.loads((folder / "results" / "table1e.json").read_text())["rows"]
-    assert [row["measured"]["AP"]["n"] for row in rows] == [1, 2]
-    assert len(list((folder / "results" / "cells").iterdir())) == 3
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'here.db'}")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with ray_running(params.resources.threads, params.runs_dir):
+        assert ablate.main(["--grid", "table1e"]) == 1
+        said = capsys.readouterr().err
+        log = params.runs_dir / broken.train.key / "log.txt"
+        assert f"log: {log}" in said and "Traceback" in log.read_text()
+        assert f"skipped: table1e: w/o CL, seed 1: needs {plan.labels[broken.train.key]}" in said
+        rows = json.loads((folder / "results" / "table1e.json").read_text())["rows"]
+        assert [row["measured"]["AP"]["n"] for row in rows] == [1, 2]
+        assert len(list((folder / "results" / "cells").iterdir())) == 3
 
-    (params.runs_dir / broken.train.key / "config.yaml").rmdir()
-    again = command(folder, "ablate", "--grid", "table1e", **environment)
-    assert again.returncode == 0, again.stderr
-    assert again.stderr.count("  done") == 2, "only what was missing ran"
+        (params.runs_dir / broken.train.key / "config.yaml").rmdir()
+        assert ablate.main(["--grid", "table1e"]) == 0
+        assert capsys.readouterr().err.count("  done") == 2, "only what was missing ran"
 
 
 def test_plan_files_change_with_keys_alone(tiny_project):
@@ -265,20 +270,23 @@ def test_plan_files_change_with_keys_alone(tiny_project):
 
 @pytest.mark.slow
 def test_two_grids_at_once_share_the_work(tiny_project):
-    """Two tables with a common training run in separate processes: every key is there once, also in MLflow."""
+    """Rows of two tables have one training in common, and separate processes want it at the same time: every key is there once,
+    also in MLflow. Each process has one worker, so that two work at once, and not four."""
     from mlflow.tracking import MlflowClient
 
-    folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 12})
+    folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 12}, resources={"slots": 1})
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1",
                                 "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'here.db'}"}
-    lines = [[sys.executable, "-m", "pipeline.ablate", "--grid", table] for table in ("table1e", "table1h")]
+    wanted = ("table1e", "--rows", "w/ CL"), ("table1h",)
+    lines = [[sys.executable, "-m", "pipeline.ablate", "--grid", *words] for words in wanted]
     grids = [subprocess.Popen(line, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) for line in lines]
     errors = [grid.communicate(timeout=900)[1] for grid in grids]
     assert [grid.returncode for grid in grids] == [0, 0], errors
     rows = {name: json.loads((folder / "results" / f"{name}.json").read_text())["rows"] for name in ("table1e", "table1h")}
-    assert rows["table1e"][1]["runs"] == rows["table1h"][0]["runs"]
+    assert not rows["table1e"].pop(0)["measured"] and all(row["measured"] for table in rows.values() for row in table)
+    assert rows["table1e"][0]["runs"] == rows["table1h"][0]["runs"] == rows["table1h"][1]["runs"]
     keys = {key for table in rows.values() for row in table for key in (*row["runs"], *row["evaluations"])}
-    assert len(keys) == 2 + 4
+    assert len(keys) == 1 + 3
     for key in {key for table in rows.values() for row in table for key in row["runs"]}:
         history = (folder / "runs" / key / "history.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in history] == list(range(1, 37))

@@ -1,14 +1,12 @@
 """A row of given weights from the command to the table, MLflow and the report: it is evaluated once, and nothing is trained."""
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 
 import pytest
 import yaml
 from support.given import ROW, TABLE, put_model, write_table_of
-from support.project import CHECKOUT, put_evaluation, write_params
+from support.project import put_evaluation, write_params
 from support.tracking import runs_of
 
 from effvis.errors import UserError
@@ -29,7 +27,7 @@ def of_project(project, module, *arguments):
 
 
 @pytest.mark.slow
-def test_a_grid_evaluates_given_weights_and_shows_them_everywhere(tiny_project, tmp_path, monkeypatch, capsys):
+def test_a_grid_evaluates_given_weights_and_shows_them_everywhere(tiny_project, empty_mlflow, tmp_path, monkeypatch, capsys):
     project = tiny_project(seeds=2, tables=[TABLE], resources={"slots": 1})
     folder = put_model(project)
     write_table_of(project, {"weights": "models/x"})
@@ -43,10 +41,9 @@ def test_a_grid_evaluates_given_weights_and_shows_them_everywhere(tiny_project, 
     assert f"{TABLE}: {ROW}: 0 of 1 evaluations done" in said.out and not said.err
     assert "0 unique trainings: 0 done, 0 missing\n1 unique evaluations: 0 done, 1 missing" in said.out
 
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-m", "pipeline.ablate", "--grid", TABLE], cwd=project, env=environment,
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    shutil.copy(empty_mlflow, project / "mlflow.db")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert of_project(project, ablate, "--grid", TABLE) == 0
     cell = json.loads((params.results_dir / "cells" / f"{spec.key}.json").read_text())
     assert (cell["evaluation"], cell["run"]) == (spec.key, spec.train.key)
     assert cell["config"]["train"] == spec.train.describe() and cell["config"]["train"]["sha256"] == spec.train.sha256

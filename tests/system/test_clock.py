@@ -43,7 +43,7 @@ def all_steps_done(folder: Path) -> int:
 
 def test_a_clock_that_is_set_changes_nothing_but_the_times_that_are_noted(tiny_project, shifted_clock, empty_mlflow):
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": STEPS // 3},
-                          resources={"checkpoint_seconds": 1})
+                          resources={"checkpoint_seconds": 1, "slots": 1})
     calm = folder.with_name("calm")
     shutil.copytree(folder, calm)
     undisturbed = load_params(calm / "params.yaml")
