@@ -63,6 +63,9 @@ def test_boxes_learn_objects_as_the_assigner_says(seed, thresholds):
     # Boxes near the objects, far boxes, and one box twice: both are an object's best.
     boxes = torch.cat((objects.repeat(6, 1) + torch.randn(24, 4, generator=torch.Generator().manual_seed(seed)) * 4,
                        random_boxes(30, seed + 50), objects[:1] + 1, objects[:1] + 1))
+    # An object that no box overlaps well: its best IoU is 225 / 704.
+    objects = torch.cat((objects, torch.tensor([[200.0, 200.0, 220.0, 220.0]])))
+    boxes = torch.cat((boxes, torch.tensor([[205.0, 205.0, 228.0, 228.0]])))
     positive, negative, least = thresholds
     found = assign(boxes, objects, positive=positive, negative=negative, least=least)
     # In the same precision: which of two equal boxes is better depends on the last bit.

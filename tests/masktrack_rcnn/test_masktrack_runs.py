@@ -48,22 +48,6 @@ def test_rows_train_on_pairs_of_single_frames_whatever_their_clip_length(tiny_pr
     assert [frames.shape[1] for frames in batch.frames] == [1, 1]
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_a_row_takes_a_step_of_training_and_predicts(tiny_project, row):
-    folder = tiny_project(shapes={"train_videos": 2, "val_videos": 1}, masktrack_rcnn={"train": {"epochs": 1, "batch_size": 2}})
-    params = load_params(folder / "params.yaml")
-    spec = find_evaluation(params, row)
-    params = params.of_dataset(spec.train.dataset_name)
-    begun = start(spec.train, load_index(params, "train"), load_clips(params, "train", 1), None)
-    losses = begun.losses_of(begun.pairs.batch(0))
-    sum(losses.values()).backward()
-    assert all(torch.isfinite(value) and value > 0 for value in losses.values())
-    index = load_index(params, "val")
-    found = MASKTRACK.predict(begun.model, index, spec.inference, spec.train.input_size, None)
-    assert set(found.kept) == {video.id for video in index.videos}
-    assert all(0 <= result["score"] <= 1 for result in found.results)
-
-
 def test_what_makes_it_masktrack_rcnn_cannot_be_set(tiny_project):
     file = tiny_project() / "params.yaml"
     with pytest.raises(UserError, match="masktrack_rcnn.model.clip_length.*single frames"):
