@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
+from pipeline import methods
 from pipeline.system.arguments import natural_int
 from pipeline.system.cli import parser, progress_bar
 
@@ -75,7 +76,6 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("command line", "--weights", f"{min(args.weights):g} is below 0", "Give weights of 0 or more")
 
     from effvis import methods as networks
-    from pipeline import methods
     from pipeline.datasets.holdout import reported_videos
     from pipeline.engine.linking import best, grid, sweep
     from pipeline.engine.run import train_with_bars
