@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pipeline.settings.params import Params
 
 _INPUT_SIZE = TypeAdapter(InputSize)
+SEARCHED_LOGITS, HALVINGS = (-20.0, 20.0), 20  # of the threshold of scores
 CALIBRATED_ON = 4  # frames, or one clip where clips are longer
 
 
@@ -183,12 +185,35 @@ def ready(job: Mapping[str, Any]) -> Predictor:
 
 
 def threshold(predictor: Predictor, files: Sequence[Path], objects: int) -> float:
-    """The score that as many masks as ``objects`` per frame reach, of all that the network finds without a threshold."""
-    tracked = predictor.track(_images(files), minimum_score=0.0)
-    scores = sorted((score for tracklet in tracked.tracklets for score in tracklet.probabilities.values()), reverse=True)
-    if not scores:
+    """The highest threshold of scores at which as many masks as ``objects`` per frame are left, or as many as there are.
+
+    It is searched, not read from scores: some methods compare another number with it than the score that they give, and in
+    some a detection takes another one's place in a tracklet. Scores of random weights lie close together, near the prior.
+    """
+    wanted = min(objects * len(files), masks_found(predictor, files, 0.0))
+    if not wanted:
         raise SystemExit("the network finds nothing, even without a threshold: there is nothing to time")
-    return scores[min(objects * len(files), len(scores)) - 1]
+    found, missed = SEARCHED_LOGITS
+    for _ in range(HALVINGS):
+        middle = (found + missed) / 2
+        if masks_found(predictor, files, _sigmoid(middle)) >= wanted:
+            found = middle
+        else:
+            missed = middle
+    return _sigmoid(found)
+
+
+def masks_found(predictor: Predictor, files: Sequence[Path], threshold: float) -> int:
+    """How many masks there are in these frames above a threshold of scores. The predictor keeps its own."""
+    own = predictor.inference
+    predictor.inference = own.model_copy(update={"presence_threshold": threshold})
+    tracked = predictor.track(_images(files), minimum_score=0.0)
+    predictor.inference = own
+    return sum(len(tracklet.rles) for tracklet in tracked.tracklets)
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))
 
 
 def _images(files: Sequence[Path]) -> Iterator[Image.Image]:

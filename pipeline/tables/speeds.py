@@ -107,7 +107,7 @@ def timed(params: Params, settings: RowSettings, classes: int) -> Timed:
 
 def _finding_all(inference: InferenceConfig) -> InferenceConfig:
     """The inference without thresholds of scores, and with the usual values of what has no bearing on time."""
-    usual = {name: InferenceConfig.model_fields[name].default for name in _WITHOUT_BEARING}
+    usual = {name: type(inference).model_fields[name].default for name in _WITHOUT_BEARING}
     return inference.model_copy(update=usual | {
         "presence_threshold": 0.0, "handcraft": HandcraftConfig(score_threshold=0.0)})
 

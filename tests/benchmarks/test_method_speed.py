@@ -72,13 +72,9 @@ def test_every_method_finds_as_many_objects_as_are_asked_for(benchmark, turns, t
     files = sorted(video.iterdir())
     thresholds = [benchmark.threshold(predictor, files, objects) for objects in (2, 3)]
 
-    def masks(threshold):
-        predictor.inference = predictor.inference.model_copy(update={"presence_threshold": threshold})
-        tracked = predictor.track(benchmark._images(files), minimum_score=0.0)
-        return sum(len(tracklet.rles) for tracklet in tracked.tracklets)
-
-    (two, three), every = map(masks, thresholds), masks(0.0)
-    assert masks(1.0) == 0 and 2 * 4 <= two < 3 * 4 <= three < every
+    two, three = (benchmark.masks_found(predictor, files, found) for found in thresholds)
+    every = benchmark.masks_found(predictor, files, 0.0)
+    assert benchmark.masks_found(predictor, files, 1.0) == 0 and 2 * 4 <= two < 3 * 4 <= three < every
 
 
 def test_rows_are_chosen_by_table_by_name_and_by_method(benchmark, tiny_project):

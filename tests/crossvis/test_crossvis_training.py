@@ -101,7 +101,7 @@ def test_sizes_that_do_not_fit_are_refused():
 
 
 def test_all_losses_fall_on_two_videos():
-    """A few steps; ``python -m benchmarks.crossvis_overfit`` goes on until the masks are right."""
+    """A few steps; ``python -m benchmarks.overfit_drawn --method crossvis`` goes on until the masks are right."""
     model, batch = tiny_crossvis(), pairs_of(*PAIRS)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     history = []

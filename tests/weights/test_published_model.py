@@ -237,7 +237,7 @@ def test_a_name_that_is_only_a_start_is_refused_with_what_it_is_for(cache, clip,
 
 def test_what_is_no_name_either_is_told_the_names(cache, clip, tmp_path):
     given = ["--params", str(CHECKOUT / "params.yaml"), "--model", "queryinst", "--no-overlay", "--out", str(tmp_path / "out")]
-    with pytest.raises(UserError, match="no run's key.*Published models: queryinst-r50"):
+    with pytest.raises(UserError, match="no run's key.*Names of models: .*queryinst-r50"):
         predict.main([str(clip), *given])
 
 
