@@ -250,7 +250,7 @@ def test_classes_and_score_act_on_all_files_alike_and_keep_colours(tiny_project,
     pytest.importorskip("av", reason="PyAV (the extra video) is not installed")
     project = tiny_project(pretrain={"source": "none"}, inference=EVERYTHING)
     params, _ = put_run(project, change=seeing)
-    common = ["--params", project / "params.yaml", "--format", "mots", "--format", "coco"]
+    common = ["--params", project / "params.yaml", "--model", "headline", "--format", "mots", "--format", "coco"]
     everything = run_predict(small, tmp_path / "all", *common)
     names = {category.id: category.name for category in load_index(params, "val").categories}
     best = max(everything, key=lambda result: result["score"])

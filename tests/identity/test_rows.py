@@ -16,7 +16,8 @@ EVERYTHING = {"presence_threshold": 0.0, "handcraft": {"score_threshold": 0.0}}
 @pytest.mark.slow
 def test_every_row_takes_a_step_and_gives_predictions(tiny_project):
     fresh = {"pretrain": {"source": "none"}}
-    params = load_params(tiny_project(**fresh, vistr=fresh, inference=EVERYTHING) / "params.yaml")
+    params = load_params(tiny_project(
+        **fresh, vistr=fresh, inference=EVERYTHING, crossvis={"inference": {"presence_threshold": 0.0}}) / "params.yaml")
     train, val = (load_index(params, split) for split in ("train", "val"))
     rows = [row for table in known_tables(params) for row in load_grid(params, table)]
     run = [row for row in rows if row.not_run is None]
