@@ -18,8 +18,9 @@ import argparse
 import itertools
 from collections.abc import Sequence
 
+from effvis.inference.predictor import predict_tracked
 from effvis.queryinst.config import FrameLinking
-from effvis.queryinst.link import link_split, observe_split, predict_split
+from effvis.queryinst.link import link_split, observe_split, track
 from pipeline.datasets.holdout import ground_truth
 from pipeline.engine.prediction import load_network, score
 from pipeline.engine.run import train_with_bars
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
             update(number, len(combinations))
     print(f"run {spec.train.key}, {len(index.videos)} videos held out")
     if args.tracking == "head":
-        followed = predict_split(model, index, spec.inference, input_size=spec.train.input_size)
+        followed = predict_tracked(model, index, spec.inference, track=track, input_size=spec.train.input_size)
         print(f"{100 * score(truth, followed).metrics['AP']:6.2f}  by the tracking head")
     print(f"    AP  {'  '.join(f'{cue:>8}' for cue in CUES)}  threshold")
     found.sort(key=lambda one: -one[0])

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 
 from effvis.data.clips import ClipPairs
-from effvis.data.dataset import DatasetIndex, Track
+from effvis.data.dataset import DatasetIndex
 from effvis.data.index import clip_index
+from effvis.data.masks import tracklet_iou
 from effvis.data.synthetic.shapes import write
 from effvis.data.youtube_vis import read_split
 from effvis.inference.predictor import Predictions
@@ -39,20 +39,10 @@ def mean_iou(found: Predictions, index: DatasetIndex) -> float:
     best = []
     for track in index.tracks:
         video = index.videos[track.video_index].id
-        overlaps = [_iou(result["segmentations"], track) for result in found.results if result["video_id"] == video]
+        overlaps = [tracklet_iou(result["segmentations"], track.rles)
+                    for result in found.results if result["video_id"] == video]
         best.append(max(overlaps, default=0.0))
     return float(np.mean(best))
-
-
-def _iou(segmentations: list, track: Track) -> float:
-    """Pixels that both masks have, over those that one of them has, in all frames."""
-    shared = either = 0
-    for ours, theirs in zip(segmentations, track.rles, strict=True):
-        masks = [rle for rle in (ours, theirs) if rle is not None]
-        union = int(coco_mask.area(coco_mask.merge(masks))) if masks else 0
-        either += union
-        shared += sum(int(coco_mask.area(rle)) for rle in masks) - union
-    return shared / max(either, 1)
 
 
 def overfit(params: Params, index: DatasetIndex, args: argparse.Namespace) -> float:

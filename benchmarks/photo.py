@@ -156,21 +156,8 @@ def best_ious(index: DatasetIndex, results: Sequence[Mapping[str, Any]]) -> dict
         found = [result for result in results if result["video_id"] == video.id]
         best = max(found, key=lambda result: result["score"], default=None)
         ious[Path(video.file_names[0]).parent.name] = 0.0 if best is None else max(
-            tracklet_iou(best["segmentations"], track.rles) for track in index.tracks_of(number))
+            masks.tracklet_iou(best["segmentations"], track.rles) for track in index.tracks_of(number))
     return ious
-
-
-def tracklet_iou(one: Sequence[masks.RLE | None], other: Sequence[masks.RLE | None]) -> float:
-    """The sum of the intersections over the sum of the unions of two tracklets' masks, over all frames."""
-    shared = joined = 0
-    for a, b in zip(one, other, strict=True):
-        if a is not None and b is not None:
-            first, second = masks.decode(a), masks.decode(b)
-            shared += int((first & second).sum())
-            joined += int((first | second).sum())
-        elif a is not None or b is not None:
-            joined += int(masks.decode(a or b).sum())
-    return shared / joined if joined else 0.0
 
 
 def scores(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -25,21 +25,17 @@ from effvis.model.conversion import (
     Source,
     assemble,
     check_body,
+    detectron2_backbone,
     fit_same_shape,
+    mmdetection_backbone,
     recognise,
+    torchvision_resnet,
     why_useless,
 )
 
 _FCOS = r"proposal_generator\.fcos_head\."
 _ADELAIDET = (
-    (r"backbone\.bottom_up\.stem\.conv1\.weight", "backbone.body.conv1.weight"),
-    (r"backbone\.bottom_up\.stem\.conv1\.norm\.(.+)", r"backbone.body.bn1.\1"),
-    *((rf"backbone\.bottom_up\.res{stage + 1}\.(\d+)\.{theirs}", rf"backbone.body.layer{stage}.\1.{ours}")
-      for stage in range(1, 5)
-      for theirs, ours in ((r"conv(\d)\.weight", r"conv\2.weight"), (r"conv(\d)\.norm\.(.+)", r"bn\2.\3"),
-                           (r"shortcut\.weight", "downsample.0.weight"), (r"shortcut\.norm\.(.+)", r"downsample.1.\2"))),
-    *((rf"backbone\.fpn_{kind}{level}\.(.+)", rf"backbone.fpn.{kind}.{level - 3}.\1")
-      for kind in ("lateral", "output") for level in range(3, 6)),
+    *detectron2_backbone(3),
     *((rf"backbone\.top_block\.p{level}\.(.+)", rf"backbone.coarser.{level - 6}.\1") for level in (6, 7)),
     *((rf"{_FCOS}{theirs}_tower\.(.+)", rf"head.{ours}_tower.\1")
       for theirs, ours in (("cls", "class"), ("bbox", "box"), ("reid", "embedding"))),
@@ -54,10 +50,9 @@ _ADELAIDET = (
 )
 _MASKS = r"mask_head\.mask_feature_head\."
 _MMDETECTION = (
-    (r"backbone\.(.+)", r"backbone.body.\1"),
-    (r"neck\.lateral_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.lateral.\1.\2"),
-    (r"neck\.fpn_convs\.([0-2])\.conv\.(.+)", r"backbone.fpn.output.\1.\2"),
+    # There, the levels above the pyramid are convolutions of the same list.
     *((rf"neck\.fpn_convs\.{level}\.conv\.(.+)", rf"backbone.coarser.{level - 3}.\1") for level in (3, 4)),
+    *mmdetection_backbone(),
     *((rf"bbox_head\.{theirs}_convs\.{layer}\.{part}\.(.+)", rf"head.{ours}_tower.{3 * layer + place}.\1")
       for theirs, ours in (("cls", "class"), ("reg", "box")) for layer in range(4)
       for place, part in enumerate(("conv", "gn"))),
@@ -74,9 +69,7 @@ CROSSVIS = Source("CrossVIS (AdelaiDet)", rf"{_FCOS}reid_pred\.weight", _ADELAID
 CONDINST = Source("CondInst (AdelaiDet)", rf"{_FCOS}cls_logits\.weight", _ADELAIDET)
 CONDINST_MMDETECTION = Source("CondInst (mmdetection)", rf"{_MASKS}conv_pred\.weight", _MMDETECTION)
 SOURCES = (
-    CROSSVIS, CONDINST, CONDINST_MMDETECTION,
-    Source("a torchvision ResNet", r"layer1\.0\.conv1\.weight", (
-        (r"((?:conv1|bn1|layer\d)\..+)", r"backbone.body.\1"),)),
+    CROSSVIS, CONDINST, CONDINST_MMDETECTION, torchvision_resnet("backbone.body."),
 )
 
 

@@ -22,8 +22,8 @@ from effvis.crossvis.model import CrossVIS, FrameOutput
 from effvis.crossvis.truth import FrameTruth, frame_truth
 from effvis.data.targets import ClipPairBatch, ClipTargets, Counts
 from effvis.model.boxes import at_least_fp32
+from effvis.training.losses import focal
 
-FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 DICE_EPSILON = 1e-5
 
 
@@ -115,14 +115,6 @@ def giou_of_reaches(own_R4: Tensor, true_R4: Tensor) -> Tensor:
     hull = area(torch.maximum(own_R4, true_R4))
     union = area(own_R4) + area(true_R4) - shared
     return (shared + 1) / (union + 1) - (hull - union) / hull
-
-
-def focal(logits: Tensor, wanted: Tensor) -> Tensor:
-    """The focal loss of every entry (Lin et al., ICCV 2017)."""
-    probability = logits.sigmoid()
-    miss = probability * (1 - wanted) + (1 - probability) * wanted
-    alpha = FOCAL_ALPHA * wanted + (1 - FOCAL_ALPHA) * (1 - wanted)
-    return alpha * miss**FOCAL_GAMMA * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
 
 
 def dice_loss(logits_RHW: Tensor, wanted_RHW: Tensor) -> Tensor:

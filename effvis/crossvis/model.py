@@ -24,7 +24,7 @@ from effvis.crossvis.locations import Locations, locations_of
 from effvis.crossvis.sampling import aligned_weights, resampled
 from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_body
 from effvis.model.boxes import at_least_fp32
-from effvis.model.class_rows import is_class_layer
+from effvis.model.class_rows import fitted, is_class_layer
 from effvis.model.fpn import FPN
 from effvis.model.recompute import Recomputing
 from effvis.model.resnet import FrozenBatchNorm2d
@@ -211,18 +211,8 @@ class CrossVIS(nn.Module):
         Raises:
             ValueError: a weight is missing, unknown or has another shape, so that it is not the same network.
         """
-        own = self.state_dict()
-        if own.keys() != weights.keys():
-            raise ValueError(f"{min(own.keys() ^ weights.keys())} is not in both networks")
-        adapted, stay = {}, []
-        for name, value in own.items():
-            given = weights[name]
-            if (is_class_layer(name) or name.startswith("identity.")) and len(given) != len(value):
-                stay.append(name)
-                given = value
-            if given.shape != value.shape:
-                raise ValueError(f"{name} has shape {tuple(given.shape)}, this network's is {tuple(value.shape)}")
-            adapted[name] = given
+        adapted, stay = fitted(
+            weights, self.state_dict(), lambda name: is_class_layer(name) or name.startswith("identity."))
         self.load_state_dict(adapted)
         return stay
 

@@ -3,7 +3,7 @@ last, as in the authors' tools/test_vis.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -13,11 +13,8 @@ from torch import Tensor
 from effvis.crossvis.config import CrossVISInference
 from effvis.crossvis.detect import Objects, find_objects, masks_of
 from effvis.crossvis.model import CrossVIS, FrameOutput
-from effvis.data.dataset import DatasetIndex
 from effvis.data.masks import encode_many
-from effvis.data.sizes import InputSize
 from effvis.inference.clip import TrackletPredictions
-from effvis.inference.predictor import Predictions, clips_of, collect, reader_of
 from effvis.inference.tracklets import VideoTracklet
 from effvis.model.boxes import iou
 
@@ -130,22 +127,3 @@ def track(
         for n, d in enumerate(rows):
             tracklets[tracklet_of[d]].add(prediction, n, numbers)
     return tracklets
-
-
-def predict_split(
-    model: CrossVIS, index: DatasetIndex, config: CrossVISInference, *, input_size: InputSize,
-    progress: Callable[[int, int], None] | None = None,
-) -> Predictions:
-    """Results of every video of a split, followed frame by frame.
-
-    Args:
-        progress: called with (videos done, videos).
-    """
-    model.eval()
-    reader = reader_of(index, input_size)
-
-    def tracklets(v: int, frames: list[int]) -> list[VideoTracklet]:
-        video = index.videos[v]
-        return track(model, clips_of(reader, v, frames, 1), (video.height, video.width), config)
-
-    return collect(index, config, tracklets, progress)

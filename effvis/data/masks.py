@@ -128,6 +128,19 @@ def to_compressed(segmentation: Any, height: int, width: int) -> RLE:
     return _with_text(coco.frPyObjects({"size": [height, width], "counts": counts}, height, width))
 
 
+def tracklet_iou(one: Sequence[RLE | None], other: Sequence[RLE | None]) -> float:
+    """The sum of the intersections over the sum of the unions of two tracklets' masks, over all frames; 0 without a pixel."""
+    shared = joined = 0
+    for a, b in zip(one, other, strict=True):
+        if a is not None and b is not None:
+            first, second = decode(a), decode(b)
+            shared += int((first & second).sum())
+            joined += int((first | second).sum())
+        elif a is not None or b is not None:
+            joined += int(decode(a or b).sum())
+    return shared / joined if joined else 0.0
+
+
 def _from_polygons(polygons: list, height: int, width: int) -> RLE:
     for polygon in polygons:
         is_flat = isinstance(polygon, list) and all(type(number) in (int, float) for number in polygon)

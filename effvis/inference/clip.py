@@ -75,7 +75,7 @@ def predict_clip(
     seen = present_NT.any(dim=1).nonzero()[:, 0]
     for group, logits_XTSS in mask_logits_in_groups(model, features, output, seen):
         wanted = present_NT[group]
-        encoded = _encode(logits_XTSS[wanted].sigmoid(), boxes_NT4[group][wanted], video_size, config.mask_threshold)
+        encoded = encode_pasted(logits_XTSS[wanted].sigmoid(), boxes_NT4[group][wanted], video_size, config.mask_threshold)
         tracklets = group.tolist()
         for (x, t), rle in zip(wanted.nonzero().tolist(), encoded, strict=True):
             rles[tracklets[x]][t] = rle
@@ -105,7 +105,7 @@ def mask_logits_in_groups(
         yield group, model.mask_logits(features, output, group.unsqueeze(0))[0]
 
 
-def _encode(masks_XSS: Tensor, boxes_X4: Tensor, size: tuple[int, int], threshold: float) -> Iterator[dict]:
+def encode_pasted(masks_XSS: Tensor, boxes_X4: Tensor, size: tuple[int, int], threshold: float) -> Iterator[dict]:
     """The RLE of each mask, pasted from its box into the frame."""
     at_once = max(1, MASK_PIXELS_AT_ONCE // (size[0] * size[1]))
     for masks, boxes in zip(masks_XSS.split(at_once), boxes_X4.split(at_once), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from effvis.inference.tracklets import VideoTracklet, best_results
 from effvis.model.efficientvis import EfficientVIS
 
 PredictClip = Callable[[nn.Module, Tensor, tuple[int, int], InferenceConfig], TrackletPredictions]
+Track = Callable[[nn.Module, Iterable[tuple[list[int], Tensor]], tuple[int, int], InferenceConfig], list[VideoTracklet]]
 Clip = tuple[list[int], TrackletPredictions]  # the numbers of its frames among the kept ones, without padding
 
 
@@ -57,9 +58,18 @@ def predict_split(
     model: EfficientVIS, index: DatasetIndex, config: InferenceConfig, *, input_size: InputSize,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
-    """Fully end-to-end results of every video of a split.
+    """Fully end-to-end results of every video of a split; arguments as ``predict_tracked``."""
+    return predict_tracked(model, index, config, track=end_to_end.track, input_size=input_size, progress=progress)
+
+
+def predict_tracked(
+    model: nn.Module, index: DatasetIndex, config: InferenceConfig, *, track: Track, input_size: InputSize,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Results of every video of a split by a method's way through a whole video.
 
     Args:
+        track: called like ``effvis.inference.end_to_end.track``, with clips of the network's length.
         progress: called with (videos done, videos).
     """
     model.eval()
@@ -68,7 +78,7 @@ def predict_split(
     def tracklets(v: int, frames: list[int]) -> list[VideoTracklet]:
         video = index.videos[v]
         clips = clips_of(reader, v, frames, model.config.clip_length)
-        return end_to_end.track(model, clips, (video.height, video.width), config)
+        return track(model, clips, (video.height, video.width), config)
 
     return collect(index, config, tracklets, progress)
 

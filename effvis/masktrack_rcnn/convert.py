@@ -20,16 +20,16 @@ from effvis.model.conversion import (
     assemble,
     check_body,
     fit_same_shape,
+    mmdetection_backbone,
     recognise,
+    torchvision_resnet,
     why_useless,
 )
 
 # In mmtracking Mask R-CNN is a part of the network.
 _DETECTOR = r"(?:detector\.)?"
 _DETECTOR_RULES = (
-    (rf"{_DETECTOR}backbone\.(.+)", r"backbone.body.\1"),
-    (rf"{_DETECTOR}neck\.lateral_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.lateral.\1.\2"),
-    (rf"{_DETECTOR}neck\.fpn_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.output.\1.\2"),
+    *mmdetection_backbone(_DETECTOR),
     *((rf"{_DETECTOR}rpn_head\.{theirs}\.(.+)", rf"proposal_head.{ours}.\1")
       for theirs, ours in (("rpn_conv", "conv"), ("rpn_cls", "objectness"), ("rpn_reg", "deltas"))),
     *((rf"{_DETECTOR}roi_head\.bbox_head\.{theirs}\.(.+)", rf"box_head.{ours}.\1")
@@ -47,7 +47,7 @@ MASKTRACK = Source("MaskTrack R-CNN (mmtracking)", r"track_head\.embed_head\.fcs
 SOURCES = (
     MASKTRACK,
     Source("Mask R-CNN (mmdetection)", r"roi_head\.bbox_head\.shared_fcs\.0\.weight", _DETECTOR_RULES),
-    Source("a torchvision ResNet", r"layer1\.0\.conv1\.weight", ((r"((?:conv1|bn1|layer\d)\..+)", r"backbone.body.\1"),)),
+    torchvision_resnet("backbone.body."),
 )
 
 

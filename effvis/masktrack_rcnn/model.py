@@ -22,6 +22,7 @@ from effvis.masktrack_rcnn.config import MaskTrackConfig
 from effvis.masktrack_rcnn.heads import BoxHead, MaskHead, ProposalHead
 from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from effvis.model.boxes import area, at_least_fp32
+from effvis.model.class_rows import fitted
 from effvis.model.roi_align import multilevel_roi_align
 from effvis.tracking.head import TrackingHead
 
@@ -153,13 +154,6 @@ class MaskTrackRCNN(nn.Module):
         Raises:
             ValueError: a weight is missing, unknown or has another shape, so that it is not the same network.
         """
-        own = self.state_dict()
-        if own.keys() != weights.keys():
-            raise ValueError(f"{min(own.keys() ^ weights.keys())} is not in both networks")
-        stay = [name for name, value in own.items() if name.startswith(CLASS_LAYERS) and len(weights[name]) != len(value)]
-        adapted = {**weights, **{name: own[name] for name in stay}}
-        for name, value in own.items():
-            if adapted[name].shape != value.shape:
-                raise ValueError(f"{name} has shape {tuple(adapted[name].shape)}, this network's is {tuple(value.shape)}")
+        adapted, stay = fitted(weights, self.state_dict(), lambda name: name.startswith(CLASS_LAYERS))
         self.load_state_dict(adapted)
         return stay

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -28,6 +28,31 @@ def carried_over(name: str, value: Tensor, own: Tensor, found: Sequence[int | No
     rows = (value.mean(dim=0, keepdim=True).expand_as(own) if MASK_LOGITS.fullmatch(name) else own).to(value.dtype).clone()
     rows[known] = value[[found[number] for number in known]]
     return rows
+
+
+def fitted(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], has_rows: Callable[[str], bool]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights of the same network with other classes, as ``load_state_dict`` takes them.
+
+    Args:
+        own: those of the network that is to start from ``weights``.
+        has_rows: whether a tensor has a row per class or the like; it stays as it is where the numbers of rows differ.
+
+    Returns:
+        The weights, and the names of those that stay.
+
+    Raises:
+        ValueError: a weight is missing, unknown or has another shape, so that it is not the same network.
+    """
+    if own.keys() != weights.keys():
+        raise ValueError(f"{min(own.keys() ^ weights.keys())} is not in both networks")
+    stay = [name for name, value in own.items() if has_rows(name) and len(weights[name]) != len(value)]
+    adapted = {**weights, **{name: own[name] for name in stay}}
+    for name, value in own.items():
+        if adapted[name].shape != value.shape:
+            raise ValueError(f"{name} has shape {tuple(adapted[name].shape)}, this network's is {tuple(value.shape)}")
+    return adapted, stay
 
 
 def in_order(

@@ -77,6 +77,36 @@ class Source:
         return None
 
 
+def torchvision_resnet(body: str) -> Source:
+    """A ResNet of torchvision, whose weights go below the name ``body``."""
+    return Source("a torchvision ResNet", r"layer1\.0\.conv1\.weight", ((r"((?:conv1|bn1|layer\d)\..+)", rf"{body}\1"),))
+
+
+def detectron2_backbone(first_level: int) -> tuple[tuple[str, str], ...]:
+    """Rules for detectron2's ResNet and the levels of its pyramid from P<first_level> to P5."""
+    return (
+        (r"backbone\.bottom_up\.stem\.conv1\.weight", "backbone.body.conv1.weight"),
+        (r"backbone\.bottom_up\.stem\.conv1\.norm\.(.+)", r"backbone.body.bn1.\1"),
+        *((rf"backbone\.bottom_up\.res{stage + 1}\.(\d+)\.{theirs}", rf"backbone.body.layer{stage}.\1.{ours}")
+          for stage in range(1, 5)
+          for theirs, ours in ((r"conv(\d)\.weight", r"conv\2.weight"), (r"conv(\d)\.norm\.(.+)", r"bn\2.\3"),
+                               (r"shortcut\.weight", "downsample.0.weight"), (r"shortcut\.norm\.(.+)", r"downsample.1.\2"))),
+        *((rf"backbone\.fpn_{kind}{level}\.(.+)", rf"backbone.fpn.{kind}.{level - first_level}.\1")
+          for kind in ("lateral", "output") for level in range(first_level, 6)))
+
+
+def mmdetection_backbone(within: str = "") -> tuple[tuple[str, str], ...]:
+    """Rules for mmdetection's backbone and pyramid.
+
+    Args:
+        within: a pattern of what stands before their names.
+    """
+    return (
+        (rf"{within}backbone\.(.+)", r"backbone.body.\1"),
+        (rf"{within}neck\.lateral_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.lateral.\1.\2"),
+        (rf"{within}neck\.fpn_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.output.\1.\2"))
+
+
 def recognise(
     published: Mapping[str, Tensor], sources: Sequence[Source], *, where: object, hint: str = ""
 ) -> tuple[Source, Mapping[str, Tensor]]:

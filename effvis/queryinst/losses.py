@@ -21,7 +21,7 @@ from effvis.model.heads import gather_tracklets
 from effvis.queryinst.config import QueryInstTrainConfig
 from effvis.queryinst.model import QueryInst, embeddings
 from effvis.tracking.head import identity_logits, identity_targets, tracking_loss
-from effvis.training.correspondence import _costs, assign
+from effvis.training.correspondence import assign, clip_costs
 from effvis.training.losses import interaction_losses
 from effvis.training.matching import find_matches
 
@@ -81,7 +81,7 @@ def _assigned(
     frames: Sequence[ClipTargets], train: QueryInstTrainConfig,
 ) -> np.ndarray:
     """The proposal of each instance (M, B, K) after each of these interactions, or -1."""
-    cost_MBNK = _costs(model, features, outputs, targets, train.matching)
+    cost_MBNK = clip_costs(model, features, outputs, targets, train.matching)
     return assign(lambda part: cost_MBNK[:, part], [frame.track_ids_K.tolist() for frame in frames], len(frames), len(outputs))
 
 

@@ -50,7 +50,8 @@ def pair_losses(
     targets = stacked.to(device)
 
     def cost_MBNK(part: slice) -> np.ndarray:
-        return _costs(model, features.select(part), [output.select(part) for output in outputs], targets.select(part), matching)
+        of_part = [output.select(part) for output in outputs]
+        return clip_costs(model, features.select(part), of_part, targets.select(part), matching)
 
     assignment_MBK = assign(cost_MBNK, [clip.track_ids_K.tolist() for clip in clips], first, len(outputs))
     matches = find_matches(assignment_MBK, stacked.real_BT[:, None].numpy(), device)
@@ -67,7 +68,7 @@ def _outputs(model: EfficientVIS, features: Features, first: int) -> list[ClipOu
     return [join_outputs(pair) for pair in zip(before, after, strict=True)]
 
 
-def _costs(
+def clip_costs(
     model: EfficientVIS, features: Features, outputs: Sequence[ClipOutput], targets: StackedTargets, matching: MatchingConfig
 ) -> np.ndarray:
     """The matching costs of clips after each interaction: (M, B, N, instances)."""

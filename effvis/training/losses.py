@@ -43,7 +43,7 @@ def interaction_losses(
     logits_MBNTK = at_least_fp32(torch.stack([output.logits_BNTK for output in outputs]))
     labels = torch.zeros_like(logits_MBNTK)
     labels[*where_X, targets.labels_BK[instance_R][present_R]] = 1
-    focal_MBT = _focal(logits_MBNTK, labels).sum(dim=(-3, -1))
+    focal_MBT = focal(logits_MBNTK, labels).sum(dim=(-3, -1))
 
     size_R4 = features.size_B4[matches.clip_R]
     boxes_R4 = at_least_fp32(torch.stack([output.boxes_BNT4 for output in outputs]))[where_R]
@@ -121,7 +121,8 @@ def _samples(low_R: Tensor, high_R: Tensor, side: int, length_R1: Tensor) -> tup
     return before, (before + 1).minimum(last_R1.long()), position - before, counts
 
 
-def _focal(logits: Tensor, truth: Tensor) -> Tensor:
+def focal(logits: Tensor, truth: Tensor) -> Tensor:
+    """The focal loss of every entry (Lin et al., ICCV 2017)."""
     probability = logits.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     miss = probability * (1 - truth) + (1 - probability) * truth

@@ -29,6 +29,7 @@ from effvis.model.conversion import (
     count_parts,
     fit_same_shape,
     recognise,
+    torchvision_resnet,
     why_useless,
 )
 from effvis.vistr.config import VisTRConfig
@@ -67,7 +68,7 @@ DETR = Source("DETR", rf"{_DETR}transformer\.encoder\.layers\.0\.self_attn\.in_p
 SOURCES = (
     VISTR,
     DETR,
-    Source("a torchvision ResNet", r"layer1\.0\.conv1\.weight", ((r"((?:conv1|bn1|layer\d)\..+)", r"body.\1"),)),
+    torchvision_resnet("body."),
 )
 
 

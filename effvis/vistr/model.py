@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from effvis.model.backbone import IMAGENET_MEAN, IMAGENET_STD, build_body
 from effvis.model.boxes import at_least_fp32, cxcywh_to_xyxy
+from effvis.model.class_rows import fitted
 from effvis.model.heads import gather_tracklets
 from effvis.vistr.config import VisTRConfig
 from effvis.vistr.parts import BoxAttention, DecoderLayer, EncoderLayer, FrameMaskHead, SequenceMaskHead, sine_positions
@@ -143,19 +144,9 @@ class VisTR(nn.Module):
         """
         own = self.state_dict()
         weights = with_offsets(weights, own)
-        if own.keys() != weights.keys():
-            raise ValueError(f"{min(own.keys() ^ weights.keys())} is not in both networks")
-        adapted, stay = {}, []
-        for name, value in own.items():
-            given = weights[name]
-            if name == "query_NTC":
-                given = at_clip_length(given, value.shape[1])
-            if name.startswith("class_logits.") and len(given) != len(value):
-                stay.append(name)
-                given = value
-            if given.shape != value.shape:
-                raise ValueError(f"{name} has shape {tuple(given.shape)}, this network's is {tuple(value.shape)}")
-            adapted[name] = given
+        if "query_NTC" in weights:
+            weights["query_NTC"] = at_clip_length(weights["query_NTC"], own["query_NTC"].shape[1])
+        adapted, stay = fitted(weights, own, lambda name: name.startswith("class_logits."))
         self.load_state_dict(adapted)
         return stay
 

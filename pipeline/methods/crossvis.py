@@ -82,9 +82,10 @@ def predict(
     model: CrossVIS, index: DatasetIndex, config: CrossVISInference, input_size: InputSize,
     progress: Callable[[int, int], None] | None,
 ) -> Predictions:
-    from effvis.crossvis.track import predict_split
+    from effvis.crossvis.track import track
+    from effvis.inference.predictor import predict_tracked
 
-    return predict_split(model, index, config, input_size=input_size, progress=progress)
+    return predict_tracked(model, index, config, track=track, input_size=input_size, progress=progress)
 
 
 def convert(

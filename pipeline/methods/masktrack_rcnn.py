@@ -81,9 +81,10 @@ def predict(
     model: MaskTrackRCNN, index: DatasetIndex, config: MaskTrackInference, input_size: InputSize,
     progress: Callable[[int, int], None] | None,
 ) -> Predictions:
-    from effvis.masktrack_rcnn.track import predict_split
+    from effvis.inference.predictor import predict_tracked
+    from effvis.masktrack_rcnn.track import track
 
-    return predict_split(model, index, config, input_size=input_size, progress=progress)
+    return predict_tracked(model, index, config, track=track, input_size=input_size, progress=progress)
 
 
 def convert(

@@ -85,9 +85,10 @@ def predict(
     model: EfficientVIS, index: DatasetIndex, config: QueryInstInference, input_size: InputSize,
     progress: Callable[[int, int], None] | None,
 ) -> Predictions:
-    from effvis.queryinst.link import predict_split
+    from effvis.inference.predictor import predict_tracked
+    from effvis.queryinst.link import track
 
-    return predict_split(model, index, config, input_size=input_size, progress=progress)
+    return predict_tracked(model, index, config, track=track, input_size=input_size, progress=progress)
 
 
 def convert(
