@@ -17,8 +17,8 @@ from effvis.crossvis.config import CrossVISConfig
 from effvis.crossvis.model import CrossVIS
 from effvis.errors import UserError
 from effvis.model.backbone import IMAGENET_STD
-from effvis.model.categories import COCO, partners
-from effvis.model.class_rows import carried_over, is_class_layer
+from effvis.model.categories import COCO, rows_by_name
+from effvis.model.class_rows import fit_classes, is_class_layer
 from effvis.model.conversion import (
     Conversion,
     Fitted,
@@ -120,13 +120,11 @@ def convert_crossvis(
     if source in (CROSSVIS, CONDINST):
         published = _without_bias(_for_our_pixels(published))
     theirs = class_names(published, published_categories, where=where)
-    found = None
-    if categories and theirs:
-        found = range(len(theirs)) if list(categories) == list(theirs) else partners(categories, theirs)
+    found = rows_by_name(categories, theirs) if categories and theirs else None
 
     def fit(name: str, place: str, value: Tensor) -> Fitted:
         if is_class_layer(place) and value.shape[1:] == own[place].shape[1:]:
-            return _fit_classes(place, value, own[place], found)
+            return fit_classes(place, value, own[place], found)
         if place.startswith("identity.") and len(value) != len(own[place]):
             return Fitted(None, "dropped", f"{len(value)} identities there, {len(own[place])} here")
         return fit_same_shape(place, value, own[place], where)
@@ -154,17 +152,6 @@ def class_names(published: Mapping[str, Tensor], named: Sequence[str], *, where:
     if rows == len(COCO) and not named:
         return COCO
     return named if rows else ()
-
-
-def _fit_classes(place: str, value: Tensor, own: Tensor, found: Sequence[int | None] | None) -> Fitted:
-    if found is None:
-        return Fitted(value, "loaded") if len(value) == len(own) else Fitted(
-            None, "dropped", f"{len(value)} classes there, {len(own)} here")
-    known = sum(row is not None for row in found)
-    if not known:
-        return Fitted(None, "dropped", "no class there is one here")
-    rows = carried_over(place, value, own, found)
-    return Fitted(rows, "loaded") if known == len(own) else Fitted(rows, "cut", f"{known} of {len(own)} classes, by name")
 
 
 def _one_scale(published: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -33,6 +33,11 @@ def partners(categories: Sequence[str], others: Sequence[str]) -> list[int | Non
     return [place.get(name) for name in _meanings(categories)]
 
 
+def rows_by_name(categories: Sequence[str], theirs: Sequence[str]) -> Sequence[int | None]:
+    """The published row of each category. In equal lists each name has its own row, even if two mean the same."""
+    return range(len(theirs)) if list(categories) == list(theirs) else partners(categories, theirs)
+
+
 def _meanings(names: Sequence[str]) -> list[str]:
     plain_names = [plain(name) for name in names]
     same = _SAME | ({"mouse": "computer's mouse"} if "keyboard" in plain_names else {})

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from effvis.model.categories import partners
+from effvis.model.conversion import Fitted
 from effvis.model.heads import MASK_LOGITS
 
 
@@ -53,6 +54,21 @@ def fitted(
         if adapted[name].shape != value.shape:
             raise ValueError(f"{name} has shape {tuple(adapted[name].shape)}, this network's is {tuple(value.shape)}")
     return adapted, stay
+
+
+def fit_classes(place: str, value: Tensor, own: Tensor, found: Sequence[int | None] | None) -> Fitted:
+    """A layer with a row per class; ``found`` has the published row of each class here, or is None without names."""
+    if MASK_LOGITS.fullmatch(place) and len(own) == 1 < len(value):
+        return Fitted(value.mean(dim=0, keepdim=True), "cut", f"the mean of {len(value)} masks, one per class")
+    if found is None:
+        if len(value) != len(own):
+            return Fitted(None, "dropped", f"{len(value)} classes there, {len(own)} here")
+        return Fitted(value, "loaded")
+    known = sum(partner is not None for partner in found)
+    if not known:
+        return Fitted(None, "dropped", "no class there is one here")
+    rows = carried_over(place, value, own, found)
+    return Fitted(rows, "loaded") if known == len(own) else Fitted(rows, "cut", f"{known} of {len(own)} classes, by name")
 
 
 def in_order(

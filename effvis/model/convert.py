@@ -22,8 +22,8 @@ from torch import Tensor
 
 from effvis.errors import UserError
 from effvis.model import efficientnet
-from effvis.model.categories import COCO, partners
-from effvis.model.class_rows import carried_over, is_class_layer
+from effvis.model.categories import COCO, rows_by_name
+from effvis.model.class_rows import fit_classes, is_class_layer
 from effvis.model.conversion import (
     Conversion,
     Fitted,
@@ -39,7 +39,6 @@ from effvis.model.conversion import (
     why_useless,
 )
 from effvis.model.efficientvis import EfficientVIS
-from effvis.model.heads import MASK_LOGITS
 
 # The epsilon of the BatchNorm layers in QueryInst's mask head: PyTorch's default, which mmdetection keeps.
 BATCH_NORM_EPS = 1e-5
@@ -123,7 +122,7 @@ def convert(
 
     check_body(published, place, own, prefix="backbone.body.", setting="model.backbone", where=where)
     theirs = _published_names(published_categories, source, published, where)
-    found = _published_rows(categories, theirs) if categories and theirs else None
+    found = rows_by_name(categories, theirs) if categories and theirs else None
     conversion = assemble(
         source, published, own, model.config, place=place,
         fit=lambda name, here, value: _fit(here, value, own[here], where, found),
@@ -132,11 +131,6 @@ def convert(
     by_name = {} if found is None else {
         name: None if partner is None else theirs[partner] for name, partner in zip(categories, found, strict=True)}
     return replace(conversion, by_name=by_name)
-
-
-def _published_rows(categories: Sequence[str], theirs: Sequence[str]) -> Sequence[int | None]:
-    """The published row of each category. In equal lists each name has its own row, even if two mean the same."""
-    return range(len(theirs)) if list(categories) == list(theirs) else partners(categories, theirs)
 
 
 def class_names(
@@ -185,23 +179,8 @@ def _fit(place: str, value: Tensor, own: Tensor, where: object, found: Sequence[
             return Fitted(repeated, "loaded")
         return Fitted(repeated, "cut", f"the first {queries} of {len(value)} proposals")
     if is_class_layer(place) and value.shape[1:] == own.shape[1:]:
-        return _fit_classes(place, value, own, found)
+        return fit_classes(place, value, own, found)
     return fit_same_shape(place, value, own, where)
-
-
-def _fit_classes(place: str, value: Tensor, own: Tensor, found: Sequence[int | None] | None) -> Fitted:
-    """A layer with a row per class; ``found`` has the published row of each class here, or is None without names."""
-    if MASK_LOGITS.fullmatch(place) and len(own) == 1 < len(value):
-        return Fitted(value.mean(dim=0, keepdim=True), "cut", f"the mean of {len(value)} masks, one per class")
-    if found is None:
-        if len(value) != len(own):
-            return Fitted(None, "dropped", f"{len(value)} classes there, {len(own)} here")
-        return Fitted(value, "loaded")
-    known = sum(partner is not None for partner in found)
-    if not known:
-        return Fitted(None, "dropped", "no class there is one here")
-    rows = carried_over(place, value, own, found)
-    return Fitted(rows, "loaded") if known == len(own) else Fitted(rows, "cut", f"{known} of {len(own)} classes, by name")
 
 
 def _fold_batch_norms(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
