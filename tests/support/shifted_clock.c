@@ -1,12 +1,20 @@
 /* Preloaded into a process, it moves the time of day by as many seconds as the file $CLOCK_OFFSET says, which it reads again
    after 50 ms: what a process sees when somebody sets the machine's clock. The monotonic clock goes on undisturbed, as it
-   does then. */
+   does then. Whoever waits until a time of day says it in the moved time and the kernel knows the true one alone, so the
+   waits are moved back: without that each wait of a clock that was set back ends at once, and Ray's loops turn without
+   rest, as they do on no machine whose clock was really set. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
+
+#define A_TIME_OF_DAY 1000000000  /* seconds; a deadline of the monotonic clock, which counts from the start, is less */
 
 typedef int (*get_time)(clockid_t, struct timespec *);
 
@@ -63,4 +71,41 @@ time_t time(time_t *where)
     if (where)
         *where = now.tv_sec;
     return now.tv_sec;
+}
+
+static const struct timespec *true_deadline(const struct timespec *deadline, struct timespec *moved)
+{
+    if (!deadline || deadline->tv_sec < A_TIME_OF_DAY)
+        return deadline;
+    *moved = *deadline;
+    moved->tv_sec -= offset();
+    return moved;
+}
+
+int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const struct timespec *deadline)
+{
+    static int (*real)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+    struct timespec moved;
+    if (!real)  /* without a version dlsym finds the one of before 2003, of conditions of another size */
+        real = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+    if (!real)
+        real = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+    return real(condition, mutex, true_deadline(deadline, &moved));
+}
+
+long syscall(long number, ...)
+{
+    static long (*real)(long, ...);
+    struct timespec moved;
+    va_list list;
+    long a[6];
+    va_start(list, number);
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(list, long);
+    va_end(list);
+    if (!real)
+        real = dlsym(RTLD_NEXT, "syscall");
+    if (number == SYS_futex && (a[1] & FUTEX_CLOCK_REALTIME))
+        a[3] = (long)true_deadline((const struct timespec *)a[3], &moved);
+    return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
