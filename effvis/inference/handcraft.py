@@ -23,8 +23,8 @@ def link(
     """Links the tracklets of successive clips that score at least ``config.score_threshold``.
 
     A tracklet of the new clip is compared with every tracklet of the video by the last frame of the one and the first of
-    the other: box IoU, box L1 as a share of the frame, mask IoU, and the product of their class probabilities, each with
-    its weight in ``config``; the L1 distance is subtracted. The matching has the largest total similarity; its pairs of at
+    the other: box IoU, box L1 as a share of the frame, mask IoU, and whether their most probable classes are the same, each
+    with its weight in ``config``; the L1 distance is subtracted. The matching has the largest total similarity; its pairs of at
     least ``config.new_tracklet_below`` are linked, and the new clip's other tracklets begin anew.
     """
     video: list[VideoTracklet] = []
@@ -62,5 +62,5 @@ def _similarity(old: VideoTracklet, new: VideoTracklet, size: tuple[int, int], c
     box_iou = iou(boxes[0], boxes[1])[0].item()
     l1 = ((boxes[0] - boxes[1]).abs() / boxes.new_tensor([size[1], size[0]] * 2)).sum().item()
     mask_iou = float(coco_mask.iou([old.rles[last]], [new.rles[first]], [0])[0, 0])
-    category = float(old.score_K() @ new.score_K())
-    return (config.box_iou * box_iou - config.box_l1 * l1 + config.mask_iou * mask_iou + config.category * category)
+    same_class = float(old.score_K().argmax() == new.score_K().argmax())
+    return config.box_iou * box_iou - config.box_l1 * l1 + config.mask_iou * mask_iou + config.category * same_class

@@ -30,9 +30,9 @@ def linked(old, new, **config):
 
 
 OLD = ((0, 20), (0, 10), (0.5, 0.25))
-NEW = ((10, 30), (0, 20), (0.5, 0.5))
-# Box IoU: 10 of 30 columns. L1: two sides move by 10 of 100 pixels. Mask IoU: 10 of 20 columns. Classes: 1/4 + 1/8.
-TERMS = {"box_iou": 1 / 3, "box_l1": -0.2, "mask_iou": 1 / 2, "category": 3 / 8}
+NEW = ((10, 30), (0, 20), (0.3, 0.2))
+# Box IoU: 10 of 30 columns. L1: two sides move by 10 of 100 pixels. Mask IoU: 10 of 20 columns. The same class.
+TERMS = {"box_iou": 1 / 3, "box_l1": -0.2, "mask_iou": 1 / 2, "category": 1.0}
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -47,6 +47,14 @@ def test_the_matching_threshold_is_compared_with_the_sum_of_the_terms():
     weights, similarity = dict.fromkeys(TERMS, 1.0), sum(TERMS.values())
     assert linked(OLD, NEW, **weights, new_tracklet_below=similarity - 1e-3)
     assert not linked(OLD, NEW, **weights, new_tracklet_below=similarity + 1e-3)
+
+
+@pytest.mark.parametrize("new, same", [((0.9, 0.1), True), ((0.06, 0.05), True), ((0.49, 0.5), False), ((0.1, 0.9), False)])
+def test_class_labels_are_matched_whatever_their_probabilities(new, same):
+    """Sec. 4.2: the affinity takes "class label matching" into account: two labels are the same, or they are not."""
+    old = ((0, 20), (0, 20), (0.5, 0.49))
+    assert linked(old, ((60, 80), (60, 80), new), category=1.0, new_tracklet_below=0.99) == same
+    assert linked(old, ((60, 80), (60, 80), new), category=1.0, new_tracklet_below=0.01) == same
 
 
 def test_the_matching_has_the_largest_total_not_the_best_first_pair():
