@@ -14,6 +14,9 @@ from effvis.model.boxes import at_least_fp32, generalized_iou
 from effvis.model.efficientvis import ClipOutput, EfficientVIS, Features
 from effvis.training.matching import FOCAL_ALPHA, FOCAL_GAMMA, Matches
 
+# Keeps masks without a pixel from a division by zero. QueryInst's code adds 1e-3 to the sum of either mask's squares.
+DICE_EPSILON = 2e-3
+
 
 def interaction_losses(
     model: EfficientVIS,
@@ -131,7 +134,8 @@ def focal(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def _dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """One minus the dice coefficient of each mask (..., S, S); 1 is added above and below, for masks without a pixel."""
+    """The dice loss that the paper cites (V-Net: Milletari et al., 3DV 2016) of each mask (..., S, S): squares below."""
     probability = logits.sigmoid()
     overlap = (probability * truth).sum(dim=(-2, -1))
-    return 1 - (2 * overlap + 1) / (probability.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1)) + 1)
+    squares = probability.square().sum(dim=(-2, -1)) + truth.square().sum(dim=(-2, -1))
+    return 1 - 2 * overlap / (squares + DICE_EPSILON)

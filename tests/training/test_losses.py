@@ -109,7 +109,8 @@ def _losses(logits_NTK, boxes_NT4, masks_NTSS, clip, owner):
         box, true = boxes_NT4[n][t], clip.boxes_KT4[k, t].tolist()
         mask = _cropped(clip.masks_KTHW[k, t].numpy(), box, side)
         p = np.vectorize(_sigmoid)(masks_NTSS[n, t])
-        dice = 1 - (2 * (p * mask).sum() + 1) / (p.sum() + mask.sum() + 1)
+        # Sec. 3.2 cites V-Net for it, whose denominator sums squares; QueryInst adds 1e-3 for either mask.
+        dice = 1 - 2 * (p * mask).sum() / ((p**2).sum() + 1e-3 + (mask**2).sum() + 1e-3)
         return {"l1": real[t] * WEIGHTS.l1 * _l1(box, true), "giou": real[t] * WEIGHTS.giou * (1 - _giou(box, true)),
                 "dice": real[t] * WEIGHTS.dice * dice}
 
