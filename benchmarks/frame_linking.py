@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     reported = load_params(args.params, [f"queryinst.model.tracking={args.tracking}", *epochs, *args.set])
     params = with_holdout(reported, args.hold_out, args.hold_out_seed)
     with progress_bar("indexing") as update:
-        build.build(params, update)
+        build.build(params, update, test=False)
     spec = evaluation_spec(params, RowSettings(method="queryinst"), 0)
     train_with_bars(params, spec.train)
     index = load_index(params, "val")

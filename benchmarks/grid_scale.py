@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 TABLE = "tablescale"
 STEPS = 20  # lines of each history: what a real history has by the time it is synchronised
-SHAPES = ["shapes.train_videos=6", "shapes.val_videos=3", "shapes.frames=8"]
+SHAPES = ["shapes.train_videos=6", "shapes.val_videos=3", "shapes.test_videos=0", "shapes.frames=8"]
 OVERRIDES = [*SHAPES, f"tables=[{TABLE}]", "seeds=1", "pretrain.source=none"]
 
 

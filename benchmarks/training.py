@@ -214,7 +214,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "shapes"
         drawn = yaml.safe_load(WEIGHTS.with_suffix(".yaml").read_text())["dataset"]["shapes"]
-        write(ShapesConfig(**drawn | {"train_videos": VIDEOS, "val_videos": 1}), data)
+        write(ShapesConfig(**drawn | {"train_videos": VIDEOS, "val_videos": 1, "test_videos": 0}), data)
         for case in args.case or [case for case in CASES if not (args.against_still and case == "VisTR")]:
             cases = [(ROOT, case), *((root, case + variant) for root, variant in against)]
             ours, *others = measure(cases, data / "train", args.rounds, EPOCHS_BEFORE * args.later_pass)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import methods
 from pipeline.system.arguments import positive_int
-from pipeline.system.cli import parser
+from pipeline.system.cli import add_split_argument, parser
 
 if TYPE_CHECKING:
     from pipeline.settings.params import Params
@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--seeds", type=positive_int, metavar="N",
                            help="average over N seeds (default: as in the parameters)")
     arguments.add_argument("--profile", metavar="NAME", help="the same as -S profile=NAME")
+    add_split_argument(arguments)
     arguments.add_argument("--dry-run", action="store_true", help="show the rows, the unique trainings, what is done and how "
                            "long the rest will take; run nothing")
     arguments.add_argument("--verbose", action="store_true", help="with --dry-run: also list each evaluation")

@@ -6,12 +6,13 @@ experiments/claims.yaml holds the claims, the rows that each one compares, and i
 from __future__ import annotations
 
 from pipeline.system.arguments import positive_int
-from pipeline.system.cli import parser
+from pipeline.system.cli import add_split_argument, parser
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.claims")
     arguments.add_argument("--seeds", type=positive_int, metavar="N", help="compare N seeds (default: as in the parameters)")
+    add_split_argument(arguments)
     options = arguments.parse_args(argv)
 
     from pipeline.settings.loading import load_params

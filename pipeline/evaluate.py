@@ -1,4 +1,4 @@
-"""Evaluates a trained run, or a model that you have, on the validation split. It trains nothing.
+"""Evaluates a trained run, or a model that you have, on the test split or, without one, on val. It trains nothing.
 
 Without --row and --model it evaluates the headline run of the parameters and writes results/headline.json.
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
-from pipeline.system.cli import parser, progress_bar
+from pipeline.system.cli import add_split_argument, parser, progress_bar
 from pipeline.system.files import json_bytes, write_atomically
 from pipeline.weights.arguments import add_model_arguments
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.evaluate")
     add_model_arguments(arguments, default="the headline run")
+    add_split_argument(arguments)
     arguments.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the results of --model")
     args = arguments.parse_args(argv)
     if (args.model is None) != (args.out is None):
@@ -54,9 +55,10 @@ def _evaluate_row(params: Params, args: argparse.Namespace) -> dict[str, float |
     with keeping(params), progress_bar("evaluate") as update:
         found = evaluate_run(params, spec, report=lambda r: update(r["step"], r["total"]))
     percent = _percent(found["metrics"])
+    print(f"measured on {spec.split}", file=sys.stderr)
     if args.row is None and args.seed == 0:
         params.results_dir.mkdir(parents=True, exist_ok=True)
-        summary = {"run": spec.train.key, "evaluation": spec.key, "percent": percent}
+        summary = {"run": spec.train.key, "evaluation": spec.key, "split": spec.split, "percent": percent}
         write_atomically(params.results_dir / "headline.json", json_bytes(summary))
     return percent
 
@@ -70,6 +72,7 @@ def _evaluate_model(params: Params, args: argparse.Namespace) -> dict[str, float
     with progress_bar("evaluate") as update:
         found = evaluate_given(params, model.description, model.weights, args.out,
                                report=lambda r: update(r["step"], r["total"]))
+    print(f"measured on {found['dataset']['split']}", file=sys.stderr)
     return _percent(found["metrics"])
 
 

@@ -14,7 +14,7 @@ from pipeline.system.cli import parser, progress_bar
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.hardships")
-    arguments.add_argument("--split", choices=("train", "val"), default="val", help="which split (default: val)")
+    arguments.add_argument("--split", choices=("train", "val", "test"), default="val", help="which split (default: val)")
     arguments.add_argument("--videos", type=positive_int, help="how many of its videos to measure (default: all)")
     arguments.add_argument("--out", type=Path, help="folder for pictures of the first videos (default: none are drawn)")
     arguments.add_argument("--pictures", type=positive_int, default=3, help="how many pictures to draw (default: 3)")
@@ -27,7 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.settings.loading import load_params
 
     config = load_params(args.params, args.set).shapes_config
-    available = config.train_videos if args.split == "train" else config.val_videos
+    if args.split not in config.videos:
+        raise UserError(args.params, "shapes.test_videos", "is 0, so that no test split is drawn",
+                        "Give a number (-S shapes.test_videos=320), or another --split")
+    available = config.videos[args.split]
     count = min(args.videos or available, available)
     videos = []
     with progress_bar("drawing videos") as progress:

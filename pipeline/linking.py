@@ -28,7 +28,7 @@ SHOWN = 20
 
 
 def with_holdout(params: Params, fraction: float, seed: int) -> Params:
-    """The parameters with training videos held out, and with an index of their own, so that the project's stays as it is.
+    """The parameters with training videos held out as val, and an index of their own, so that the project's stays as it is.
 
     Training videos that the parameters report are neither trained on nor held out.
 
@@ -45,7 +45,7 @@ def with_holdout(params: Params, fraction: float, seed: int) -> Params:
     if params.holdout is not None:
         read_facts(params)  # refuses an index of anything else
         values["without"] = str(params.index_folder / FILE)
-    return params.model_copy(update={
+    return params.on_val().model_copy(update={
         "holdout": build(HoldoutSettings, values, where="command line", prefix="--hold-out"),
         "dataset": str(params.dataset_folder.absolute()), "data_dir": params.runs_dir / ".linking"})
 
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     of_row = reported.with_dataset(row.dataset)
     params = with_holdout(of_row, args.hold_out, args.hold_out_seed)
     with progress_bar("indexing") as update:
-        build.build(params, update)
+        build.build(params, update, test=False)
     spec = evaluation_spec(params, row.model_copy(update={"dataset": None}), args.seed)
     if spec.inference.linking != "hand-craft":
         raise UserError("--row", args.row, "is linked end to end", "Name a row with linking: hand-craft")

@@ -1,4 +1,4 @@
-"""Draws a run's tracklets over validation videos: one picture per video, ground truth above, predictions below.
+"""Draws a run's tracklets over videos that it was measured on: one picture per video, ground truth above, predictions below.
 
 Each identity has one colour. The run must have been evaluated. Without --row it is the headline run of the parameters.
 Without --out the pictures go to the evaluation's folder in the run store, from which the next sync copies them to MLflow.
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from pipeline.runs.store import RunStore
 from pipeline.system.arguments import positive_int, probability
-from pipeline.system.cli import add_row_arguments, parser
+from pipeline.system.cli import add_row_arguments, add_split_argument, parser
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.overlays")
     arguments.add_argument("--out", type=Path, help="folder for the pictures (default: pictures, beside the evaluation)")
     add_row_arguments(arguments)
+    add_split_argument(arguments)
     arguments.add_argument("--videos", type=positive_int, default=4, help="how many videos (default: 4)")
     arguments.add_argument("--frames", type=positive_int, default=6, help="how many frames of each video (default: 6)")
     arguments.add_argument("--scale", type=positive_int, default=2, help="enlargement of the frames (default: 2)")

@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
                            f"parameters; there are {', '.join(methods.names())}, and {methods.ALL})")
     arguments.add_argument("--steps", type=natural_int, default=3, metavar="N",
                            help="training steps to measure, after one to warm up; 0: none (default: 3)")
+    cli.add_split_argument(arguments)
     options = arguments.parse_args(argv)
     from pipeline.checks import data, machine, training
     from pipeline.grid.rows import datasets_of, known_tables

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.system.arguments import probability
-from pipeline.system.cli import parser
+from pipeline.system.cli import add_split_argument, parser
 from pipeline.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def report(params: Params, tables: list[TableSummary]) -> str:
 
     parts = [
         "# Results",
-        HOW_TO_READ.format(dataset=params.dataset_name, profile=params.profile),
+        _how_to_read(params),
         f"Command: `dvc repro`, or `{_command(params, tables)}`; "
         f"dataset: {params.dataset_name}; seeds: {', '.join(map(str, range(params.seeds)))}.",
         *(markdown(table).strip() for table in tables),
@@ -50,6 +50,7 @@ def report_page(params: Params, tables: list[TableSummary], *, minimum_score: fl
     Raises:
         UserError: a results file cannot be read.
     """
+    from pipeline.indexing.read import measured_split
     from pipeline.reporting.figures import all_figures
     from pipeline.reporting.page import Contents, page
     from pipeline.runs import cells
@@ -64,7 +65,14 @@ def report_page(params: Params, tables: list[TableSummary], *, minimum_score: fl
     return page(params, Contents(
         tables=every, ledger=read_json_file(ledger, remedy) if ledger.is_file() else None,
         cells={cell.evaluation: cell for cell in cells.read_all(params)}, figures=figures, minimum_score=minimum_score,
-        how_to_read=HOW_TO_READ.format(dataset=params.dataset_name, profile=params.profile), command=_command(params, every)))
+        how_to_read=_how_to_read(params), command=_command(params, every), split=measured_split(params)))
+
+
+def _how_to_read(params: Params) -> str:
+    from pipeline.indexing.read import measured_split
+    from pipeline.tables.form import videos_of
+
+    return HOW_TO_READ.format(dataset=videos_of(params.dataset_name, measured_split(params)), profile=params.profile)
 
 
 def _command(params: Params, tables: list[TableSummary]) -> str:
@@ -91,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--score", type=probability, default=0.3,
                            help="leave tracklets below this score out of figures (default: 0.3)")
     arguments.add_argument("--sketch", action="store_true", help="draw figures over the edges of frames, not over photographs")
+    add_split_argument(arguments)
     options = arguments.parse_args(argv)
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.settings.loading import load_params

@@ -18,7 +18,7 @@ from effvis.errors import UserError
 from effvis.evaluation.submission import check_submission
 from effvis.files import replacing_file
 from pipeline.runs.store import RunStore
-from pipeline.system.cli import add_row_arguments, parser
+from pipeline.system.cli import add_row_arguments, add_split_argument, parser
 
 if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
@@ -28,7 +28,7 @@ RESULTS = "results.json"  # at the zip's top and under this name, or the server 
 
 
 def pack(params: Params, spec: EvalSpec, results: Path, out: Path, *, allow_missing: bool = False) -> int:
-    """Checks results of the validation split and writes them to ``out``; the same results give the same bytes.
+    """Checks results of the measured split and writes them to ``out``; the same results give the same bytes.
 
     Returns:
         How many results there are.
@@ -39,8 +39,8 @@ def pack(params: Params, spec: EvalSpec, results: Path, out: Path, *, allow_miss
     from pipeline.indexing.read import load_index
 
     own = params.of_dataset(spec.train.dataset_name)
-    index = load_index(own, "val")
-    count = check_submission(results, index.videos, index.categories, where=str(own.dataset_folder / "val"),
+    index = load_index(own, spec.split)
+    count = check_submission(results, index.videos, index.categories, where=str(own.dataset_folder / spec.split),
                              allow_missing=allow_missing)
     entry = ZipInfo(RESULTS)  # with a date that is always the same
     entry.compress_type = ZIP_DEFLATED
@@ -95,6 +95,7 @@ def take_back(params: Params, spec: EvalSpec, scores: Path) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.submit")
     add_row_arguments(arguments)
+    add_split_argument(arguments)
     task = arguments.add_mutually_exclusive_group(required=True)
     task.add_argument("--out", metavar="ZIP", type=Path, help="check the results and write them here")
     task.add_argument("--scores", metavar="TXT", type=Path, help="read the server's scores.txt, which has lines of name: value")

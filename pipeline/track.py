@@ -6,13 +6,14 @@ MLFLOW_TRACKING_URI names the server (default: the project's file mlflow.db).
 
 from __future__ import annotations
 
-from pipeline.system.cli import parser
+from pipeline.system.cli import add_split_argument, parser
 from pipeline.system.masking import masked
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser(__doc__, "pipeline.track")
     arguments.add_argument("--sync", action="store_true", required=True, help="bring what the server does not have, and exit")
+    add_split_argument(arguments)
     options = arguments.parse_args(argv)
     from pipeline.mlflow_view.sync import sync_or_explain, tracking_uri
     from pipeline.settings.loading import load_params

@@ -38,7 +38,7 @@ GRID = "table1d,table1e"
 # A network too small to learn anything, in trainings of seconds; a checkpoint every second.
 SMALL = """
     seeds=1 methods=efficientvis input_size=[32,48] resources.slots=2 resources.checkpoint_seconds=1
-    shapes.train_videos=6 shapes.val_videos=3 shapes.frames=8 shapes.height=32 shapes.width=48
+    shapes.train_videos=6 shapes.val_videos=3 shapes.test_videos=0 shapes.frames=8 shapes.height=32 shapes.width=48
     shapes.min_radius=5 shapes.max_radius=8
     model.hidden_dim=16 model.attention_heads=2 model.ffn_dim=32 model.dynamic_dim=4 model.queries=4 model.iterations=2
     model.roi_size=4 model.mask_roi_size=4 model.mask_convs=1

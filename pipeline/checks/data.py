@@ -13,23 +13,25 @@ from pipeline.checks.finding import Finding, looked_at
 from pipeline.datasets import holdout
 from pipeline.grid import linking
 from pipeline.grid.rows import runnable_rows
-from pipeline.indexing.read import read_facts
+from pipeline.indexing.read import measured_split, read_facts
 
 if TYPE_CHECKING:
     from pipeline.settings.params import Params, RowSettings
 
 
 def data(sets: Iterable[Params]) -> list[Finding]:
-    """Whether each data set is in place and indexed, and whether its validation videos have instances."""
+    """Whether each data set is in place and indexed, and whether its validation and test videos have instances."""
     return [found for params in sets for found in looked_at("data", lambda params=params: _one_set(params))]
 
 
 def _one_set(params: Params) -> Iterator[Finding]:
     splits = read_facts(params)["splits"]
-    train, val = splits["train"], splits["val"]
+    train = splits["train"]
+    others = "; ".join(f"{len(splits[split]['videos']):,} with {splits[split]['instances']:,} instances to {what} on"
+                       for split, what in (("val", "validate"), ("test", "test")) if split in splits)
     yield Finding("data", f"{params.dataset_name}: {len(train['videos']):,} videos to train on, the longest of "
-                  f"{train['longest_video']} frames; {len(val['videos']):,} with {val['instances']:,} instances to validate on")
-    for remark in holdout.remarks(params, val["instances"]):
+                  f"{train['longest_video']} frames; {others}")
+    for remark in holdout.remarks(params, splits["val"]["instances"]):
         problem, stop, remedy = remark.partition(". ")
         yield Finding("data", problem, remedy if stop else None)
 
@@ -51,13 +53,14 @@ def _one_table(params: Params, name: str, rows: list[RowSettings]) -> Iterator[F
     scored, unscored = {}, {}
     for settings in rows:
         of_row = params.with_dataset(settings.dataset)
-        truth = read_facts(of_row)["splits"]["val"]["instances"] > 0
-        counts = scored if truth else unscored
-        counts[of_row.dataset_name] = counts.get(of_row.dataset_name, 0) + 1
-    for dataset, count in scored.items():
-        official = "" if params.holdout is None else ", which are not the official validation videos"
-        yield Finding("tables", f"{name}: AP and AR of {_rows(count)}, {params.seeds} seeds each, on {dataset}{official}")
-    for dataset, count in unscored.items():
+        split = measured_split(of_row)
+        counts = scored if read_facts(of_row)["splits"][split]["instances"] > 0 else unscored
+        counts[of_row.dataset_name, split] = counts.get((of_row.dataset_name, split), 0) + 1
+    for (dataset, split), count in scored.items():
+        held_out = "" if params.holdout is None or split == "test" else ", which are not the official validation videos"
+        which = ", its test videos" if split == "test" else held_out
+        yield Finding("tables", f"{name}: AP and AR of {_rows(count)}, {params.seeds} seeds each, on {dataset}{which}")
+    for (dataset, _), count in unscored.items():
         yield Finding("tables", f"{name}: no AP of {_rows(count)}: {dataset} has no ground truth for val, and only a "
                       "competition's server can score it", "Pack each row's results with python -m pipeline.submit, and add "
                       "the server's numbers with --scores; or hold training videos out: -S holdout.fraction=0.1 "

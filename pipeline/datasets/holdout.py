@@ -1,4 +1,4 @@
-"""The training videos that ``holdout`` sets aside to validate on, and the file that lists them.
+"""The splits of a data set, and the training videos that ``holdout`` sets aside to validate on, with the file that lists them.
 
 The official validation splits come without instances, so only a competition's server can score them.
 """
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from effvis.data.dataset import DatasetIndex
     from pipeline.settings.params import Params
 
+TEST = "test"
 FILE = "holdout.json"  # in the index's folder
 _REMEDY = f"Give as holdout.file a {FILE} as pipeline.index writes it, or {{\"val\": [{{\"id\": 7}}]}}"
 _LEFT_OUT_REMEDY = f"Give as holdout.without a {FILE} as pipeline.index writes it for this data set"
@@ -61,9 +62,20 @@ def splits_needed(params: Params) -> tuple[str, ...]:
     return ("train", "val") if params.holdout is None else ("train",)
 
 
-def annotated_split(params: Params) -> str:
-    """The split on disk that contains the validation videos."""
-    return splits_needed(params)[-1]
+def splits_on_disk(params: Params) -> tuple[str, ...]:
+    """The splits that the data set needs, and test if it has instances: a server's test split is of no use here."""
+    return (*splits_needed(params), *((TEST,) if _lists_instances(annotation_file(params.dataset_folder / TEST)) else ()))
+
+
+def _lists_instances(file: Path | None) -> bool:
+    """Whether annotations list an instance. Unreadable ones count as if they did: who reads them says what is wrong."""
+    if file is None:
+        return False
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(content, dict) or bool(content.get("annotations"))
 
 
 def describe(params: Params) -> dict[str, Any]:
@@ -83,7 +95,8 @@ def describe(params: Params) -> dict[str, Any]:
 
 
 def apply(params: Params, splits: dict[str, DatasetIndex]) -> dict[str, DatasetIndex]:
-    """The splits as they were read or, with a holdout, the two parts of the training split: to train on and to validate on.
+    """The splits as they were read or, with a holdout, the two parts of the training split, to train on and to validate on.
+    A test split stays as it is.
 
     Raises:
         UserError: the holdout's file belongs to another data set, or nothing would be left to train or to validate on.
@@ -103,11 +116,11 @@ def apply(params: Params, splits: dict[str, DatasetIndex]) -> dict[str, DatasetI
     if not validation.videos or not left.tracks:
         raise UserError(where, key, f"holds out {len(held_out)} of {len(train.videos)} videos",
                         "Leave some with instances to train on, and some to validate on")
-    return {"train": left, "val": validation}
+    return splits | {"train": left, "val": validation}
 
 
 def reported_videos(params: Params) -> str | None:
-    """A digest of the training videos that are held out and so reported, from the index; None if val itself is reported.
+    """A digest of the training videos that are held out and so reported, from the index; None if no training video is.
 
     A fraction and a file that hold the same videos out have the same digest.
 
@@ -125,7 +138,7 @@ def write(params: Params, splits: dict[str, DatasetIndex], folder: Path) -> None
     if params.holdout is None:
         return
 
-    counts = {split: videos_by_category(index) for split, index in splits.items()}
+    counts = {split: videos_by_category(splits[split]) for split in ("train", "val")}
     content = HoldoutFile(
         dataset=params.dataset_folder.resolve().name,
         **({} if params.holdout_file else params.holdout.model_dump(include={"fraction", "seed"})),
@@ -136,22 +149,30 @@ def write(params: Params, splits: dict[str, DatasetIndex], folder: Path) -> None
 
 
 def ground_truth(params: Params, index: DatasetIndex) -> dict[str, Any]:
-    """The annotations of the validation videos, in the evaluator's form.
+    """The annotations of a split's videos, in the evaluator's form.
 
     Args:
-        index: the index of the validation videos.
+        index: the index of the split; with a holdout, val is some of the videos of train.
     """
-    file = annotation_file(params.dataset_folder / annotated_split(params))
-    annotations = read_ground_truth_file(file).content
-    return annotations if params.holdout is None else keep_videos(annotations, {video.id for video in index.videos})
+    folder = index.images.parent
+    annotations = read_ground_truth_file(annotation_file(folder)).content
+    if params.holdout is None or folder.name == TEST:
+        return annotations
+    return keep_videos(annotations, {video.id for video in index.videos})
 
 
 def remarks(params: Params, instances: int) -> list[str]:
-    """Warnings about the validation videos for users who are about to train for hours, from the files of the index.
+    """Warnings about the videos to be scored for users who are about to train for hours, from the files of the index.
 
     Args:
         instances: the number of instances in the validation videos.
     """
+    test = params.dataset_folder / TEST
+    left_out = [] if not test.is_dir() or TEST in splits_on_disk(params) else [f"{test} has no instances and is left out"]
+    return [*_remarks_on_val(params, instances), *left_out]
+
+
+def _remarks_on_val(params: Params, instances: int) -> list[str]:
     if not instances:
         return ["val has no instances, so that nothing can be scored on it here. Hold some training videos out: "
                 "-S holdout.fraction=0.1 (docs/datasets.md)"]

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from pipeline.datasets.layouts import OnFilesDone
     from pipeline.settings.params import ArchiveSettings, Params
 
-# Archives that are of no use here: a split without ground truth, and frames that nobody annotated.
+# Archives in a folder that are of no use here: published test splits have no ground truth, and nobody annotated all frames.
 UNUSED = re.compile(r"(^|[^a-z])test([^a-z]|$)|all_frames", re.IGNORECASE)
 
 
 def install(params: Params, given: Sequence[ArchiveSettings], progress: OnFilesDone | None) -> bool:
-    """Imports the splits that are missing in data/<name>, each whole or not at all.
+    """Imports the splits that are missing in data/<name>, each whole or not at all; a test split only of one's own data set.
 
     Args:
         given: the archives to import; if empty, those of the parameters.
@@ -41,8 +41,10 @@ def install(params: Params, given: Sequence[ArchiveSettings], progress: OnFilesD
         UserError: a split is needed and nothing is given (the error says where to get it), or the given files are wrong.
     """
     folder = params.dataset_folder
-    lacking = [split for split in SPLITS if annotation_file(folder / split) is None]
-    own = params.sources.get(params.published_name)
+    source, own = SOURCES.get(params.published_name), params.sources.get(params.published_name)
+    lacking = [split for split in (SPLITS if source is None else source.videos) if annotation_file(folder / split) is None]
+    if not given and lacking == ["test"]:  # there may be none: only who gives files now is told whether it is in them
+        return False
     given = given or (own.archives if own is not None else ())
     if not given and set(lacking) & set(splits_needed(params)):
         raise UserError(params.dataset_name, "dataset", "is not here", _where_to_get_it(params))

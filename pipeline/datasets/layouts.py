@@ -1,8 +1,9 @@
 """Finds the splits of a data set in the layouts in which it is published or passed on, and brings them into one layout.
 
-That layout has ``train/`` and ``val/``, each with ``instances.json`` and ``JPEGImages/<video>/<frame>``. Annotations may lie in
-the split's folder (instances.json: YouTube-VIS 2021), beside it (train.json: 2019; annotations_train.json: OVIS) or in a folder
-of their own (instances_train_sub.json). Frames may lie in <split>/JPEGImages or, in OVIS, in <split>.
+That layout has ``train/``, ``val/`` and, if it is annotated, ``test/``, each with ``instances.json`` and
+``JPEGImages/<video>/<frame>``. Annotations may lie in the split's folder (instances.json: YouTube-VIS 2021), beside it
+(train.json: 2019; annotations_train.json: OVIS) or in a folder of their own (instances_train_sub.json). Frames may lie in
+<split>/JPEGImages or, in OVIS, in <split>.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ from effvis.data.parsing import ANNOTATIONS, IMAGES
 from effvis.errors import UserError
 from pipeline.datasets.archives import LEFT_OUT, stays_inside
 
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
 
 OnFilesDone = Callable[[int, int, str], None]
 """A function called with (done, in all, of what)."""
 
 # The names of each split in the layouts.
-NAMES = {"train": ("train",), "val": ("valid", "val", "validation")}
-OTHERS = ("test",)
+NAMES = {"train": ("train",), "val": ("valid", "val", "validation"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Split:
 
 
 def find_split(roots: Sequence[Root], split: str) -> Split | None:
-    """The annotations and the frames of a split; None if it has no annotations.
+    """The annotations and the frames of a split; None if it has no annotations or, as test, no instances.
 
     Raises:
         UserError: it has several annotations, they are not in the YouTube-VIS format, or their frames are missing.
@@ -82,6 +82,8 @@ def find_split(roots: Sequence[Root], split: str) -> Split | None:
     if file is None:
         return None
     content = _read(file)
+    if split == "test" and not content.get("annotations"):  # as YouTube-VIS publishes it, for its server
+        return None
     names = _frame_names(file, content)
     if not names:
         raise UserError(file, "videos", "lists no frame", "Give the annotations as they were published")
@@ -156,7 +158,7 @@ def _annotation_rank(folder: str, file: str, split: str) -> int | None:
 
 
 def _rank(words: Sequence[str], split: str) -> int:
-    others = {name for other, names in NAMES.items() if other != split for name in names} | set(OTHERS)
+    others = {name for other, names in NAMES.items() if other != split for name in names}
     return 0 if set(NAMES[split]) & set(words) else 2 if others & set(words) else 1
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def evaluate_given(
     params: Params, description: ModelFile, weights: Path, out: Path, *, report: OnProgress | None = None
 ) -> dict[str, Any]:
-    """The content of ``metrics.json`` in ``out``, computed on the validation split unless it is there already.
+    """The content of ``metrics.json`` in ``out``, computed on the measured split unless it is there already.
 
     The network, its input size and its linking are those of the description; results and metrics are written as for a run.
     The key is that of a table's row with the same weights.
@@ -35,7 +35,8 @@ def evaluate_given(
         UserError: the model does not know the data set's categories, its weights are not the described ones, ``out`` holds
             something else, or the data set is not indexed.
     """
-    spec, index = given_evaluation(params, description, weights), load_index(params, "val")
+    spec = given_evaluation(params, description, weights)
+    index = load_index(params, spec.split)
     found = read_evaluation(out)
     if found is not None and found.get("evaluation") == spec.key:
         return found
@@ -45,4 +46,4 @@ def evaluate_given(
     facts = scored(params, index, predictions, spec.inference, seconds)
     return write_evaluation(out, predictions.results, {
         "evaluation": spec.key, "weights_sha256": description.sha256, "method": description.method,
-        "dataset": {"name": params.dataset_name, "val_digest": index.digest}, **facts})
+        "dataset": {"name": params.dataset_name, "split": spec.split, "digest": index.digest}, **facts})

@@ -69,7 +69,7 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = 
 
     Returns:
         ``metrics`` (the 12 numbers as fractions, and with ``inference.same_frames_fps`` AP_same_frames), ``per_category``,
-        ``seconds`` of prediction, ``frames``, ``frames_per_second``, and the keys ``run`` and ``evaluation``.
+        ``seconds`` of prediction, ``frames``, ``frames_per_second``, the ``split``, and the keys ``run`` and ``evaluation``.
 
     Raises:
         UserError: the run is not trained far enough, given weights have changed, or the dataset is not the one that the spec
@@ -95,14 +95,15 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | N
     from pipeline.engine.training import steps_of_whole
 
     params = params.of_dataset(spec.train.dataset_name)
-    index = load_index(params, "val")
+    index = load_index(params, spec.split)
     if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
     if params.resources.workers_per_run == 1:
         predictions, seconds = predict_here(params, spec, index, report)
     else:
         predictions, seconds = predict_on_workers(params, spec, index, report)
-    facts = {"run": spec.train.key, "evaluation": spec.key, **scored(params, index, predictions, spec.inference, seconds)}
+    facts = {"run": spec.train.key, "evaluation": spec.key, "split": spec.split,
+             **scored(params, index, predictions, spec.inference, seconds)}
     if not isinstance(spec.train, GivenSpec):
         whole = steps_of_whole(store.folder(spec.train.key), spec.train)
         facts["videos_seen"] = steps_after(whole, spec.halvings) * spec.train.train.batch_size

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def ship(
     params: Params, spec: TrainSpec, name: str, command: str, *, folder: Path = starts.FOLDER
 ) -> dict[str, Any]:
-    """Copies a finished pretraining into the project, with its configuration and its scores at one frame per clip.
+    """Copies a finished pretraining into the project, with its configuration and its scores on val at one frame per clip.
 
     Returns:
         The facts that were written beside the weights.
@@ -29,7 +29,7 @@ def ship(
         UserError: the run is not finished or its weights are too large to ship.
     """
     store = RunStore(params.runs_dir)
-    metrics = evaluate_run(params, pretrained_evaluation(params, spec))["metrics"]
+    metrics = evaluate_run(params, pretrained_evaluation(params.on_val(), spec))["metrics"]
     facts = {
         "command": command,
         "run": spec.key,

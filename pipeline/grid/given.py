@@ -13,7 +13,7 @@ from effvis.errors import UserError
 from pipeline import methods
 from pipeline.grid import starts
 from pipeline.identity.specs import GivenSpec
-from pipeline.indexing.read import dataset_facts
+from pipeline.indexing.read import dataset_facts, measured_split
 from pipeline.system.files import file_sha256
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def given_spec(params: Params, description: ModelFile, weights: Path) -> GivenSp
                         + ("; ".join(differences) or "their order differs"),
                         "Evaluate it on a data set with its categories (-S dataset=…), or train it on this one")
     return GivenSpec(description.model, description.input_size, description.sha256, weights, params.dataset_name,
-                     facts.digests["val"])
+                     facts.digests[measured_split(params)])
 
 
 def inference_of(description: ModelFile, settings: RowSettings) -> InferenceConfig:

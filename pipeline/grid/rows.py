@@ -17,7 +17,7 @@ from pipeline.grid import given, imagenet, linking, starts
 from pipeline.grid.table_file import Row, RowFile, Table, TableFile
 from pipeline.identity.digests import evaluation_code_digest, key, training_digest
 from pipeline.identity.specs import EvalSpec, GivenSpec, TrainSpec
-from pipeline.indexing.read import dataset_facts
+from pipeline.indexing.read import dataset_facts, measured_split
 from pipeline.settings.loading import read_mapping, with_values
 from pipeline.settings.params import ROW_KEYS, Params, RowSettings
 
@@ -188,13 +188,14 @@ def given_evaluation(params: Params, description: ModelFile, weights: Path) -> E
     return _evaluation(params, given.given_spec(params, description, weights), description.inference)
 
 
-def evaluation_digest(method: str, validation_digest: str) -> str:
-    """Digest of the validation split and of the code that predicts and scores."""
-    return key({"code": evaluation_code_digest(method), "data": validation_digest})
+def evaluation_digest(method: str, split_digest: str) -> str:
+    """Digest of the split that is evaluated and of the code that predicts and scores."""
+    return key({"code": evaluation_code_digest(method), "data": split_digest})
 
 
 def _evaluation(params: Params, spec: TrainSpec | GivenSpec, inference: InferenceConfig) -> EvalSpec:
-    return EvalSpec(spec, inference, evaluation_digest(spec.method, dataset_facts(params).digests["val"]))
+    split = measured_split(params)
+    return EvalSpec(spec, inference, evaluation_digest(spec.method, dataset_facts(params).digests[split]), split=split)
 
 
 def pretrain_spec(params: Params, settings: RowSettings) -> TrainSpec:

@@ -83,7 +83,7 @@ class GivenSpec:
         sha256: of the file.
         weights: the file; where it lies is not in the key.
         dataset_name: the name of the data set that they are evaluated on, for people; the digest decides.
-        dataset_digest: digest of the validation split.
+        dataset_digest: digest of the split that they are evaluated on.
         key: 16 hex digits, computed.
     """
 
@@ -126,8 +126,9 @@ class EvalSpec:
 
     Args:
         train: what the weights come from.
-        evaluation_digest: digest of the validation split and of the code that predicts and scores.
+        evaluation_digest: digest of the split and of the code that predicts and scores.
         halvings: the weights are those after 1/2**halvings of the training, a point of its learning curve; 0 is its end.
+        split: the split's name, to find its videos; in the key its digest stands for it.
         key: 16 hex digits, computed.
     """
 
@@ -135,6 +136,7 @@ class EvalSpec:
     inference: InferenceConfig
     evaluation_digest: str
     halvings: int = 0
+    split: Literal["val", "test"] = "val"
     key: str = field(init=False)
 
     def __post_init__(self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from effvis.data.parsing import annotation_file
 from effvis.data.youtube_vis import check_split, read_split
 from effvis.errors import UserError
 from effvis.files import replacing_folder
-from pipeline.datasets import holdout, layouts, place
+from pipeline.datasets import holdout, place
 from pipeline.indexing import parquet, stamps
 from pipeline.indexing.read import FACTS, index_remedy, read_facts
 
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 
 def build(
     params: Params, progress: Callable[[int, int, str], None] | None = None, *, anew: bool = False,
-    warn: Callable[[UserError], None] | None = None,
+    warn: Callable[[UserError], None] | None = None, test: bool = True,
 ) -> bool:
-    """Reads and checks both splits and replaces ``params.index_folder`` with their index, all at once.
+    """Reads and checks all splits and replaces ``params.index_folder`` with their index, all at once.
 
     Args:
         progress: called with (frame files checked, frame files in all, split).
         anew: ignore everything that was found earlier (``pipeline.indexing.stamps``).
         warn: called for what bends the format in files that are read.
+        test: False leaves a test split out, for who is about to choose something and must not look at it.
 
     Returns:
         Whether anything had to be done.
@@ -44,16 +45,17 @@ def build(
     """
     if not place.in_place(params):
         raise UserError(params.dataset_folder, "dataset", "the data set is not in place", index_remedy(params))
-    known = {} if anew else stamps.read(params, holdout.splits_needed(params))
-    if _is_current(params, known):
+    wanted = holdout.splits_on_disk(params) if test else holdout.splits_needed(params)
+    known = {} if anew else stamps.read(params, wanted)
+    if _is_current(params, wanted, known):
         return False
     splits, frames, annotations = {}, {}, {}
-    for split in holdout.splits_needed(params):
+    for split in wanted:
         folder = params.dataset_folder / split
         annotations[split] = _annotations(folder)
         frames[split] = {}
         splits[split] = read_split(
-            folder, require_annotations=split == "train", known=known[split].frames if split in known else {},
+            folder, require_annotations=split != "val", known=known[split].frames if split in known else {},
             remember=frames[split].__setitem__, progress=_told(progress, split), warn=warn)
     used = holdout.apply(params, splits)
     _check_same_categories(params, used)
@@ -76,13 +78,13 @@ def check(params: Params, progress: Callable[[int, int, str], None] | None = Non
     # In a user's own folder, the check itself reports what is missing.
     if (place.is_generated(params) or not params.dataset_folder.is_dir()) and not place.in_place(params):
         raise UserError(params.dataset_folder, "dataset", "the data set is not in place", index_remedy(params))
-    found, categories = {}, []
-    for split in holdout.splits_needed(params):
-        found[split], listed = check_split(params.dataset_folder / split, require_annotations=split == "train",
-                                           progress=_told(progress, split))
-        categories.append(listed)
-    if None not in categories and categories[0] != categories[-1]:
-        found["val"].errors.append(_other_categories(params))
+    found, categories = {}, {}
+    for split in holdout.splits_on_disk(params):
+        found[split], categories[split] = check_split(params.dataset_folder / split, require_annotations=split != "val",
+                                                      progress=_told(progress, split))
+    for split, listed in categories.items():
+        if None not in (listed, categories["train"]) and listed != categories["train"]:
+            found[split].errors.append(_other_categories(params, split))
     return found
 
 
@@ -96,14 +98,14 @@ def _annotations(folder: Path) -> tuple[Path, tuple[int, int, int]]:
     return file, file_stamp(file)
 
 
-def _is_current(params: Params, known: dict[str, SplitStamp]) -> bool:
+def _is_current(params: Params, wanted: Sequence[str], known: dict[str, SplitStamp]) -> bool:
     """Whether the index is there and whole, and belongs to these parameters and to the present data set."""
     # The held-out videos depend on more than a split's files.
-    if params.holdout is not None or set(known) != set(layouts.SPLITS):
+    if params.holdout is not None or set(known) != set(wanted):
         return False
     try:
         facts = read_facts(params)
-        return all(
+        return set(facts["splits"]) == set(wanted) and all(
             facts["splits"][split]["digest"] == stamp.digest and _file_sizes(params, split) == stamp.index_files
             and stamps.unchanged(stamp, params.dataset_folder / split) for split, stamp in known.items())
     except (UserError, OSError):
@@ -152,10 +154,11 @@ def _facts(params: Params, splits: dict[str, DatasetIndex]) -> dict:
 
 
 def _check_same_categories(params: Params, splits: dict[str, DatasetIndex]) -> None:
-    if splits["train"].categories != splits["val"].categories:
-        raise _other_categories(params)
+    for split, index in splits.items():
+        if index.categories != splits["train"].categories:
+            raise _other_categories(params, split)
 
 
-def _other_categories(params: Params) -> UserError:
-    return UserError(params.dataset_folder / "val", "categories", "not the categories of train, in their order",
+def _other_categories(params: Params, split: str) -> UserError:
+    return UserError(params.dataset_folder / split, "categories", "not the categories of train, in their order",
                      "List the same categories with the same ids in both splits")

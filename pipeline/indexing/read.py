@@ -52,8 +52,26 @@ def dataset_facts(params: Params) -> DatasetFacts:
         {split: entry["longest_video"] for split, entry in splits.items()})
 
 
+def measured_split(params: Params) -> str:
+    """The split that tables, the headline run and ``pipeline.evaluate`` are measured on: val or test.
+
+    It is what ``split`` says; if that says nothing, test where the data set has one with instances, otherwise val.
+
+    Raises:
+        UserError: for the reasons of ``dataset_facts``, or the data set has no such split.
+    """
+    splits = read_facts(params)["splits"]
+    wanted = params.split or ("test" if "test" in splits else "val")
+    if wanted not in splits:
+        give = ("Set shapes.test_videos, and run pipeline.download" if place.is_generated(params) else
+                "Put JPEGImages/ and an instances.json with instances there")
+        raise UserError(params.dataset_folder / wanted, "split", f"the index of {params.dataset_name} has no such split",
+                        f"{give} and python -m pipeline.index; or leave split out, and val is measured")
+    return wanted
+
+
 def dataset_digest(params: Params) -> str:
-    """Digest of both splits."""
+    """Digest of all splits."""
     return read_facts(params)["digest"]
 
 

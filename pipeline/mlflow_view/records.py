@@ -144,14 +144,15 @@ def _summary(done: Mapping[str, Any], reports: ReportsByFile) -> dict[str, float
     """The costs of a finished training, and the metrics of one of its evaluations, so that AP stands beside the curves.
     Given weights cost nothing.
 
-    Of several evaluations it takes one of the final weights, not one of a learning curve's: the latest that is end-to-end on
-    all frames, or else the latest.
+    Of several evaluations it takes one of the final weights, not one of a learning curve's, and one of test before those of
+    val: the latest that is end-to-end on all frames, or else the latest.
     """
     numbers = {name: done[there] for name, there in _TRAINING_NUMBERS.items() if there in done}
     if reports:
-        def rank(file: Path) -> tuple[int, bool, int]:
+        def rank(file: Path) -> tuple[int, bool, bool, int]:
+            report = reports[file]
             # All reports that were stored before curves existed are those of final weights.
-            return reports[file].get("videos_seen", 0), is_plain(reports[file]["inference"]), _milliseconds(file)
+            return report.get("videos_seen", 0), _split(report) == "test", is_plain(report["inference"]), _milliseconds(file)
 
         numbers |= _numbers(reports[max(reports, key=rank)])
     return numbers
@@ -172,7 +173,7 @@ def _evaluation(
         ended=when,
         status="FINISHED",
         parent=folder.name,
-        params={"inference": report["inference"], "train_key": folder.name},
+        params={"inference": report["inference"], "train_key": folder.name, "split": _split(report)},
         version=str(when),
         summary=_numbers(report) | {f"server.{name}": value for name, value in server.items() if value >= 0},
         artifacts={
@@ -181,6 +182,11 @@ def _evaluation(
             "pictures": tuple(sorted(file.parent.glob("pictures/*.png"))),
         },
     )
+
+
+def _split(report: Mapping[str, Any]) -> str:
+    """The split that an evaluation is of. Reports that were stored before there was a choice are of val."""
+    return report.get("split", "val")
 
 
 def _numbers(report: Mapping[str, Any]) -> dict[str, float]:

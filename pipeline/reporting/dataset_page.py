@@ -11,8 +11,7 @@ import numpy as np
 
 from effvis.errors import UserError
 from effvis.files import replacing_file
-from pipeline.datasets import layouts
-from pipeline.indexing.read import load_index
+from pipeline.indexing.read import load_index, read_facts
 from pipeline.reporting.charts import video_lengths
 from pipeline.reporting.pictures import data_uri
 from pipeline.reporting.templates import render
@@ -82,7 +81,7 @@ def write_page(params: Params, file: Path) -> None:
     Raises:
         UserError: the data set is not indexed, or the file cannot be written.
     """
-    html = page(params, {split: load_index(params, split) for split in layouts.SPLITS})
+    html = page(params, {split: load_index(params, split) for split in read_facts(params)["splits"]})
     try:
         with replacing_file(file) as new:
             new.write_text(html, encoding="utf-8")

@@ -23,7 +23,7 @@ from effvis.visualize import GREY
 from pipeline import methods
 from pipeline.engine.training import set_up_torch
 from pipeline.grid.rows import find_evaluation
-from pipeline.indexing.read import load_index
+from pipeline.indexing.read import load_index, measured_split
 from pipeline.reporting.feature_maps import target
 from pipeline.reporting.pictures import frame_scale, frames_with, heat_pictures, jpeg_uri, region_pictures
 from pipeline.reporting.tracklets import (
@@ -50,7 +50,7 @@ SEED = 0
 MAIN_ROW = "table1e:w/ CL"
 RATE_ROWS = ("table1h:Original FPS", "table1h:1.5 FPS")
 COLUMNS = 6
-_VIDEOS = "Videos are evenly spaced over the validation split, frames over each video."
+_VIDEOS = "Videos are evenly spaced over the split, frames over each video."
 _COLOURS = (
     "A tracklet has the colour of the instance that it follows best over the whole video (at most one tracklet for each, by "
     "the largest sum of video IoUs); a tracklet that goes over to another instance shows a wrong colour there."
@@ -117,7 +117,7 @@ class Source:
 
     @cached_property
     def index(self) -> DatasetIndex:
-        return load_index(self.params, "val")
+        return load_index(self.params, measured_split(self.params))
 
     def spec(self, row: str) -> EvalSpec:
         return find_evaluation(self.params, row, SEED)
@@ -280,13 +280,13 @@ _RECIPES = (
         "one scale), before and after the filter that the tracklet's query makes, in the mask branch of the last interaction. "
         "Right: the same with every proposal moved by half its width, towards the side of the frame that has more room, as "
         "if it had drifted. Shown is the tracklet whose proposals fit an instance best (mean box IoU) in a video's first "
-        "clip. Videos are evenly spaced over the validation split.",
+        "clip. Videos are evenly spaced over the split.",
         (MAIN_ROW,), _feature_maps),
     _Recipe(
         "figure-5", "Figure 5: identity at low frame rates",
         "The same weights on the same videos, of which only some frames are kept; grey: a frame that was dropped. Columns "
         "are the first frames that are kept at table 1h's rate (where these are few, at twice that rate). " + _COLOURS
-        + " Videos are evenly spaced over the validation split.",
+        + " Videos are evenly spaced over the split.",
         RATE_ROWS, _frame_rates),
     _Recipe(
         "figure-6", "Figure 6: one colour per identity, proposals as boxes", f"{_COLOURS} {_VIDEOS}", (MAIN_ROW,), _overlays),
@@ -295,7 +295,7 @@ _RECIPES = (
       for method in methods.everyone() for one in method.comparisons),
     _Recipe(
         "failures", "Where it fails",
-        "The three validation videos of the lowest score by this rule: for each instance, the video IoU of the tracklet "
+        "The three videos of the lowest score by this rule: for each instance, the video IoU of the tracklet "
         f"that fits it best, whatever its class and score; the mean of these over the video's instances. {_COLOURS}",
         (MAIN_ROW,), _failures),
 )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def overlay_pictures(
     params: Params, spec: EvalSpec, out: Path, *, videos: int, frames: int, scale: int, minimum_score: float, as_sketch: bool,
 ) -> list[Path]:
-    """Writes ``<out>/<video id>.png`` for evenly spaced videos of the validation split.
+    """Writes ``<out>/<video id>.png`` for evenly spaced videos of the split that was evaluated.
 
     Args:
         videos, frames: how many videos and frames to draw, evenly spaced over the split and over each video.
@@ -37,7 +37,7 @@ def overlay_pictures(
     """
     params = params.of_dataset(spec.train.dataset_name)
     results = stored_results(params, spec)
-    index = load_index(params, "val")
+    index = load_index(params, spec.split)
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for v in evenly(len(index.videos), videos):

@@ -13,6 +13,7 @@ from pipeline.reporting.charts import learning_curves
 from pipeline.reporting.pictures import data_uri
 from pipeline.reporting.templates import render
 from pipeline.tables.claims import HOW_TO_READ
+from pipeline.tables.form import videos
 from pipeline.tables.markdown import SPEED_COLUMN, convergence_text, given_note, speed_note, speed_text
 from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION, same_frames
 
@@ -35,6 +36,7 @@ class Contents:
         minimum_score: the least score of tracklets that figures show.
         how_to_read: how to read the tables, with ``*emphasis*``.
         command: the command that makes the numbers.
+        split: the split that figures show videos of.
     """
 
     tables: Sequence[TableSummary]
@@ -44,6 +46,7 @@ class Contents:
     minimum_score: float
     how_to_read: str
     command: str
+    split: str = "val"
 
 
 def page(params: Params, contents: Contents) -> str:
@@ -51,7 +54,8 @@ def page(params: Params, contents: Contents) -> str:
     curves = [table for table in contents.tables if any(row.curve for row in table.rows)]
     return render(
         "report.html",
-        filters={"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured, "speed": speed_text},
+        filters={"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured, "speed": speed_text,
+                 "videos": videos},
         params=params, contents=contents, metrics=(FIRST, *OTHERS), speed_column=SPEED_COLUMN,
         server_caption=SERVER_CAPTION, commits=_commits(contents),
         tables=[_table(contents, table) for table in contents.tables], ledger=contents.ledger and _ledger(contents.ledger),
@@ -67,8 +71,9 @@ def _table(contents: Contents, table: TableSummary) -> dict[str, Any]:
             reasons.setdefault(row.not_run, []).append(row.name)
     runs = [(row.name, run, evaluation, contents.cells.get(evaluation))
             for row in table.rows for run, evaluation in zip(row.runs, row.evaluations, strict=True)]
-    return {**dict(table), "rows": rows, "columns": list(table.rows[0].columns), "same": same_frames(table),
-            "reasons": reasons, "given_note": given_note(table), "speed_note": speed_note(table), "behind": runs}
+    return {**dict(table), "measured_on": table.measured_on, "rows": rows, "columns": list(table.rows[0].columns),
+            "same": same_frames(table), "reasons": reasons, "given_note": given_note(table), "speed_note": speed_note(table),
+            "behind": runs}
 
 
 def _state(row: RowSummary) -> str:

@@ -56,6 +56,7 @@ class Cell(Config):
 
     Attributes:
         evaluation, run: the keys of the evaluation and of its training.
+        split: of the data set, whose videos they are measured on.
         metrics: the 12 numbers as fractions, -1 where undefined.
     """
 
@@ -63,6 +64,7 @@ class Cell(Config):
     run: str
     seed: int
     config: Settings
+    split: str = Field("val", exclude_if=lambda split: split == "val")
     metrics: dict[str, float]
     videos_seen: int | None = Field(None, exclude_if=lambda value: value is None)
     times: Times
@@ -115,6 +117,7 @@ def _from_store(params: Params, spec: EvalSpec) -> Cell | None:
         run=spec.train.key,
         seed=spec.train.seed,
         config=Settings(train=spec.train.describe(), inference=spec.inference.model_dump(mode="json")),
+        split=spec.split,
         metrics=report["metrics"],
         videos_seen=report.get("videos_seen"),
         times=Times(

@@ -121,13 +121,13 @@ class Base:
     columns: Mapping[str, Any]
 
     def trial(self, params: Params, values: Mapping[str, Any], seeds: int) -> tuple[EvalSpec, ...]:
-        """The evaluations of a trial, one per seed, each with its training.
+        """The evaluations of a trial, one per seed, each with its training. They are on val, whatever ``split`` says.
 
         Raises:
             UserError: a value is wrong, or the data set is not indexed yet.
         """
         settings = self.settings.model_copy(update={"params": {**self.settings.params, **values}})
-        return tuple(evaluation_spec(params, settings, seed) for seed in range(seeds))
+        return tuple(evaluation_spec(params.on_val(), settings, seed) for seed in range(seeds))
 
 
 def load_space(file: Path, *, row: str | None) -> SpaceFile:

@@ -148,6 +148,8 @@ class _SharedParams(Config):
     generated: dict[str, dict[str, Any]] = Field({}, description="further drawn data sets, as differences from shapes")
     sources: dict[str, SourceSettings] = Field({}, description="published data sets, by the name of their folder in data_dir")
     holdout: HoldoutSettings | None = None
+    split: Literal["val", "test"] | None = Field(None, description="what tables, the headline run and pipeline.evaluate are "
+                                                 "measured on; None: test if the data set has one with instances, else val")
     index: IndexSettings = IndexSettings()
     input_size: InputSize
     inference: InferenceConfig = InferenceConfig()
@@ -182,7 +184,7 @@ class _SharedParams(Config):
 
     @property
     def dataset_folder(self) -> Path:
-        """The folder that holds train/ and val/."""
+        """The folder that holds train/, val/ and, if there is one, test/."""
         return self._root / self._dataset_path
 
     @property
@@ -277,6 +279,10 @@ class _SharedParams(Config):
                 return params
         raise UserError("params.yaml", "dataset", f"{name} is not among the data sets here",
                         f"There are {', '.join(params.dataset_name for params in known)}")
+
+    def on_val(self) -> Params:
+        """The same parameters for whoever chooses something: measured on val, and never on test."""
+        return self.model_copy(update={"split": "val"})
 
     def of_method(self, name: str) -> Any:
         """A method's ``model``, ``pretrain`` and ``train``: its section, or these parameters if it has no section."""

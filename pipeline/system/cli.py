@@ -111,6 +111,19 @@ def add_params_arguments(parser: argparse.ArgumentParser) -> None:
                         help="override one parameter, e.g. -S train.epochs=2 (the value is YAML; may be repeated)")
 
 
+def add_split_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--split val|test``, which is short for ``-S split=…``."""
+    parser.add_argument("--split", dest="set", action="append", default=[], type=_split, metavar="val|test",
+                        help="the videos that numbers are of, as -S split=… (default: test where the data set has a test split "
+                        "with instances, otherwise val)")
+
+
+def _split(text: str) -> str:
+    if text not in ("val", "test"):
+        raise argparse.ArgumentTypeError(f"{text} is neither val nor test")
+    return f"split={text}"
+
+
 def add_import_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """Adds the arguments of every importer, which calls a video ``what``."""
     parser.add_argument("--out", type=Path, required=True, metavar="DATASET", help="the folder to write; must not exist")

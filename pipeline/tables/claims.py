@@ -14,6 +14,7 @@ from scipy import stats
 from pipeline.runs import cells
 from pipeline.system.files import json_bytes, write_atomically
 from pipeline.tables.claims_file import Claim, Holds, Ledger
+from pipeline.tables.form import videos_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +121,7 @@ def write_ledger(params: Params, ledger: Ledger) -> Path:
     """Writes claims.json and claims.md to the results; returns the latter."""
     entries = settle(params, ledger)
     facts = {
-        "dataset": params.dataset_name,
+        "dataset": videos_of(params.dataset_name, _splits(ledger)),
         "profile": params.profile,
         "confidence": ledger.confidence,
         "least_ap": ledger.least_ap,
@@ -132,6 +133,11 @@ def write_ledger(params: Params, ledger: Ledger) -> Path:
     file = params.results_dir / "claims.md"
     write_atomically(file, markdown(facts).encode())
     return file
+
+
+def _splits(ledger: Ledger) -> str:
+    """The splits that the claims' rows are measured on."""
+    return ", ".join(dict.fromkeys(spec.split for specs in ledger.evaluations.values() for spec in specs)) or "val"
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

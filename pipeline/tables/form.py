@@ -9,6 +9,16 @@ from pydantic import Field
 from effvis.config import Config
 
 
+def videos(split: str) -> str:
+    """The videos of a split, or of several, for people: ``test videos``, ``validation and test videos``."""
+    return f"{split.replace('val', 'validation').replace(', ', ' and ')} videos"
+
+
+def videos_of(dataset: str, split: str) -> str:
+    """What numbers are measured on, for people: the data set's name means its validation videos."""
+    return dataset if split == "val" else f"the {videos(split)} of {dataset}"
+
+
 class Measured(Config):
     """A number measured over seeds; a single seed gives no deviation."""
 
@@ -119,6 +129,7 @@ class TableSummary(Config):
     """A table; the same cells give the same table, so that it can be committed.
 
     Attributes:
+        split: of the data set, or sets, that its rows are measured on, as val or test.
         convergence: the comparison of how two rows converge, if the table has one and both rows are measured.
         speed_conditions: of the rows' speeds; None if no row has one.
     """
@@ -127,7 +138,12 @@ class TableSummary(Config):
     title: str
     caption: str
     dataset: str
+    split: str = Field("val", exclude_if=lambda split: split == "val")
     profile: str
     convergence: Convergence | None = Field(None, exclude_if=lambda convergence: convergence is None)
     speed_conditions: SpeedConditions | None = Field(None, exclude_if=lambda conditions: conditions is None)
     rows: tuple[RowSummary, ...] = Field(min_length=1)
+
+    @property
+    def measured_on(self) -> str:
+        return videos_of(self.dataset, self.split)

@@ -38,7 +38,7 @@ def latex(table: TableSummary) -> str:
     caption = [
         f"{table.title}.",
         table.caption,
-        f"Percent; measured: on {table.dataset} with the {table.profile} profile, mean ± deviation over seeds.",
+        f"Percent; measured: on {table.measured_on} with the {table.profile} profile, mean ± deviation over seeds.",
         *filter(None, [given_note(table), speed_note(table)]),
         *sorted({f"Without a measured line: {row.not_run}." for row in table.rows if row.not_run}),
     ]

@@ -25,9 +25,14 @@ def markdown(table: TableSummary) -> str:
         others += [seeds, *([speed_text(row.speed)] if table.speed_conditions else [])]
         texts = [_escape(text) for text in (row.name, *row.columns.values())]
         lines.append(_line([*texts, *first, _difference(published, measured), *others]))
-    parts = [f"## {table.title}", table.caption, "\n".join(lines), *_not_run_notes(table), given_note(table),
+    parts = [f"## {table.title}", table.caption, split_note(table), "\n".join(lines), *_not_run_notes(table), given_note(table),
              speed_note(table), convergence_text(table), _server_markdown(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def split_note(table: TableSummary) -> str:
+    """A sentence on the videos that the numbers are of, or an empty text where these are validation videos."""
+    return "" if table.split == "val" else f"Measured on {table.measured_on}."
 
 
 def convergence_text(table: TableSummary) -> str:

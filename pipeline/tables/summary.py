@@ -29,7 +29,8 @@ def same_frames(table: TableSummary) -> tuple[str, ...]:
 
 def summary(params: Params, table: Table) -> TableSummary:
     """The table's machine-readable form, from the present cells."""
-    datasets = [spec.train.dataset_name for row in table.rows for spec in row.evaluations]
+    evaluations = [spec for row in table.rows for spec in row.evaluations]
+    datasets, splits = [spec.train.dataset_name for spec in evaluations], [spec.split for spec in evaluations]
     conditions, speed = speeds.of_table(params, table)
     rows = tuple(_row(params, row, speed.get(row.name)) for row in table.rows)
     return TableSummary(
@@ -37,6 +38,7 @@ def summary(params: Params, table: Table) -> TableSummary:
         title=table.title,
         caption=table.caption,
         dataset=", ".join(dict.fromkeys(datasets)) or params.dataset_name,
+        split=", ".join(dict.fromkeys(splits)) or "val",
         profile=params.profile,
         convergence=convergence(table.convergence, rows) if table.convergence else None,
         speed_conditions=conditions,

@@ -15,7 +15,8 @@ REPRODUCED_ROWS = {"table1e": ("w/o CL", "w/ CL"), "table1h": ("Original FPS", "
 
 # Changes to the project's own params.yaml. All is as in the real project but small: two trainings of seconds per row.
 TINY = {
-    "shapes": {"train_videos": 6, "val_videos": 3, "frames": 8, "height": 32, "width": 48, "min_radius": 5, "max_radius": 8},
+    "shapes": {"train_videos": 6, "val_videos": 3, "test_videos": 0, "frames": 8, "height": 32, "width": 48, "min_radius": 5,
+               "max_radius": 8},
     "input_size": [32, 48],
     "model": {"hidden_dim": 16, "attention_heads": 2, "ffn_dim": 32, "dynamic_dim": 4, "queries": 4, "iterations": 2,
               "roi_size": 4, "mask_roi_size": 4, "mask_convs": 1},

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from effvis.config import Config
+from effvis.config import Config, later
 from effvis.data import masks
 from effvis.data.synthetic import appearance, outlines
 from effvis.data.synthetic.degradation import add_grain, degrade, draw_losses
@@ -30,7 +30,7 @@ from effvis.files import replacing_folder
 GENERATOR_VERSION = 2
 """Raised whenever the same config would give other bytes."""
 
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
 STAMP = "shapes.json"
 """In the data set's folder: what it was drawn from."""
 
@@ -43,6 +43,7 @@ class ShapesConfig(Config):
 
     train_videos: int = Field(600, ge=1)
     val_videos: int = Field(160, ge=1)
+    test_videos: int = later(0, ge=0, description="0: no test split is drawn")
     frames: int = Field(12, ge=1, description="per video")
     height: int = Field(64, ge=16)
     width: int = Field(96, ge=16)
@@ -77,17 +78,23 @@ class ShapesConfig(Config):
             raise ValueError(f"a shape of max_radius {self.max_radius} does not fit into {self.height}x{self.width}")
         return self
 
+    @property
+    def videos(self) -> dict[str, int]:
+        """The number of videos of each split that is drawn."""
+        counts = dict(zip(SPLITS, (self.train_videos, self.val_videos, self.test_videos), strict=True))
+        return {split: count for split, count in counts.items() if count}
+
 
 def write(config: ShapesConfig, out: Path, progress: Callable[[int, int], None] | None = None, *, workers: int = 2):
-    """Writes ``<out>/{train,val}/JPEGImages/<video>/<frame>.jpg`` and ``<out>/{train,val}/instances.json``, atomically.
+    """Writes ``<out>/<split>/JPEGImages/<video>/<frame>.jpg`` and ``<out>/<split>/instances.json``, atomically.
 
     Args:
         progress: called with (videos done, videos in all).
         workers: number of processes that draw; the bytes do not depend on it.
     """
-    total, done = config.train_videos + config.val_videos, 0
+    total, done = sum(config.videos.values()), 0
     with replacing_folder(Path(out)) as folder:
-        for split, count in zip(SPLITS, (config.train_videos, config.val_videos), strict=True):
+        for split, count in config.videos.items():
             (folder / split / "JPEGImages").mkdir(parents=True)
             videos, annotations = [], []
             for video, tracks in _drawn(config, split, count, folder / split / "JPEGImages", workers):

@@ -1,5 +1,6 @@
 """The drawn data set: the same config gives the same bytes, the truth is what is visible, and every strength has its effect."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -45,10 +46,27 @@ def test_more_videos_change_none_of_the_earlier(tmp_path):
     few, more = files_of(tmp_path / "few"), files_of(tmp_path / "more")
     frames = [name for name in few if name.endswith(".jpg")]
     assert len(frames) == 25 and all(few[name] == more[name] for name in frames)
-    for split in shapes.SPLITS:
+    for split in ("train", "val"):
         before, after = (json.loads(found[f"{split}/instances.json"]) for found in (few, more))
         for key in ("videos", "annotations"):
             assert after[key][:len(before[key])] == before[key] and len(after[key]) > len(before[key])
+
+
+def test_a_test_split_changes_no_byte_of_the_others(tmp_path):
+    """Without test videos everything is as before there were any: these digests were taken at that time."""
+    shapes.write(ShapesConfig(**SMALL), tmp_path / "two")
+    shapes.write(ShapesConfig(**SMALL, test_videos=2), tmp_path / "three")
+    two, three = files_of(tmp_path / "two"), files_of(tmp_path / "three")
+    annotations = [hashlib.sha256(two[f"{split}/instances.json"]).hexdigest()[:16] for split in ("train", "val")]
+    assert annotations == ["6f8b11b5df1d1a05", "7fb02873074bcbdd"]
+    assert hashlib.sha256(two[shapes.STAMP]).hexdigest()[:16] == "9363e44ef00e4df1"
+    added = {name for name in three if name.startswith("test/")}
+    assert len(added) == 2 * 5 + 1 and {name: three[name] for name in three.keys() - added - {shapes.STAMP}} == {
+        name: two[name] for name in two.keys() - {shapes.STAMP}}
+    assert json.loads(three[shapes.STAMP])["config"].pop("test_videos") == 2
+    assert not {three[name] for name in added} & set(two.values()), "its videos are its own"
+    assert shapes.is_written(ShapesConfig(**SMALL, test_videos=2), tmp_path / "three")
+    assert not shapes.is_written(ShapesConfig(**SMALL), tmp_path / "three")
 
 
 def test_what_is_written_can_be_read_and_is_what_was_drawn(tmp_path):
@@ -305,6 +323,10 @@ def test_the_command_prints_what_occurs_and_draws_the_first_videos(tmp_path, cap
     with Image.open(tmp_path / "1.jpg") as picture:
         assert picture.width >= 4 * 96 and picture.height >= 2 * 64
     assert [path.name for path in tmp_path.iterdir()] == ["1.jpg"]
+    with pytest.raises(UserError, match="params.yaml: shapes.test_videos: is 0"):
+        main([*few, "-S", "shapes.test_videos=0", "--split", "test"])
+    assert main([*few, "-S", "shapes.test_videos=3", "--split", "test"]) == 0
+    assert "videos 3 instances" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(SystemExit, match="2"):
         main([*few, "--pictures", "0"])
     assert "--pictures: 0 is not" in capsys.readouterr().err
