@@ -56,8 +56,10 @@ def pair_losses(
 def frame_losses(
     model: CrossVIS, frames_FCHW: Tensor, targets: tuple[list[ClipTargets], ...]
 ) -> dict[str, Tensor]:
-    """The unweighted losses (F,) of each frame of pairs, or of each picture, of one size. Of pictures, those that need a pair are
-    zeros that still reach every parameter."""
+    """The unweighted losses (F,) of each frame of pairs, or of each picture, of one size.
+
+    For those that need a pair, a picture has zeros, which still reach every parameter.
+    """
     output = model(frames_FCHW.to(model.device))
     height, width = (side * model.mask_stride for side in output.mask_features_FMHW.shape[-2:])
     truth = frame_truth(

@@ -64,6 +64,15 @@ def test_the_pretraining_is_of_pictures_without_time_identity_and_pairs(project)
     assert (own.dataset_name, own.model.attention, own.correspondence) == ("shapes-vis", "ftsa", True)
 
 
+@pytest.mark.parametrize("method", PEERS)
+def test_peers_have_pretrainings_of_their_own_on_single_pictures(project, method):
+    """What their authors start from was trained on COCO's images, without anything that needs a second frame."""
+    parent = evaluation_spec(params_of(project), RowSettings(method=method), 0).train.parent
+    assert (parent.method, parent.dataset_name, parent.model.clip_length) == (method, "shapes-images", 1)
+    assert methods.get(method).clips_per_video(parent.train, 1, longest_video=1) == 1
+    assert getattr(parent.model, "tracking", "none") == "none"
+
+
 def outputs(model, frames_BTCHW):
     model.eval()
     with torch.no_grad():

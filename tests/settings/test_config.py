@@ -149,6 +149,7 @@ def indexed(tmp_path_factory):
     for name, value in TINY_SHAPES.items():
         set_param(project, f"shapes.{name}", value)
     set_param(project, "pretrain.source", "scratch")
+    set_param(project, "pretrain.dataset", "own")
     params = load_params(project / "params.yaml")
     place.put_in_place(params)
     build.build(params)
