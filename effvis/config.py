@@ -86,6 +86,13 @@ class ModelConfig(Config):
             "query": "time-disentangled",
             "attention": "spatial" if self.attention == "joint" else self.attention})
 
+    def on_pictures(self) -> ModelConfig:
+        """The network that still pictures teach: one for all that differ only in what time has to do with.
+
+        As at one frame, but a picture has no time to attend over: each scheme of attention starts from the spatial one.
+        """
+        return self.at_one_frame().model_copy(update={"attention": "spatial"})
+
 
 class LossWeights(Config):
     """Weights of Eq. 5. The paper leaves the mask BCE weight open."""

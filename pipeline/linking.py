@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.grid.linking import Choice, keep
     from pipeline.grid.rows import evaluation_spec, find_row
     from pipeline.indexing import build
+    from pipeline.planning.prepare import prepare_row
     from pipeline.settings.loading import load_params
 
     reported = load_params(args.params, args.set)
@@ -94,7 +95,9 @@ def main(argv: list[str] | None = None) -> int:
     params = with_holdout(of_row, args.hold_out, args.hold_out_seed)
     with progress_bar("indexing") as update:
         build.build(params, update, test=False)
-    spec = evaluation_spec(params, row.model_copy(update={"dataset": None}), args.seed)
+    row = row.model_copy(update={"dataset": None})
+    prepare_row(params, row, args.seed)
+    spec = evaluation_spec(params, row, args.seed)
     if spec.inference.linking != "hand-craft":
         raise UserError("--row", args.row, "is linked end to end", "Name a row with linking: hand-craft")
     train_with_bars(params, spec.train)

@@ -24,14 +24,14 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_split_argument(arguments)
     options = arguments.parse_args(argv)
     from pipeline.checks import data, machine, training
-    from pipeline.grid.rows import datasets_of, known_tables
+    from pipeline.grid.rows import datasets_of, datasets_of_row, known_tables
     from pipeline.planning.grids import expand_grid
     from pipeline.settings.loading import load_params
 
     params = load_params(options.params, options.set)
     names = expand_grid(known_tables(params), options.grid) if options.grid is not None else [*params.tables]
     wanted = methods.named(options.methods or params.methods)
-    sets = {one.dataset_folder: one for one in (params.with_dataset(params.headline.dataset), *datasets_of(params, names))}
+    sets = {one.dataset_folder: one for one in (*datasets_of_row(params, params.headline), *datasets_of(params, names))}
     rows = training.rows_of(params, names, wanted)
 
     found = data.data(sets.values())

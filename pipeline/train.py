@@ -18,11 +18,14 @@ def main(argv: list[str] | None = None) -> int:
     from pipeline.engine.run import train_with_bars
     from pipeline.engine.training import final_loss
     from pipeline.grid.rows import evaluation_spec, find_row
+    from pipeline.planning.prepare import prepare_row
     from pipeline.runs.storage import keeping
     from pipeline.settings.loading import load_params
 
     params = load_params(args.params, args.set)
-    spec = evaluation_spec(params, find_row(params, args.row), args.seed).train
+    row = find_row(params, args.row)
+    prepare_row(params, row, args.seed)
+    spec = evaluation_spec(params, row, args.seed).train
     with keeping(params):
         folder = train_with_bars(params, spec)
     done = RunStore(params.runs_dir).done(spec.key)

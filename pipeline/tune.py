@@ -167,7 +167,8 @@ def main(argv: list[str] | None = None) -> int:
                         "Set it to 1 (-S resources.workers_per_run=1), and resources.slots to the trials side by side")
     space = load_space(options.space, row=options.row)
     base = find_base(params, options.space, space)
-    prepare(params, [space.row.partition(":")[0]] if space.row else [])
+    prepare(params.model_copy(update={"seeds": max(params.seeds, options.seeds)}),
+            [space.row.partition(":")[0]] if space.row else [])
     check_space(params, options.space, space, base)
     new = new_search(params, name, space, base, options.seeds)
     if options.dry_run:

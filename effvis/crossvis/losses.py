@@ -1,4 +1,5 @@
 """The losses of CrossVIS: FCOS's three, CondInst's masks, crossover, and embeddings that are balanced over all instances.
+A still picture has no partner, and is learned as by CondInst.
 
 Each frame's losses are divided by the frame's own numbers, and each pair's by the pair's, as if every pair were on a GPU of its
 own: the mean over pairs is then the same in whatever parts a batch is computed.
@@ -30,7 +31,7 @@ DICE_EPSILON = 1e-5
 def pair_losses(
     model: CrossVIS, batch: ClipPairBatch, weights: CrossVISLossWeights, counts: Counts | None = None
 ) -> dict[str, Tensor]:
-    """Weighted losses of pairs of single frames, each a scalar: means over pairs.
+    """Weighted losses of pairs of single frames or of pictures, each a scalar: means over pairs or pictures.
 
     Args:
         counts: what the whole batch holds, where the pairs are a part of it.
@@ -53,21 +54,29 @@ def pair_losses(
 
 
 def frame_losses(
-    model: CrossVIS, frames_FCHW: Tensor, targets: tuple[list[ClipTargets], list[ClipTargets]]
+    model: CrossVIS, frames_FCHW: Tensor, targets: tuple[list[ClipTargets], ...]
 ) -> dict[str, Tensor]:
-    """The unweighted losses (F,) of each frame of pairs whose frames have one size."""
+    """The unweighted losses (F,) of each frame of pairs, or of each picture, of one size.
+
+    For those that need a pair, a picture has zeros, which still reach every parameter.
+    """
     output = model(frames_FCHW.to(model.device))
     height, width = (side * model.mask_stride for side in output.mask_features_FMHW.shape[-2:])
     truth = frame_truth(
         targets, output.locations, size=(height, width), mask_stride=model.mask_stride // UPSAMPLING,
-        size_per_stride=model.config.size_per_stride, identities=model.config.identities)
+        size_per_stride=model.config.size_per_stride, identities=model.config.identities if len(targets) > 1 else None)
     frame_R, place_R = (truth.instance_FP >= 0).nonzero(as_tuple=True)
     instance_R = truth.instance_FP[frame_R, place_R]
     filters_RQ = output.filters_FPQ[frame_R, place_R]
-    return {
+    alone = {
         **_detection_losses(output, truth, frame_R, place_R, instance_R),
         "mask": _mean_of_frames(
-            _dice(model, output, truth, frame_R, filters_RQ, place_R, instance_R), frame_R, len(truth.instance_FP)),
+            _dice(model, output, truth, frame_R, filters_RQ, place_R, instance_R), frame_R, len(truth.instance_FP))}
+    if len(targets) == 1:
+        unread = sum(weight.sum() for weight in model.identity.parameters())
+        return alone | {"crossover": torch.zeros_like(alone["mask"]),
+                        "embedding": 0 * (output.embedding_FPE.sum(dim=(1, 2)) + unread)}
+    return alone | {
         "crossover": crossover_loss(
             model, output, truth, frame_R, place_R, instance_R, filters_RQ, seeds=_seeds(frames_FCHW)),
         "embedding": embedding_loss(model, output.embedding_FPE[frame_R, place_R], truth.identity_I[instance_R], frame_R,

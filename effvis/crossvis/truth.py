@@ -26,7 +26,7 @@ class FrameTruth:
         labels_I: category indices.
         boxes_I4: xyxy in input pixels.
         masks_IHW: float, at the stride at which masks are compared; over the padded frame.
-        identity_I: row of each in the layer of identities.
+        identity_I: row of each in the layer of identities; of pictures, nobody reads it.
         partner_I: the same instance in the pair's other frame, as a place in this list; -1 where that does not show it.
         instance_FP: which instance each location is to predict, as a place in this list; -1 for none.
     """
@@ -41,15 +41,16 @@ class FrameTruth:
 
 
 def frame_truth(
-    targets: tuple[Sequence[ClipTargets], Sequence[ClipTargets]], locations: Locations, *, size: tuple[int, int],
-    mask_stride: int, size_per_stride: float, identities: int,
+    targets: tuple[Sequence[ClipTargets], ...], locations: Locations, *, size: tuple[int, int],
+    mask_stride: int, size_per_stride: float, identities: int | None,
 ) -> FrameTruth:
-    """The truth of pairs of single frames of one size.
+    """The truth of pairs of single frames, or of pictures, of one size.
 
     Args:
-        targets: those of the first frames, and those of the second ones.
+        targets: those of the first frames, and those of the second ones, if there are any.
         size: (height, width) of the padded frames.
         mask_stride: masks are compared at every so many pixels, at the middle of each cell.
+        identities: how many the network knows; None where none is learned.
 
     Raises:
         UserError: the id of an instance is beyond the network's identities.
@@ -83,7 +84,9 @@ def _at_stride(masks_IHW: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     return padded[:, stride // 2:: stride, stride // 2:: stride]
 
 
-def _identities(ids_I: Tensor, identities: int) -> Tensor:
+def _identities(ids_I: Tensor, identities: int | None) -> Tensor:
+    if identities is None:
+        return ids_I
     wrong = ids_I[(ids_I < 1) | (ids_I > identities)]
     if len(wrong):
         raise UserError("params.yaml", "crossvis.model.identities", f"is {identities}, but the training split has an instance "

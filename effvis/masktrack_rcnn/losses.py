@@ -1,4 +1,5 @@
 """The losses of MaskTrack R-CNN on pairs of frames: the first is segmented, the second is where its objects were seen before.
+A still picture has no second frame: it is learned as by Mask R-CNN.
 
 Each loss is a mean over a frame, as on the authors' GPUs with one frame each, and then over the frames of the whole batch.
 
@@ -66,7 +67,8 @@ class Sampled:
 def pair_losses(
     model: MaskTrackRCNN, batch: ClipPairBatch, train: MaskTrackTrainConfig, counts: Counts | None = None
 ) -> dict[str, Tensor]:
-    """Weighted losses of B pairs of frames, each a scalar. Without an object they are zeros that still reach every parameter.
+    """Weighted losses of B pairs of frames or of B pictures, each a scalar. Without an object, and the tracking of pictures,
+    they are zeros that still reach every parameter.
 
     Args:
         counts: what the whole batch holds, where the pairs are a part of it.
@@ -90,22 +92,24 @@ def _of_one_size(
     """The losses of F pairs of frames of one size, summed over the pairs.
 
     Args:
-        frames: key frames and reference frames, each (F, 3, H, W).
+        frames: key frames and, unless they are pictures, reference frames, each (F, 3, H, W).
     """
     device = model.pixel_mean.device
     both = model.features(torch.cat(tuple(frames)).to(device))
-    key, reference = (FrameFeatures(list(levels), both.size)
-                      for levels in zip(*(level.chunk(2) for level in both.pyramid), strict=True))
-    objects, before = ([Objects.of(clip, device) for clip in clips] for clips in targets)
+    key, *references = (FrameFeatures(list(levels), both.size)
+                        for levels in zip(*(level.chunk(len(frames)) for level in both.pyramid), strict=True))
+    objects, *before = ([Objects.of(clip, device) for clip in clips] for clips in targets)
     anchored = model.anchored(key)
     losses = proposal_losses(anchored, objects, train.anchor_samples)
     sampled = sample_regions(model.propose(anchored, key.size), objects, train.region_samples)
     regions_FNCPP = model.regions(key, sampled.boxes_FN4, model.config.roi_size)
     # At least one, so that a frame without objects reaches the heads.
     positives = max(1, int((sampled.objects_FN >= 0).sum(dim=1).max()))
+    embedding_FND = model.embeddings(regions_FNCPP[:, :positives])
+    tracking = (_tracking_loss(model, embedding_FND, sampled, references[0], objects, before[0]) if references
+                else 0 * embedding_FND.sum())
     return (losses | box_losses(*model.box_head(regions_FNCPP), sampled, objects)
-            | {"mask": _mask_loss(model, key, sampled, objects, positives),
-               "tracking": _tracking_loss(model, regions_FNCPP[:, :positives], sampled, reference, objects, before)})
+            | {"mask": _mask_loss(model, key, sampled, objects, positives), "tracking": tracking})
 
 
 def proposal_losses(anchored: Anchored, objects: Sequence[Objects], samples: int) -> dict[str, Tensor]:
@@ -179,12 +183,11 @@ def mask_targets(masks_RHW: Tensor, boxes_R4: Tensor, side: int) -> Tensor:
 
 
 def _tracking_loss(
-    model: MaskTrackRCNN, regions_FNCPP: Tensor, sampled: Sampled, reference: FrameFeatures, objects: Sequence[Objects],
+    model: MaskTrackRCNN, embedding_FND: Tensor, sampled: Sampled, reference: FrameFeatures, objects: Sequence[Objects],
     before: Sequence[Objects],
 ) -> Tensor:
-    """Of positive regions of the key frame, matched with the true objects of the reference frame."""
-    object_FN = sampled.objects_FN[:, : regions_FNCPP.shape[1]]
-    embedding_FND = model.embeddings(regions_FNCPP)
+    """Of positive regions of the key frame, by their embeddings, matched with the true objects of the reference frame."""
+    object_FN = sampled.objects_FN[:, : embedding_FND.shape[1]]
     boxes_FM4 = pad_sequence([of_frame.boxes_K4 for of_frame in before], batch_first=True)
     known_FMD = model.embeddings(model.regions(reference, boxes_FM4, model.config.roi_size))
     losses = []

@@ -65,7 +65,13 @@ class Proposals:
 
 
 class MaskTrackRCNN(nn.Module):
-    """Detects and segments the objects of single frames, and embeds them."""
+    """Detects and segments the objects of single frames, and embeds them.
+
+    Attributes:
+        class_layers: beginnings of the names of those that are learned anew for other classes.
+    """
+
+    class_layers = CLASS_LAYERS
 
     def __init__(self, config: MaskTrackConfig):
         super().__init__()

@@ -273,7 +273,8 @@ class EfficientVIS(Recomputing):
         Class layers of another number of classes stay as initialised. Class-agnostic masks start
         from the mean of class-specific ones, and these from the agnostic one. A network with spatial or
         temporal attention alone takes that block of FTSA; joint attention starts from the spatial block, to which it is
-        equal at T=1.
+        equal at T=1. Weights of images have no temporal block: FTSA's stays as initialised, that is, without effect, and
+        temporal attention alone starts from the spatial block, of which each embedding then sees only its own tracklet.
 
         Returns:
             The names of its own parameters that stay as initialised, and of the given weights that found no place
@@ -287,13 +288,10 @@ class EfficientVIS(Recomputing):
         adapted = {}
         taken = set()
         for name, value in own.items():
-            source = name
-            if name not in weights and self.config.attention == "joint":
-                source = name.replace(".attention.joint.", ".attention.spatial.")
-            if source not in weights:
-                raise ValueError(f"{name} is not among the weights")
-            given = weights[source]
+            source, given = self._start_of(name, value, weights)
             taken.add(source)
+            if source is None:
+                dropped.append(name)
             if MASK_LOGITS.fullmatch(name) and 1 in (len(given), len(value)):
                 given = given.mean(dim=0, keepdim=True).expand_as(value)
             if is_class_layer(name) and given.shape[0] != value.shape[0]:
@@ -304,6 +302,20 @@ class EfficientVIS(Recomputing):
             adapted[name] = given
         self.load_state_dict(adapted)
         return dropped + [name for name in weights if name not in taken]
+
+    def _start_of(self, name: str, own: Tensor, weights: Mapping[str, Tensor]) -> tuple[str | None, Tensor]:
+        """What a parameter starts from, and its name there; its own value and None if it stays as initialised."""
+        if name in weights:
+            return name, weights[name]
+        scheme = self.config.attention
+        spatial = name.replace(f".attention.{scheme}.", ".attention.spatial.")
+        if scheme in ("joint", "temporal") and spatial in weights:
+            return spatial, weights[spatial]
+        if scheme == "temporal" and name.endswith(".gate"):
+            return None, torch.ones_like(own)  # open: the spatial block's weights have been learned without a gate
+        if scheme in ("ftsa", "ftsa-st") and ".attention.temporal." in name:
+            return None, own
+        raise ValueError(f"{name} is not among the weights")
 
     def regions(self, features: Features, boxes_BNT4: Tensor, size: int) -> Tensor:
         """Base features inside boxes (B, N, T, P, C), as the dynamic convolution takes them.

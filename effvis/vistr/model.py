@@ -51,9 +51,11 @@ class VisTR(nn.Module):
 
     Attributes:
         zero_where_missing: names of parameters that are zero for weights that lack them.
+        class_layers: beginnings of the names of those that are learned anew for other classes.
     """
 
     zero_where_missing = ("frame_masks.offsets.weight", "frame_masks.offsets.bias")
+    class_layers = ("class_logits.",)
 
     def __init__(self, config: VisTRConfig, body: nn.Module, channels: Sequence[int], mask_stride: int = 4):
         """
@@ -146,7 +148,7 @@ class VisTR(nn.Module):
         weights = with_offsets(weights, own)
         if "query_NTC" in weights:
             weights["query_NTC"] = at_clip_length(weights["query_NTC"], own["query_NTC"].shape[1])
-        adapted, stay = fitted(weights, own, lambda name: name.startswith("class_logits."))
+        adapted, stay = fitted(weights, own, lambda name: name.startswith(self.class_layers))
         self.load_state_dict(adapted)
         return stay
 

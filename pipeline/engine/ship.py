@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def ship(
     params: Params, spec: TrainSpec, name: str, command: str, *, folder: Path = starts.FOLDER
 ) -> dict[str, Any]:
-    """Copies a finished pretraining into the project, with its configuration and its scores on val at one frame per clip.
+    """Copies a finished pretraining into the project, with its configuration and its scores at one frame per clip on val of
+    its own data set.
 
     Returns:
         The facts that were written beside the weights.
@@ -35,10 +36,12 @@ def ship(
         "run": spec.key,
         "method": spec.method,
         "correspondence": spec.correspondence,
+        "seed": spec.seed,
         "steps": store.done(spec.key)["steps"],
         "metrics": {"AP": round(100 * metrics["AP"], 2), "final_loss": round(final_loss(store.folder(spec.key)), 4)},
         "dataset": {"name": spec.dataset_name, "digest": spec.dataset_digest,
                     "shapes": params.of_dataset(spec.dataset_name).shapes_config.model_dump(mode="json")},
+        "categories": list(spec.categories),
         "input_size": written(spec.input_size),
         "model": spec.model.model_dump(mode="json"),
         "train": spec.train.model_dump(mode="json"),

@@ -209,7 +209,7 @@ class _Pace:
 
 def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> starts.Initial | None:
     if spec.parent is not None:
-        return starts.Initial(store.load_weights(spec.parent.key))
+        return starts.Initial(store.load_weights(spec.parent.key), spec.parent.categories)
     if spec.init is None:
         return None
     if spec.init.startswith(imagenet.PREFIX):
@@ -217,7 +217,7 @@ def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> starts
     if spec.init.startswith("file:"):
         source = params.of_method(spec.method).pretrain.source
         return starts.load_file_start(params.root / starts.file_name(source, spec.model), spec.init)
-    return starts.Initial(starts.load(spec.init))
+    return starts.load(spec.init)
 
 
 def steps_of_whole(folder: Path, spec: TrainSpec) -> int:

@@ -53,7 +53,7 @@ def load_table(params: Params, name: str) -> Table:
 
 
 def datasets_of(params: Params, tables: Iterable[str]) -> list[Params]:
-    """The parameters for each data set that rows of these tables are run on.
+    """The parameters for each data set that rows of these tables are run on, or that their start is trained on here.
 
     Raises:
         UserError: there is no such table, something in it is wrong, or the parameters have no replacement for a data set.
@@ -63,8 +63,28 @@ def datasets_of(params: Params, tables: Iterable[str]) -> list[Params]:
         table, all_settings = _read_table(params, name)
         for row, settings in zip(table.rows, all_settings, strict=True):
             if row.not_run is None:
-                wanted[settings.dataset] = params.with_dataset(settings.dataset)
+                wanted |= {one.dataset_folder: one for one in datasets_of_row(params, settings)}
     return list(wanted.values())
+
+
+def datasets_of_row(params: Params, settings: RowSettings, seeds: Iterable[int] | None = None) -> list[Params]:
+    """The parameters for the data set that a row is run on and, where no shipped weights do, for that of its pretraining.
+
+    Args:
+        seeds: that it is run with; by default all of the parameters.
+
+    Raises:
+        UserError: something in the row is wrong.
+    """
+    own = params.with_dataset(settings.dataset)
+    params = _of_row(params, settings)
+    pictures = params.of_pretraining(settings.method)
+    if settings.weights is not None or pictures is params:
+        return [own]
+    source, model = params.of_method(settings.method).pretrain.source, _network(params, settings)
+    trained = source == "scratch" or source == "auto" and any(
+        _shipped(params, model, False, seed) is None for seed in (range(params.seeds) if seeds is None else seeds))
+    return [own, pictures] if trained else [own]
 
 
 def _read_table(params: Params, name: str) -> tuple[TableFile, list[RowSettings]]:
@@ -175,8 +195,8 @@ def _of_row(params: Params, settings: RowSettings) -> Params:
 
 
 def pretrained_evaluation(params: Params, spec: TrainSpec) -> EvalSpec:
-    """The evaluation of a pretraining at one frame per clip, with its method's way of linking."""
-    return _evaluation(params, spec, params.inference_of(spec.method))
+    """The evaluation of a pretraining at one frame per clip, on its own data set, with its method's way of linking."""
+    return _evaluation(params.of_dataset(spec.dataset_name), spec, params.inference_of(spec.method))
 
 
 def given_evaluation(params: Params, description: ModelFile, weights: Path) -> EvalSpec:
@@ -198,27 +218,44 @@ def _evaluation(params: Params, spec: TrainSpec | GivenSpec, inference: Inferenc
     return EvalSpec(spec, inference, evaluation_digest(spec.method, dataset_facts(params).digests[split]), split=split)
 
 
-def pretrain_spec(params: Params, settings: RowSettings) -> TrainSpec:
-    """The training on single frames that a row would start from if nothing were shipped.
+def pretrain_spec(params: Params, settings: RowSettings, seed: int = 0) -> TrainSpec:
+    """The training that a row of this seed would start from if nothing were shipped: on single frames of its videos or, with
+    ``pretrain.dataset``, on still pictures.
 
-    All rows with the same network at T=1 share it, with or without correspondence learning.
+    All rows with the same network there share it; on frames of their videos, those that learn correspondence another one.
     """
     params = _of_row(params, settings)
-    return _pretrain_spec(params, _network(params, settings), _correspondence(params, settings))
+    return _pretrain_spec(params, _network(params, settings), _correspondence(params, settings), seed)
 
 
-def _pretrain_spec(params: Params, model: Config, correspondence: bool) -> TrainSpec:
+def find_shipped(params: Params, settings: RowSettings, seed: int = 0) -> str | None:
+    """The shipped weights that a row of this seed would start from, as ``shipped:<name>@<sha256>``; None if there are none."""
+    params = _of_row(params, settings)
+    return _shipped(params, _network(params, settings), _correspondence(params, settings), seed)
+
+
+def _pretrain_spec(params: Params, model: Config, correspondence: bool, seed: int) -> TrainSpec:
     method = methods.get(model.method)
-    settings = params.of_method(method.name)
+    settings, pictures = params.of_method(method.name), params.of_pretraining(method.name)
     init = None if settings.pretrain.start == "none" else imagenet.start(model, key=f"{method.prefix}pretrain.start")
-    return _spec(params, "pretrain", model, 1, method.pretrain_config(settings, correspondence), seed=0, init=init)
+    if pictures is not params:  # there is no second clip to hand anything on to
+        model, correspondence = method.on_pictures(model), False
+    return _spec(pictures, "pretrain", model, 1, method.pretrain_config(settings, correspondence), seed, init)
+
+
+def _shipped(params: Params, model: Config, correspondence: bool, seed: int) -> str | None:
+    pictures = params.of_pretraining(model.method)
+    if pictures is params:
+        return starts.find_shipped(model.resolve(1, 1), correspondence, seed=seed)
+    drawn = pictures.shapes_config.model_dump(mode="json") if pictures.generated_name is not None else {}
+    return starts.find_shipped(methods.get(model.method).on_pictures(model).resolve(1, 1), False, seed=seed, drawn=drawn)
 
 
 def _train_spec(params: Params, settings: RowSettings, seed: int) -> TrainSpec:
     method = methods.get(settings.method)
     model, correspondence = _network(params, settings), _correspondence(params, settings)
     train = method.train_config(params.of_method(method.name), correspondence)
-    init, parent = _start(params, model, correspondence)
+    init, parent = _start(params, model, correspondence, seed)
     return _spec(params, "train", model, params.clip_length(settings.T), _override(train, settings, "augmentation"), seed,
                  init, parent)
 
@@ -240,7 +277,8 @@ def _spec(
     return TrainSpec(
         kind=kind, model=resolved.at_one_frame() if kind == "pretrain" else resolved, train=train, seed=seed,
         input_size=params.input_size_of(model.method), dataset_name=params.dataset_name,
-        dataset_digest=dataset.digests["train"], code_digest=training_digest(model.method), init=init, parent=parent)
+        dataset_digest=dataset.digests["train"], code_digest=training_digest(model.method), init=init, parent=parent,
+        categories=dataset.categories)
 
 
 def _correspondence(params: Params, settings: RowSettings) -> bool:
@@ -261,18 +299,21 @@ def _override(config: Config, settings: RowSettings, *names: str) -> Any:
 
 
 def _start(
-    params: Params, model: Config, correspondence: bool
+    params: Params, model: Config, correspondence: bool, seed: int
 ) -> tuple[str | None, TrainSpec | None]:
-    """The start of a training: its name for the key, and the training that makes it, if there is one."""
+    """The start of a training: its name for the key, and the training that makes it, if there is one.
+
+    Seed s starts from seed s of what is trained before it, so that seeds say how certain the whole way is.
+    """
     source, setting = params.of_method(model.method).pretrain.source, f"{methods.get(model.method).prefix}pretrain.source"
     given = starts.given(params, model)
     if given is not None or source == "none":
         return given, None
     if source != "scratch":
-        found = starts.find_shipped(model.resolve(1, 1), correspondence)
+        found = _shipped(params, model, correspondence, seed)
         if found is not None:
             return found, None
         if source == "shipped":
-            raise starts.none_fits(correspondence, key=setting)
-    parent = _pretrain_spec(params, model, correspondence)
+            raise starts.none_fits(correspondence, seed, params.of_pretraining(model.method).dataset_name, key=setting)
+    parent = _pretrain_spec(params, model, correspondence, seed)
     return f"run:{parent.key}", parent

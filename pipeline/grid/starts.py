@@ -40,8 +40,8 @@ class Initial(NamedTuple):
     """Weights to start from.
 
     Attributes:
-        classes: the names of the classes that rows of class layers belong to, where they were carried over by name; a
-            network of other classes takes its own rows by name as well. Without names, rows are taken as they are.
+        classes: the names of the classes that rows of class layers belong to; a network of other classes takes the rows of
+            its own by name, and learns the others anew. Without names, rows are taken as they are.
         of_body: they are those of the backbone's body alone, under its names; the network's other weights stay as they are.
     """
 
@@ -61,7 +61,10 @@ class Initial(NamedTuple):
             return model.load_initial(self.weights)
         from effvis.model.class_rows import in_order
 
-        return model.load_initial(in_order(self.weights, model.state_dict(), theirs=self.classes, ours=categories))
+        own = model.state_dict()
+        weights = in_order(self.weights, own, theirs=self.classes, ours=categories)
+        anew = [name for name in weights if name.startswith(getattr(model, "class_layers", ())) and name in own]
+        return [*model.load_initial({**weights, **{name: own[name] for name in anew}}), *anew]
 
     def _load_into_body(self, model: nn.Module) -> list[str]:
         own = model.state_dict()
@@ -127,12 +130,16 @@ def file_name(source: str, model: Config) -> str:
     return source.replace("{backbone}", model.backbone)
 
 
-def find_shipped(model: Config, correspondence: bool, *, folder: Path = FOLDER) -> str | None:
+def find_shipped(
+    model: Config, correspondence: bool, *, seed: int = 0, drawn: Mapping[str, Any] | None = None, folder: Path = FOLDER
+) -> str | None:
     """The shipped pretraining of a network, as ``shipped:<name>@<sha256>``; None if there is none.
 
     Args:
         model: the network at any clip length; its configuration at one frame decides.
         correspondence: whether the weights must be pretrained with correspondence learning.
+        seed: of the pretraining.
+        drawn: what the data set that they must be trained on is drawn from; None: it may be any.
 
     Raises:
         UserError: its weights are not those that its description names.
@@ -140,24 +147,29 @@ def find_shipped(model: Config, correspondence: bool, *, folder: Path = FOLDER) 
     wanted = _at_one_frame(model)
     for description in sorted(folder.glob("*.yaml")):
         facts = _read(description)
-        same_kind = facts["correspondence"] == correspondence and facts["method"] == model.method
-        if same_kind and _at_one_frame(type(model)(**facts["model"])) == wanted:
+        same_kind = (facts["method"], facts["correspondence"], facts["seed"]) == (model.method, correspondence, seed)
+        same_data = drawn is None or facts["dataset"].get("shapes") == drawn
+        if same_kind and same_data and _at_one_frame(type(model)(**facts["model"])) == wanted:
             return f"shipped:{description.stem}@{_checked_sha256(description, facts)}"
     return None
 
 
-def none_fits(correspondence: bool, *, key: str = "pretrain.source", folder: Path = FOLDER) -> NothingFits:
-    """The error for when ``find`` finds nothing and nothing else is accepted; ``key`` names the setting that requires it."""
+def none_fits(
+    correspondence: bool, seed: int, dataset: str, *, key: str = "pretrain.source", folder: Path = FOLDER
+) -> NothingFits:
+    """The error for when ``find_shipped`` finds nothing and nothing else is accepted; ``key`` names the setting that requires
+    it."""
     names = ", ".join(sorted(description.stem for description in folder.glob("*.yaml")))
     learning = "with" if correspondence else "without"
     return NothingFits(
         "params.yaml", key,
-        f"no shipped weights fit this model, pretrained {learning} correspondence learning (there are: {names or 'none'})",
+        f"no shipped weights fit this model, pretrained with seed {seed} on {dataset} {learning} correspondence learning "
+        f"(there are: {names or 'none'})",
         f"Set {key} to auto or scratch, and they are trained here")
 
 
-def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
-    """The weights of a ``shipped:<name>@<sha256>``, as tensors by name.
+def load(init: str, *, folder: Path = FOLDER) -> Initial:
+    """The weights of a ``shipped:<name>@<sha256>``.
 
     Raises:
         UserError: the weights are missing, or they are not the ones that ``init`` names.
@@ -168,7 +180,7 @@ def load(init: str, *, folder: Path = FOLDER) -> dict[str, Any]:
     if not path.is_file() or file_sha256(path) != sha256:
         raise UserError(path, "sha256", f"these are not the weights {sha256[:12]}… that the run starts from",
                         "Restore the file from the project's repository")
-    return load_file(path)
+    return Initial(load_file(path), tuple(_read(path.with_suffix(".yaml"))["categories"]))
 
 
 def described(init: str, *, folder: Path = FOLDER) -> tuple[Path, Mapping[str, Any]]:
@@ -286,7 +298,7 @@ def ship(name: str, weights: Path, facts: Mapping[str, Any], *, folder: Path = F
 
 def _read(description: Path) -> Mapping[str, Any]:
     facts = _parsed(description.read_text(encoding="utf-8"))
-    for key in ("method", "model", "correspondence", "sha256"):
+    for key in ("method", "model", "correspondence", "seed", "dataset", "categories", "sha256"):
         if not isinstance(facts, dict) or key not in facts:
             raise UserError(description, key, "is missing", "Restore the file from the project's repository")
     return facts

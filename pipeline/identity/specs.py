@@ -25,6 +25,7 @@ class TrainSpec:
         init: the weights it starts from: None, ``shipped:<name>@<sha256>`` ``run:<key of the parent>``,
             ``file:<sha256>`` or ``imagenet:<backbone>@<sha256>``.
         parent: the training whose weights it starts from, if there is one.
+        categories: the names of its classes, for whatever starts from it; they follow from the data set.
         key: 16 hex digits, computed.
     """
 
@@ -38,6 +39,7 @@ class TrainSpec:
     code_digest: str
     init: str | None = None
     parent: TrainSpec | None = None
+    categories: tuple[str, ...] = ()
     key: str = field(init=False)
 
     def __post_init__(self):

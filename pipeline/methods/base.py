@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from effvis.model.conversion import Conversion
 
 Linking = Literal["end-to-end", "hand-craft"]
+OWN = "own"
+"""What ``pretrain.dataset`` says for the data set of the training itself."""
 
 
 class PretrainSettings(Config):
@@ -28,6 +31,9 @@ class PretrainSettings(Config):
     start: Literal["none", "imagenet"] = Field(
         "none", description="what that training itself starts from. imagenet: the backbone has ImageNet's weights, from an "
         "installed package (pipeline/grid/imagenet.py); none: all weights are random")
+    dataset: str = Field(
+        OWN, min_length=1, description="the data set that weights are trained on here, as in params.dataset: of still pictures "
+        "or videos, with categories of its own; own: the data set of the training that starts from them")
     required: bool = Field(False, description="none is refused: a row must start from something")
 
 
@@ -113,7 +119,9 @@ class Method:
         linkings: ways to link tracklets of clips into tracklets of a video; the first one replaces any that is not listed.
         learns_correspondence: whether queries can learn to carry over from clip to clip.
         train_config: the training that its settings ask for, as ``train_config(settings, correspondence)``.
-        pretrain_config: the same for the training on single frames.
+        pretrain_config: the same for the training on single frames or, with ``pretrain.dataset``, on still pictures.
+        on_pictures: the network that is trained on still pictures, from a row's: networks that pictures cannot tell apart are
+            the same one there.
         clips_per_video: how many clips of a video a training looks at together, as
             ``clips_per_video(train, clip_length, longest_video)``.
         losses: a network's loss function, as ``losses(model, train)``. The result is called with a batch or, for a part of a
@@ -142,6 +150,7 @@ class Method:
     clips_per_video: Callable[[Any, int, int], int]
     losses: Callable[[Any, Any], Callable[..., dict[str, Any]]]
     predict: Callable[..., Any]
+    on_pictures: Callable[[Any], Any] = methodcaller("at_one_frame")
     section: str = ""
     derived: Mapping[str, str] = field(default_factory=dict)
     row_keys: frozenset[str] = frozenset()

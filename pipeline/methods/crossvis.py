@@ -68,8 +68,8 @@ def pretrain_config(settings: CrossVISSettings, correspondence: bool) -> CrossVI
 
 
 def clips_per_video(train: CrossVISOptimisationConfig, clip_length: int, longest_video: int) -> int:
-    """Two, of one frame each: what is learned crosses over between them."""
-    return 2
+    """Two, of one frame each: what is learned crosses over between them. A still picture has no second one."""
+    return 2 if longest_video > 1 else 1
 
 
 def losses(model: CrossVIS, train: CrossVISOptimisationConfig) -> Callable[..., dict[str, Any]]:

@@ -67,8 +67,8 @@ def pretrain_config(settings: MaskTrackSettings, correspondence: bool) -> MaskTr
 
 
 def clips_per_video(train: MaskTrackTrainConfig, clip_length: int, longest_video: int) -> int:
-    """Two frames: the second shows where the first one's objects were seen before."""
-    return 2
+    """Two frames: the second shows where the first one's objects were seen before. A still picture has no second one."""
+    return 2 if longest_video > 1 else 1
 
 
 def losses(model: MaskTrackRCNN, train: MaskTrackTrainConfig) -> Callable[..., dict[str, Any]]:

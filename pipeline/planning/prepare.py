@@ -1,4 +1,4 @@
-"""Draws the data sets that a table's rows need besides the one of the parameters, before anything is planned."""
+"""Draws the data sets that rows need besides the one of the parameters, before anything is planned."""
 
 from __future__ import annotations
 
@@ -7,23 +7,38 @@ from typing import TYPE_CHECKING
 
 from effvis.errors import UserError
 from pipeline.datasets import place
-from pipeline.grid.rows import datasets_of
+from pipeline.grid.rows import datasets_of, datasets_of_row
 from pipeline.indexing import build, read
 from pipeline.system.cli import progress_bar
 
 if TYPE_CHECKING:
-    from pipeline.settings.params import Params
+    from pipeline.settings.params import Params, RowSettings
 
 
 def prepare(params: Params, tables: Iterable[str]) -> None:
-    """Draws and indexes the data sets that the rows of these tables need, unless they are there. Shows progress on stderr.
+    """Draws and indexes the data sets that the rows of these tables and the headline run need, unless they are there. Shows
+    progress on stderr.
 
     The data set of the parameters, and a user's folder, are left to ``pipeline.download`` and ``pipeline.index``.
 
     Raises:
         UserError: something in a table is wrong, or the parameters have no data set for one that a row names.
     """
-    for other in datasets_of(params, tables):
+    draw(params, [*datasets_of_row(params, params.headline), *datasets_of(params, tables)])
+
+
+def prepare_row(params: Params, settings: RowSettings, seed: int) -> None:
+    """The same for one row with one seed.
+
+    Raises:
+        UserError: something in the row is wrong, or the parameters have no data set for the one that it names.
+    """
+    draw(params, datasets_of_row(params, settings, [seed]))
+
+
+def draw(params: Params, sets: Iterable[Params]) -> None:
+    """Draws and indexes those of these data sets that are drawn here, are not there yet, and are not that of the parameters."""
+    for other in sets:
         if other.dataset_folder == params.dataset_folder or not place.is_generated(other):
             continue
         try:

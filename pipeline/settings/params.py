@@ -12,6 +12,7 @@ from effvis.data.sizes import InputSize
 from effvis.data.synthetic.shapes import ShapesConfig
 from effvis.errors import UserError
 from pipeline import methods
+from pipeline.methods.base import OWN
 from pipeline.settings.sources import SOURCES
 from pipeline.system.files import user_cache
 
@@ -267,18 +268,25 @@ class _SharedParams(Config):
         raise UserError("params.yaml", "scale.dataset", f"nothing stands for {published}",
                         f"Name a data set for it, as in scale: {{dataset: {{{published}: data/{published}}}}}")
 
+    def of_pretraining(self, method: str) -> Params:
+        """The same parameters with the data set that what a method's trainings start from is trained on; these themselves if
+        it is their own. No videos of another data set are set aside."""
+        dataset = self.of_method(method).pretrain.dataset
+        return self if dataset == OWN else self.model_copy(update={"dataset": dataset, "holdout": None})
+
     def of_dataset(self, name: str) -> Params:
-        """The same parameters for the data set of this name, which must be theirs or in ``scale.dataset``.
+        """The same parameters for the data set of this name: theirs, one in ``scale.dataset``, or one of a pretraining.
 
         Raises:
             UserError: there is no data set of this name.
         """
-        known = [self, *(self.model_copy(update={"dataset": dataset}) for dataset in self.scale.dataset.values())]
+        known = [self, *(self.model_copy(update={"dataset": dataset}) for dataset in self.scale.dataset.values()),
+                 *(self.of_pretraining(method.name) for method in methods.everyone())]
         for params in known:
             if params.dataset_name == name:
                 return params
         raise UserError("params.yaml", "dataset", f"{name} is not among the data sets here",
-                        f"There are {', '.join(params.dataset_name for params in known)}")
+                        f"There are {', '.join(dict.fromkeys(params.dataset_name for params in known))}")
 
     def on_val(self) -> Params:
         """The same parameters for whoever chooses something: measured on val, and never on test."""

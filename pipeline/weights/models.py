@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from effvis.errors import UserError
 from pipeline.grid import given, starts
-from pipeline.grid.rows import find_evaluation
+from pipeline.grid.rows import datasets_of_row, find_evaluation
 from pipeline.identity.specs import GivenSpec
 from pipeline.indexing.read import FACTS, dataset_facts, load_index
 from pipeline.runs.store import RunStore
@@ -97,7 +97,7 @@ def find_model(options: argparse.Namespace) -> Found:
 
 def _headline(params: Params, seed: int) -> Found | None:
     """The headline run; None if it is not trained."""
-    if not (params.index_folder / FACTS).is_file():
+    if not all((one.index_folder / FACTS).is_file() for one in datasets_of_row(params, params.headline, [seed])):
         return None
     spec, store = find_evaluation(params, None, seed), RunStore(params.runs_dir)
     if not store.is_done(spec.train.key):
@@ -200,7 +200,7 @@ def _of_shipped(params: Params) -> Found:
         raise UserError(params.root / "params.yaml", "headline", "this run is not trained, and no weights that come with the "
                         "project fit its network", "Train it with python -m pipeline.train, or give --model")
     weights, facts = starts.described(name)
-    categories = facts["dataset"]["shapes"]["categories"]
+    categories = facts["categories"]
     description = describe({
         "method": facts["method"], "input_size": facts["input_size"], "model": facts["model"],
         "inference": params.inference.model_dump(mode="json"),

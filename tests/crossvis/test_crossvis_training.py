@@ -1,5 +1,7 @@
 """What the losses of CrossVIS do not depend on, what they reach, and that they fall."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.crossvis import PAIRS, frame, pairs_of, tiny_crossvis
@@ -56,6 +58,22 @@ def test_only_what_both_frames_show_crosses_over():
     copied = frame_losses(model, torch.cat((one[0], one[0])), ([one[1]], [one[1]]))
     assert copied["crossover"].tolist() == pytest.approx(copied["mask"].tolist(), rel=0.2)
     assert copied["mask"][0] == pytest.approx(copied["mask"][1])
+
+
+def test_a_still_picture_is_learned_as_by_condinst():
+    """The authors' start is a CondInst of COCO's images: nothing crosses over, and identities, however many, are not learned."""
+    model = tiny_crossvis()
+    pixels = torch.cat([pair[0][0] for pair in PAIRS])
+    clips = [pair[0][1] for pair in PAIRS]
+    of_pairs = frame_losses(model, torch.cat((pixels, pixels)), (clips, clips))
+    beyond = [replace(clip, track_ids_K=clip.track_ids_K + 1000) for clip in clips]
+    alone = frame_losses(model, pixels, (beyond,))
+    for name, value_F in alone.items():
+        expected_F = 0 * of_pairs[name][:2] if name in ("crossover", "embedding") else of_pairs[name][:2]
+        torch.testing.assert_close(value_F, expected_F)
+    sum(value_F.sum() for value_F in alone.values()).backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+    assert not model.identity.weight.grad.any()
 
 
 def test_every_weight_gets_a_gradient_even_without_an_instance():

@@ -235,7 +235,7 @@ def test_a_pretraining_is_shipped_with_what_it_was_made_of(trained, tmp_path):
     assert described == facts | {"sha256": hashlib.sha256((tmp_path / "tiny.safetensors").read_bytes()).hexdigest()}
     assert described["steps"] == 12 and described["model"]["clip_length"] == 1 and described["correspondence"] is True
     init = starts.find_shipped(spec.parent.model, True, folder=tmp_path)
-    loaded, own = starts.load(init, folder=tmp_path), RunStore(params.runs_dir).load_weights(spec.parent.key)
+    loaded, own = starts.load(init, folder=tmp_path).weights, RunStore(params.runs_dir).load_weights(spec.parent.key)
     assert loaded.keys() == own.keys() and all(torch.equal(loaded[name], own[name].half()) for name in own)
 
 

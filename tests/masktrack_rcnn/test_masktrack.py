@@ -84,6 +84,19 @@ def test_only_the_tracking_loss_sees_the_second_frame_and_its_identities(model):
     assert {name for name in before if before[name] != after[name]} == {"tracking"}
 
 
+def test_a_still_picture_is_learned_as_by_mask_rcnn():
+    """The authors' start is a Mask R-CNN of COCO's images: the losses of a key frame, and no tracking."""
+    model, pair = small_masktrack(), batch(([0, 1], [1, 2]), ([2], [2]))
+    picture = ClipPairBatch(pair.frames[:1], pair.targets[:1], pair.videos)
+    alone, with_reference = (pair_losses(model, one, EVERYTHING) for one in (picture, pair))
+    assert with_reference["tracking"] > 0 == alone["tracking"] and alone.keys() == with_reference.keys()
+    close({name: value for name, value in alone.items() if name != "tracking"},
+          {name: value for name, value in with_reference.items() if name != "tracking"})
+    sum(alone.values()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not any(parameter.grad.any() for parameter in model.tracking_head.parameters())
+
+
 @pytest.mark.parametrize("pair", [([], []), ([0], []), ([], [0])])
 def test_without_objects_losses_are_finite_and_reach_every_parameter(pair):
     model = small_masktrack()

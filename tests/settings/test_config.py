@@ -149,6 +149,7 @@ def indexed(tmp_path_factory):
     for name, value in TINY_SHAPES.items():
         set_param(project, f"shapes.{name}", value)
     set_param(project, "pretrain.source", "scratch")
+    set_param(project, "pretrain.dataset", "own")
     params = load_params(project / "params.yaml")
     place.put_in_place(params)
     build.build(params)
@@ -311,16 +312,18 @@ def test_shipped_weights_are_chosen_by_network_and_correspondence(indexed, tmp_p
     weights = tmp_path / "weights.safetensors"
     for value, (name, correspondence) in enumerate((("plain", False), ("linked", True))):
         save_file({"query": torch.full((2,), float(value))}, weights)
-        facts = {"method": "efficientvis", "model": model.model_dump(), "correspondence": correspondence}
+        facts = {"method": "efficientvis", "model": model.model_dump(), "correspondence": correspondence, "seed": 0,
+                 "dataset": {"name": "shapes-vis"}, "categories": ["circle", "square"]}
         starts.ship(name, weights, facts, folder=tmp_path / "s")
     digest = hashlib.sha256((tmp_path / "s" / "linked.safetensors").read_bytes()).hexdigest()
     loaded = starts.load(f"shipped:linked@{digest}", folder=tmp_path / "s")
-    assert loaded["query"].dtype == torch.float16 and loaded["query"].tolist() == [1.0, 1.0]
+    assert loaded.weights["query"].dtype == torch.float16 and loaded.weights["query"].tolist() == [1.0, 1.0]
+    assert loaded.classes == ("circle", "square")
     for_other_classes = model.model_copy(update={"num_classes": 40})
     assert starts.find_shipped(for_other_classes, True, folder=tmp_path / "s") == f"shipped:linked@{digest}"
     assert starts.find_shipped(model.model_copy(update={"queries": 9}), True, folder=tmp_path / "s") is None
     assert starts.find_shipped(params_of(indexed).vistr.model.resolve(5, 1), False, folder=tmp_path / "s") is None
-    assert "linked, plain" in str(starts.none_fits(True, folder=tmp_path / "s"))
+    assert "linked, plain" in str(starts.none_fits(True, 0, "shapes-vis", folder=tmp_path / "s"))
     (tmp_path / "s" / "linked.safetensors").write_bytes(b"tampered")
     with pytest.raises(UserError, match="linked.safetensors: sha256"):
         starts.find_shipped(model, True, folder=tmp_path / "s")

@@ -20,26 +20,31 @@ TINY = {
     "input_size": [32, 48],
     "model": {"hidden_dim": 16, "attention_heads": 2, "ffn_dim": 32, "dynamic_dim": 4, "queries": 4, "iterations": 2,
               "roi_size": 4, "mask_roi_size": 4, "mask_convs": 1},
-    "pretrain": {"source": "scratch", "train": {"epochs": 2, "batch_size": 3, "lr_drop_epoch": 1.5, "warmup_steps": 1}},
+    "pretrain": {"source": "scratch", "dataset": "own",
+                 "train": {"epochs": 2, "batch_size": 3, "lr_drop_epoch": 1.5, "warmup_steps": 1}},
     "train": {"epochs": 1, "batch_size": 2, "lr_drop_epoch": 0.8, "warmup_steps": 1},
     "queryinst": {
         "model": {"hidden_dim": 16, "attention_heads": 2, "ffn_dim": 32, "dynamic_dim": 4, "queries": 4, "iterations": 2,
                   "roi_size": 4, "mask_roi_size": 4, "mask_convs": 1},
+        "pretrain": {"source": "none", "dataset": "own"},
         "train": {"epochs": 1, "batch_size": 2, "lr_drop_epoch": 0.8, "warmup_steps": 1},
     },
     "masktrack_rcnn": {
         "model": {"hidden_dim": 16, "anchor_scales": [3], "proposals": 10, "roi_size": 3, "mask_roi_size": 4, "box_dim": 16,
                   "mask_convs": 1, "track_dim": 8},
+        "pretrain": {"source": "none", "dataset": "own"},
         "train": {"epochs": 1, "batch_size": 2, "lr_drop_epoch": 0.8, "warmup_steps": 1, "region_samples": 8},
     },
     "crossvis": {
         "model": {"hidden_dim": 16, "tower_convs": 1, "norm_groups": 4, "mask_branch_dim": 8, "mask_branch_convs": 1,
                   "embedding_dim": 8, "identities": 30},
+        "pretrain": {"source": "none", "dataset": "own"},
         "train": {"epochs": 1, "batch_size": 2, "lr_drop_epoch": 0.8, "warmup_steps": 1},
     },
     "vistr": {
         "model": {"queries": 4, "encoder_layers": 1, "decoder_layers": 1, "attention_heads": 2, "ffn_dim": 32},
-        "pretrain": {"source": "scratch", "train": {"epochs": 2, "batch_size": 3, "lr_drop_epoch": 1.5, "warmup_steps": 1}},
+        "pretrain": {"source": "scratch", "dataset": "own",
+                     "train": {"epochs": 2, "batch_size": 3, "lr_drop_epoch": 1.5, "warmup_steps": 1}},
         "train": {"epochs": 1, "batch_size": 2, "lr_drop_epoch": 0.8, "warmup_steps": 1},
     },
 }

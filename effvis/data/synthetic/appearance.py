@@ -10,10 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 
 
-class Stripes:
-    """Brightness of a shape's surface, in its own turning coordinates."""
+class Surface:
+    """Brightness of a shape's surface, in its own turning coordinates: from 1 down to 1 - ``depth``.
 
-    def __init__(self, rng: np.random.Generator, strength: float):
+    Args:
+        kind: of ``SURFACES``.
+    """
+
+    def __init__(self, rng: np.random.Generator, strength: float, kind: str = "stripes"):
+        self.kind = kind
         self.direction = rng.uniform(0, np.pi)
         self.frequency = rng.uniform(2.5, 5.0)  # radians per radius / 1.3
         self.phase = rng.uniform(0, 2 * np.pi)
@@ -21,19 +26,48 @@ class Stripes:
 
     def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         along = x * np.cos(self.direction) + y * np.sin(self.direction)
-        return 1 - self.depth * (0.5 + 0.5 * np.sin(1.3 * self.frequency * along + self.phase))
+        across = y * np.cos(self.direction) - x * np.sin(self.direction)
+        return 1 - self.depth * SURFACES[self.kind](along, across, 1.3 * self.frequency, self.phase)
 
 
-def draw_surfaces(rng: np.random.Generator, twin_of: Sequence[int | None], strength: float) -> list[Stripes]:
-    """Each shape's stripes; a twin has those of the shape that it resembles."""
-    surfaces: list[Stripes] = []
+def _stripes(along: np.ndarray, across: np.ndarray, rate: float, phase: float) -> np.ndarray:
+    return 0.5 + 0.5 * np.sin(rate * along + phase)
+
+
+def _dots(along: np.ndarray, across: np.ndarray, rate: float, phase: float) -> np.ndarray:
+    """Dark dots in a square grid, about a third of the surface."""
+    return np.clip(0.5 + 1.5 * (np.sin(rate * along + phase) * np.sin(rate * across + phase) - 0.3), 0, 1)
+
+
+def _checks(along: np.ndarray, across: np.ndarray, rate: float, phase: float) -> np.ndarray:
+    """Dark and bright squares side by side."""
+    return np.clip(0.5 + 3 * np.sin(0.7 * rate * along + phase) * np.sin(0.7 * rate * across), 0, 1)
+
+
+def _gradient(along: np.ndarray, across: np.ndarray, rate: float, phase: float) -> np.ndarray:
+    """Ever darker from one side to the other; it has no rate."""
+    return np.clip(0.5 + 0.5 * (along if phase < np.pi else -along), 0, 1)
+
+
+SURFACES = {"stripes": _stripes, "dots": _dots, "checks": _checks, "gradient": _gradient}
+
+
+def draw_surfaces(
+    rng: np.random.Generator, twin_of: Sequence[int | None], strength: float, kinds: Sequence[str] = ("stripes",)
+) -> list[Surface]:
+    """Each shape's surface, of one of the kinds; a twin has that of the shape that it resembles."""
+    surfaces: list[Surface] = []
     for twin in twin_of:
-        own = Stripes(rng, strength)
+        # A single kind is not drawn: what is random in data sets of stripes alone stays what it was.
+        own = Surface(rng, strength, kinds[0] if len(kinds) == 1 else kinds[rng.integers(len(kinds))])
         surfaces.append(own if twin is None else surfaces[twin])
     return surfaces
 
 
-def draw_colours(rng: np.random.Generator, twin_of: Sequence[int | None], frames: int, change: float) -> np.ndarray:
+def draw_colours(
+    rng: np.random.Generator, twin_of: Sequence[int | None], frames: int, change: float,
+    saturation: tuple[float, float] = (0.7, 1.0), brightness: tuple[float, float] = (0.85, 1.0),
+) -> np.ndarray:
     """Colours (N, L, 3), with hues evenly spaced over the shapes of a video, whatever their categories.
 
     ``change`` makes hues drift by up to half a turn over the video, so that one shape may end where another began, and
@@ -41,11 +75,12 @@ def draw_colours(rng: np.random.Generator, twin_of: Sequence[int | None], frames
 
     Args:
         twin_of: for each shape the number of an earlier one that it resembles, or None.
+        saturation, brightness: least and largest, before a frame is dimmed.
     """
     count = len(twin_of)
     hue_N = rng.uniform() + (rng.permutation(count) + rng.uniform(-0.1, 0.1, count)) / count
     drift_N = change * rng.uniform(-0.5, 0.5, count)
-    saturation_N, value_N = rng.uniform(0.7, 1.0, count), rng.uniform(0.85, 1.0, count)
+    saturation_N, value_N = rng.uniform(*saturation, count), rng.uniform(*brightness, count)
     dimming_NL = 0.5 * change * rng.random((count, frames))
     off_N = rng.uniform(-0.015, 0.015, count)
     for n, twin in enumerate(twin_of):

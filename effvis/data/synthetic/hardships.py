@@ -20,7 +20,7 @@ def measure(videos: Iterable[DrawnVideo]) -> dict[str, float]:
 
     Returns:
         By name: the number of ``videos`` and ``instances``; shares from 0 to 1; ``motion``, the median distance that a
-        centre moves, in pixels per frame.
+        centre moves, in pixels per frame. Nothing moves where videos have one frame.
     """
     videos = list(videos)
     tracks = [track for video in videos for track in video.tracks]
@@ -43,8 +43,8 @@ def measure(videos: Iterable[DrawnVideo]) -> dict[str, float]:
         "instances that are absent for a while and return": float(np.mean([_returns(seen_L) for seen_L in seen])),
         "videos with twins": float(np.mean([len(pair) > 1 for pair in twins])),
         "videos with twins that touch": float(np.mean([_touch(pair) for pair in twins])),
-        "motion": float(np.median(steps)),
-        "fast": float((steps > FAST).mean()),
+        "motion": float(np.median(steps)) if len(steps) else 0.0,
+        "fast": float((steps > FAST).mean()) if len(steps) else 0.0,
     }
 
 

@@ -109,7 +109,7 @@ def _draw_path(rng: np.random.Generator, frames: int, height: int, width: int, e
     pace = rng.uniform(0.3, 1.3) + (rng.random() < speed) * rng.uniform(1, 2 + 4 * speed)
     heading = rng.uniform(0, 2 * np.pi)
     absence = (rng.uniform(0, 1) * frames, rng.uniform(0.5, 2.5), rng.uniform(2, 4))
-    leaves = rng.random() < exits
+    leaves = rng.random() < exits and frames > 1  # what has left a picture is not in it
     return Path2D(
         height=height, width=width,
         start=(rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)),

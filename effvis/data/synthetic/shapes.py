@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
@@ -36,6 +37,10 @@ STAMP = "shapes.json"
 
 MIN_VISIBLE_PIXELS = 12
 """An instance with fewer visible pixels in a frame counts as absent there."""
+
+
+Strength = Annotated[float, Field(ge=0, le=1)]
+Surface = Literal["stripes", "dots", "checks", "gradient"]
 
 
 class ShapesConfig(Config):
@@ -62,8 +67,11 @@ class ShapesConfig(Config):
     appearance_change: float = Field(0.6, ge=0, le=1, description="hue, brightness, size and angle over time")
     degradation: float = Field(0.4, ge=0, le=1, description="single frames in which shapes cannot be read")
     grain: float = Field(0.3, ge=0, le=1, description="noise that is another in each frame")
-    texture: float = Field(0.3, ge=0, le=1, description="contrast of the stripes on the shapes")
+    texture: float = Field(0.3, ge=0, le=1, description="contrast of the surface of the shapes")
     clutter: float = Field(0.3, ge=0, le=1, description="contrast of the background's texture")
+    surfaces: tuple[Surface, ...] = later(("stripes",), min_length=1, description="each shape has one of them")
+    saturation: tuple[Strength, Strength] = later((0.7, 1.0), description="least and largest, of the shapes' colours")
+    brightness: tuple[Strength, Strength] = later((0.85, 1.0), description="the same, in a frame that is not dimmed")
 
     @model_validator(mode="after")
     def _drawable(self):
@@ -72,6 +80,10 @@ class ShapesConfig(Config):
             raise ValueError(f"categories must be distinct names among {', '.join(outlines.OUTLINES)}")
         if self.min_objects > self.max_objects:
             raise ValueError(f"min_objects {self.min_objects} exceeds max_objects {self.max_objects}")
+        for name in ("saturation", "brightness"):
+            least, largest = getattr(self, name)
+            if least > largest:
+                raise ValueError(f"{name}: the least, {least}, exceeds the largest, {largest}")
         if self.min_radius > self.max_radius:
             raise ValueError(f"min_radius {self.min_radius} exceeds max_radius {self.max_radius}")
         if 2 * self.max_radius > min(self.height, self.width):
@@ -192,8 +204,9 @@ def draw_video(config: ShapesConfig, split: str, index: int) -> DrawnVideo:
     paths = draw_paths(
         of_paths, crosses=crosses, frames=config.frames, height=config.height, width=config.width, exits=config.exits,
         speed=config.speed, change=config.appearance_change, min_radius=config.min_radius, max_radius=config.max_radius)
-    colours_NL3 = appearance.draw_colours(of_looks, twin_of, config.frames, config.appearance_change)
-    surfaces = appearance.draw_surfaces(of_looks, twin_of, config.texture)
+    colours_NL3 = appearance.draw_colours(of_looks, twin_of, config.frames, config.appearance_change,
+                                          config.saturation, config.brightness)
+    surfaces = appearance.draw_surfaces(of_looks, twin_of, config.texture, config.surfaces)
     background_HW3 = appearance.draw_background(of_scene, config.height, config.width, config.clutter)
     light_L = appearance.draw_light(of_scene, config.frames, config.appearance_change)
     bars = draw_bars(of_bars, paths, config.frames, config.occluders)
@@ -243,7 +256,7 @@ def _cast(rng: np.random.Generator, config: ShapesConfig) -> tuple[np.ndarray, l
     return labels_N, twin_of, [other if crossing else None for other, crossing in zip(earlier_N, crossing_N, strict=True)]
 
 
-def _cover(config: ShapesConfig, path: Path2D, outline, surface: appearance.Stripes) -> tuple[np.ndarray, np.ndarray]:
+def _cover(config: ShapesConfig, path: Path2D, outline, surface: appearance.Surface) -> tuple[np.ndarray, np.ndarray]:
     """How much of each pixel the shape covers in each frame, and its shade there: two (L, H, W) float64."""
     pose = path.at(np.arange(config.frames))
     across_W, down_H = np.arange(config.width) + 0.5, np.arange(config.height) + 0.5
