@@ -81,6 +81,24 @@ class Scores:
         return {"AP": _mean(every), "AP50": _mean(every[IOU_50]), "AP75": _mean(every[IOU_75]), **recalls}
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """The detections of a category in all videos by descending score; of equal scores, those of the earlier video first.
+
+    Attributes:
+        scores_N: their scores.
+        hits_ATN, misses_ATN: whether each counts as found or as wrong; one that is ignored is neither.
+        ranks_N: its rank in its own video.
+        groups_N: the number of its video's group.
+    """
+
+    scores_N: np.ndarray
+    hits_ATN: np.ndarray
+    misses_ATN: np.ndarray
+    ranks_N: np.ndarray
+    groups_N: np.ndarray
+
+
 def best_first(scores: np.ndarray) -> np.ndarray:
     """The order of at most 100 detections of one (video, category); equal scores keep their order."""
     return np.argsort(-scores, kind="stable")[: MAX_DETECTIONS[-1]]
@@ -143,25 +161,29 @@ def accumulate(categories: list[tuple[list[GroupDetections], list[GroupTruths]]]
         if not defined.size:
             continue
         positives = positives_A[defined, None]
-        hits_ATN, misses_ATN, ranks = _ranked(detections)
+        found = ranked(detections)
+        hits_ATN, misses_ATN = found.hits_ATN[defined], found.misses_ATN[defined]
         for most in MAX_DETECTIONS:
-            recall[most][defined, :, k] = hits_ATN[defined][:, :, ranks < most].sum(axis=2) / positives
-        precision[defined, :, :, k] = _precision(hits_ATN[defined], misses_ATN[defined], positives[..., None])
+            recall[most][defined, :, k] = hits_ATN[:, :, found.ranks_N < most].sum(axis=2) / positives
+        precision[defined, :, :, k] = precision_at_recalls(hits_ATN, misses_ATN, positives[..., None])
     return Scores(precision, recall)
 
 
-def _ranked(detections: list[GroupDetections]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hits and misses [A, T, N] of all videos by descending score, and each detection's rank in its own video [N]."""
+def ranked(detections: list[GroupDetections]) -> Ranking:
+    """The detections of a category's groups, given in ascending order of their videos, in one ranking."""
     if not detections:
-        return *np.zeros((2, len(AREA_LIMITS), len(IOU_THRESHOLDS), 0), bool), np.zeros(0, np.int64)
-    order = np.argsort(-np.concatenate([group.scores for group in detections]), kind="stable")
-    ranks = np.concatenate([np.arange(group.scores.size) for group in detections])[order]
+        none_ATN, none_N = np.zeros((len(AREA_LIMITS), len(IOU_THRESHOLDS), 0), bool), np.zeros(0, np.int64)
+        return Ranking(np.zeros(0), none_ATN, none_ATN, none_N, none_N)
+    scores_N = np.concatenate([group.scores for group in detections])
+    order = np.argsort(-scores_N, kind="stable")
+    sizes = [group.scores.size for group in detections]
     matched_ATN = np.concatenate([group.matched_ATD for group in detections], axis=2)[:, :, order]
     counted_ATN = ~np.concatenate([group.ignored_ATD for group in detections], axis=2)[:, :, order]
-    return matched_ATN & counted_ATN, ~matched_ATN & counted_ATN, ranks
+    return Ranking(scores_N[order], matched_ATN & counted_ATN, ~matched_ATN & counted_ATN,
+                   np.concatenate([np.arange(size) for size in sizes])[order], np.repeat(np.arange(len(sizes)), sizes)[order])
 
 
-def _precision(hits_ATN: np.ndarray, misses_ATN: np.ndarray, positives: np.ndarray) -> np.ndarray:
+def precision_at_recalls(hits_ATN: np.ndarray, misses_ATN: np.ndarray, positives: np.ndarray | int) -> np.ndarray:
     """Precision at each recall level [A, T, R]: the best one at that recall or more, 0 where it is never reached."""
     hits, misses = hits_ATN.cumsum(axis=2, dtype=np.float64), misses_ATN.cumsum(axis=2, dtype=np.float64)
     recall = hits / positives

@@ -18,6 +18,7 @@ import numpy as np
 from effvis.errors import UserError
 from effvis.evaluation.average_precision import METRICS, GroupDetections, GroupTruths, accumulate, best_first, match, unmatched
 from effvis.evaluation.inputs import Detection, GroundTruth, Group, Results, Truth, read_ground_truth, read_results
+from effvis.evaluation.resampling import resampled_ap
 from effvis.evaluation.tracks import MalformedMask, Tracks, build_tracks, check_masks, disagreement, mask_areas, overlaps
 
 __all__ = ["METRICS", "Evaluation", "evaluate", "keep_frames"]
@@ -36,11 +37,13 @@ class Evaluation:
         metrics: the 12 numbers of ``METRICS`` as fractions; -1 where the ground truth leaves them undefined.
         per_category: AP, AP50, AP75, AR1, AR10 and AR100 by category name (followed by the id where two have one name).
         warnings: what was left out or replaced, and tracks that could not be compared.
+        resampled_ap: AP on resamples of the videos (``effvis.evaluation.resampling``), as many as were asked for.
     """
 
     metrics: dict[str, float]
     per_category: dict[str, dict[str, float]]
     warnings: list[str]
+    resampled_ap: Sequence[float] = ()
 
 
 def evaluate(
@@ -48,6 +51,7 @@ def evaluate(
     results: Path | str | list,
     *,
     allow_empty: bool = False,
+    resamples: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Scores results against the ground truth; both are files or what ``json.load`` makes of them, and are not changed.
@@ -56,6 +60,7 @@ def evaluate(
         ground_truth: ``{videos, categories, annotations}`` of the YouTube-VIS format.
         results: a list of ``{video_id, category_id, score, segmentations}`` with compressed RLE.
         allow_empty: score an empty list of results (0 wherever there is ground truth) instead of refusing it.
+        resamples: the number of resamples of the videos to give AP on, too.
         progress: called with (done, total), counting the pairs of a video and a category that have results.
 
     Raises:
@@ -67,16 +72,17 @@ def evaluate(
     total, done = len(found.detections), 0
     categories = []
     for category in truth.categories:
-        truths = [_group_truths(truth.truths[group]) for group in _groups(truth.truths, truth, category)]
+        truths = {group[0]: _group_truths(truth.truths[group]) for group in _groups(truth.truths, truth, category)}
         matched = _match_category(category, truth, found, warnings)
         categories.append((matched, truths))
         done += len(matched)
         if progress is not None and matched:
             progress(done, total)
 
-    scores = accumulate(categories)
+    scores = accumulate([(list(matched.values()), list(truths.values())) for matched, truths in categories])
     per_category = {label: scores.category(k) for k, label in enumerate(_labels(truth.categories))}
-    return Evaluation(scores.metrics(), per_category, warnings)
+    resampled = resampled_ap(categories, truth.videos, resamples) if resamples and categories and truth.videos else ()
+    return Evaluation(scores.metrics(), per_category, warnings, resampled)
 
 
 def keep_frames(ground_truth: dict, kept: Mapping[int, Sequence[int]]) -> dict:
@@ -125,8 +131,8 @@ def _groups(items: Mapping[Group, Any], truth: GroundTruth, category: int) -> li
     return [(video, category) for video in truth.videos if (video, category) in items]
 
 
-def _match_category(category: int, truth: GroundTruth, found: Results, warnings: list[str]) -> list[GroupDetections]:
-    """Matches the results of a category in each video that has any."""
+def _match_category(category: int, truth: GroundTruth, found: Results, warnings: list[str]) -> dict[int, GroupDetections]:
+    """Matches the results of a category in each video that has any; by video id, ascending."""
     matched: dict[Group, GroupDetections] = {}
     groups = {group: _best(found.detections[group]) for group in _groups(found.detections, truth, category)}
     for group, detections in groups.items():
@@ -137,7 +143,7 @@ def _match_category(category: int, truth: GroundTruth, found: Results, warnings:
     lowest_match = min((group.lowest_match() for group in matched.values()), default=math.inf)
     alone = {group: detections for group, detections in groups.items() if group not in matched}
     matched |= _groups_without_truths(alone, lowest_match, found.where)
-    return [matched[group] for group in groups]
+    return {group[0]: matched[group] for group in groups}
 
 
 def _best(detections: Sequence[Detection]) -> list[Detection]:

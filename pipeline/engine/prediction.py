@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from effvis.evaluation.any_category import one_category
 from effvis.evaluation.video_ap import evaluate, keep_frames
 from effvis.methods import build_model
 from effvis.model_file import network
@@ -37,9 +38,16 @@ def predict(
     return methods.get(method).predict(model, index, config, input_size, progress)
 
 
-def score(ground_truth: Mapping[str, Any], predictions: Predictions) -> Evaluation:
-    """Scores predictions on the frames that they were made for."""
-    return evaluate(keep_frames(ground_truth, predictions.kept), predictions.results, allow_empty=True)
+def score(ground_truth: Mapping[str, Any], predictions: Predictions, *, resamples: int = 0) -> Evaluation:
+    """Scores predictions on the frames that they were made for; ``resamples`` as ``evaluate`` takes it."""
+    truth = keep_frames(ground_truth, predictions.kept)
+    return evaluate(truth, predictions.results, allow_empty=True, resamples=resamples)
+
+
+def score_any_category(ground_truth: Mapping[str, Any], predictions: Predictions) -> float:
+    """AP with categories ignored of predictions on the frames that they were made for."""
+    truth, results = one_category(keep_frames(ground_truth, predictions.kept), predictions.results)
+    return evaluate(truth, results, allow_empty=True).metrics["AP"]
 
 
 def load_network(params: Params, spec: EvalSpec) -> nn.Module:

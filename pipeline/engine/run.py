@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effvis.data.dataset import Category
 from effvis.errors import UserError
 from pipeline.engine.workers import predict_on_workers, train_on_workers
 from pipeline.grid.rows import evaluation_digest
@@ -68,7 +70,8 @@ def evaluate_run(params: Params, spec: EvalSpec, *, report: OnProgress | None = 
         report: called with ``step`` and ``total``, in videos.
 
     Returns:
-        ``metrics`` (the 12 numbers as fractions, and with ``inference.same_frames_fps`` AP_same_frames), ``per_category``,
+        ``metrics`` (the 12 numbers as fractions, AP_any_category, and with ``inference.same_frames_fps`` AP_same_frames; of
+        a start all but AP_any_category are undefined), ``AP_resampled`` (``pipeline.runs.cells``), ``per_category``,
         ``seconds`` of prediction, ``frames``, ``frames_per_second``, the ``split``, and the keys ``run`` and ``evaluation``.
 
     Raises:
@@ -94,17 +97,19 @@ def _evaluate(params: Params, spec: EvalSpec, store: Any, report: OnProgress | N
     from pipeline.engine.scoring import scored
     from pipeline.engine.training import steps_of_whole
 
-    params = params.of_dataset(spec.train.dataset_name)
+    params, of_start = params.of_dataset(spec.start_on or spec.train.dataset_name), spec.start_on is not None
     index = load_index(params, spec.split)
     if evaluation_digest(spec.train.method, index.digest) != spec.evaluation_digest:
         raise UserError(params.index_folder, "digest", "the dataset changed after this evaluation was planned", "Start again")
+    if of_start:  # its categories are not the data set's, and any names will do
+        index = replace(index, categories=tuple(Category(k + 1, str(k + 1)) for k in range(spec.train.model.num_classes)))
     if params.resources.workers_per_run == 1:
         predictions, seconds = predict_here(params, spec, index, report)
     else:
         predictions, seconds = predict_on_workers(params, spec, index, report)
     facts = {"run": spec.train.key, "evaluation": spec.key, "split": spec.split,
-             **scored(params, index, predictions, spec.inference, seconds)}
-    if not isinstance(spec.train, GivenSpec):
+             **scored(params, index, predictions, spec.inference, seconds, of_start=of_start)}
+    if not (of_start or isinstance(spec.train, GivenSpec)):
         whole = steps_of_whole(store.folder(spec.train.key), spec.train)
         facts["videos_seen"] = steps_after(whole, spec.halvings) * spec.train.train.batch_size
     return store.write_evaluation(spec.train.key, spec.key, predictions.results, facts)

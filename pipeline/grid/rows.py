@@ -14,6 +14,7 @@ from effvis.config import Config, HandcraftConfig, InferenceConfig, Optimisation
 from effvis.errors import UserError
 from pipeline import methods
 from pipeline.grid import given, imagenet, linking, starts
+from pipeline.grid.before_clips import before_clips
 from pipeline.grid.table_file import Row, RowFile, Table, TableFile
 from pipeline.identity.digests import evaluation_code_digest, key, training_digest
 from pipeline.identity.specs import EvalSpec, GivenSpec, TrainSpec
@@ -48,7 +49,9 @@ def load_table(params: Params, name: str) -> Table:
         columns = {column: str(value) for column, value in row.columns.items()}
         shares = range(1, params.resources.snapshots + 1) if table.curves and trained else ()
         curve = tuple(replace(spec, halvings=halvings) for spec in evaluations for halvings in shares)
-        rows.append(Row(name, row.name, columns, row.set, row.published, row.not_run, evaluations, curve))
+        wanted = evaluations if params.before_clips else ()
+        starts_of = tuple(before_clips(_of_row(params, settings), settings, spec) for spec in wanted)
+        rows.append(Row(name, row.name, columns, row.set, row.published, row.not_run, evaluations, curve, starts_of))
     return Table(name, table.title, table.caption, tuple(rows), table.convergence)
 
 

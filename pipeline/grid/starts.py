@@ -193,6 +193,11 @@ def described(init: str, *, folder: Path = FOLDER) -> tuple[Path, Mapping[str, A
     return path, _read(path.with_suffix(".yaml"))
 
 
+def is_shipped(weights: Path) -> bool:
+    """Whether a file of weights came with the project, in which case nothing but its own description says what it is."""
+    return weights.parent == FOLDER
+
+
 def _named(init: str, folder: Path) -> tuple[Path, str]:
     name, _, sha256 = init.removeprefix("shipped:").partition("@")
     return folder / f"{name}.safetensors", sha256

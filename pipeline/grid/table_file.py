@@ -77,6 +77,7 @@ class Row:
         not_run: why this project has no number for the row, or None.
         evaluations: its evaluations, one per seed, or the one of given weights; empty if the row is not run.
         curve: evaluations of the weights that each seed kept during its training, if the table has learning curves.
+        starts: for each seed the evaluations of what its training starts from (``pipeline.grid.before_clips``).
     """
 
     table: str
@@ -87,6 +88,12 @@ class Row:
     not_run: str | None
     evaluations: tuple[EvalSpec, ...]
     curve: tuple[EvalSpec, ...] = ()
+    starts: tuple[tuple[EvalSpec, ...], ...] = ()
+
+    @property
+    def to_run(self) -> tuple[EvalSpec, ...]:
+        """All evaluations whose numbers the table shows; seeds may share some of the starts'."""
+        return (*self.evaluations, *self.curve, *(spec for specs in self.starts for spec in specs))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ KEY_DIGITS = 16
 _TRAINING_CODE = ("effvis.training.loop", "effvis.data.clips", "pipeline.engine.training:start",
                   "pipeline.engine.training:set_up_torch")
 _EVALUATION_CODE = ("effvis.inference.predictor", "effvis.evaluation.video_ap", "pipeline.engine.prediction:predict",
-                    "pipeline.engine.prediction:score")
+                    "pipeline.engine.prediction:score", "effvis.evaluation.any_category",
+                    "pipeline.engine.prediction:score_any_category")
 PROJECT = Path(__file__).resolve().parents[2]
 SAME_RESULTS = Path(__file__).with_name("same_results.yaml")
 

@@ -131,6 +131,9 @@ class EvalSpec:
         evaluation_digest: digest of the split and of the code that predicts and scores.
         halvings: the weights are those after 1/2**halvings of the training, a point of its learning curve; 0 is its end.
         split: the split's name, to find its videos; in the key its digest stands for it.
+        start_on: the weights are the start of other trainings, evaluated on the data set of this name (for people; the digest
+            decides), whose categories may be others: only AP with categories ignored counts. None: on the data set that
+            ``train`` names.
         key: 16 hex digits, computed.
     """
 
@@ -139,6 +142,7 @@ class EvalSpec:
     evaluation_digest: str
     halvings: int = 0
     split: Literal["val", "test"] = "val"
+    start_on: str | None = None
     key: str = field(init=False)
 
     def __post_init__(self):
@@ -150,6 +154,7 @@ class EvalSpec:
             "inference": self.inference.model_dump(mode="json"),
             "evaluation_digest": self.evaluation_digest,
             **({"halvings": self.halvings} if self.halvings else {}),
+            **({"categories": "ignored"} if self.start_on is not None else {}),
         }
 
     def describe(self) -> dict[str, Any]:

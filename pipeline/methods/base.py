@@ -138,6 +138,7 @@ class Method:
         class_names: the names of a published file's classes in the order of their rows, as
             ``class_names(published, named, where=file, hint=hint)``, from those that the file lists; None: exactly those.
         usual_start: the name in ``published`` of what its authors start from, by backbone.
+        links_starts: whether its ``predict`` can link what a start, a network of single frames, finds in each frame.
         starts_have_frames: whether a start depends on the clip length.
         comparisons: figures that compare this method with others.
     """
@@ -166,6 +167,7 @@ class Method:
     convert: Callable[[Mapping[str, Any], Any, Classes, int | None, Path, str], Conversion] | None = None
     class_names: Callable[..., Sequence[str]] | None = None
     usual_start: Mapping[str, str] = field(default_factory=dict)
+    links_starts: bool = False
     starts_have_frames: bool = False
     comparisons: tuple[Comparison, ...] = ()
 

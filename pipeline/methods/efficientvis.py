@@ -136,7 +136,7 @@ METHOD = Method(
     name="efficientvis", title="EfficientVIS", settings=EfficientVISSettings,
     derived={"pretrain.train.correspondence": "Pretraining learns correspondence where the row does"},
     row_keys=frozenset({"cl", "attention", "dynamic_conv", "query"}), linkings=("end-to-end", "hand-craft"),
-    learns_correspondence=True, on_pictures=ModelSettings.on_pictures,
+    learns_correspondence=True, links_starts=True, on_pictures=ModelSettings.on_pictures,
     train_config=train_config, pretrain_config=pretrain_config, clips_per_video=clips_per_video, losses=losses, predict=predict,
     training_code=("effvis.training.correspondence",),
     reads=("Sparse R-CNN", "QueryInst"), published=dict(_published()), convert=convert, class_names=class_names,

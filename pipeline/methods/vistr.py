@@ -111,7 +111,8 @@ METHOD = Method(
     train_config=train_config, pretrain_config=pretrain_config, clips_per_video=clips_per_video, losses=losses, predict=predict,
     training_code=("effvis.vistr.losses",), evaluation_code=("effvis.vistr.clip",),
     reads=("DETR", "VisTR"), published=dict(_published()), convert=convert,
-    usual_start={"resnet50": "detr-r50", "resnet101": "detr-r101"}, starts_have_frames=True,
+    usual_start={"resnet50": "detr-r50", "resnet101": "detr-r101"}, links_starts=True,
+    starts_have_frames=True,
     comparisons=(Comparison(
         "figure-7", "Figure 7: EfficientVIS beside VisTR",
         "The same frames through both networks, at the same clip length. EfficientVIS links its clips end-to-end, VisTR's are "

@@ -134,7 +134,9 @@ def _row_state(row: Row, plan: Plan, expected: Mapping[str, Duration]) -> str:
     state = f"{_done(row.evaluations, plan)} evaluations done"
     if row.curve:
         state += f", {_done(row.curve, plan)} of its learning curve"
-    left = [expected[spec.key].seconds for spec in (*row.evaluations, *row.curve) if spec.key in expected]
+    if starts := {spec.key: spec for specs in row.starts for spec in specs}:
+        state += f", {_done(tuple(starts.values()), plan)} of its start"
+    left = [expected[key].seconds for key in dict.fromkeys(spec.key for spec in row.to_run) if key in expected]
     return state + (f", the others take {seconds_text(sum(left))}" if left else "")
 
 

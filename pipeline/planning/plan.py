@@ -48,7 +48,7 @@ def plan_rows(params: Params, rows: Iterable[Row]) -> Plan:
     evaluations: dict[str, EvalSpec] = {}
     names: dict[str, dict[str, None]] = defaultdict(dict)
     for row in rows:
-        for spec in (*row.evaluations, *row.curve):
+        for spec in row.to_run:
             evaluations[spec.key] = spec
             for one in (*_trainings(spec), spec):
                 names[one.key][f"{row.table}: {row.name}"] = None
@@ -83,6 +83,8 @@ def _training_label(cells: list[str], spec: TrainSpec) -> str:
 
 
 def _evaluation_label(cells: list[str], spec: EvalSpec) -> str:
+    if spec.start_on is not None:
+        return f"before clips of {_label(cells, spec.train.seed)}"
     if isinstance(spec.train, GivenSpec):
         return _first(cells)
     return _label(cells, spec.train.seed) + (f", after 1/{2**spec.halvings}" if spec.halvings else "")
@@ -106,7 +108,7 @@ def keys_of_table(params: Params, table: Table) -> dict[str, object]:
     conditions, speed = speeds.of_table(params, table)
     rows = [
         {"name": row.name, "trainings": [spec.train.key for spec in row.evaluations],
-         "evaluations": [spec.key for spec in (*row.evaluations, *row.curve)]}
+         "evaluations": [spec.key for spec in row.to_run]}
         for row in table.rows
     ]
     keys: dict[str, object] = {"table": table.name, "rows": rows}

@@ -34,7 +34,7 @@ _STYLE = {
 
 
 def learning_curves(table: TableSummary) -> bytes:
-    """SVG of AP by videos seen, for each row of a table that has curves, with the deviation over seeds if there are several."""
+    """SVG of AP by videos seen, for each row of a table that has curves, with the standard error of each point."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.add_subplot(xscale="log")
@@ -175,5 +175,5 @@ def _svg(figure: Figure) -> bytes:
 
 def _draw(axes: Axes, row: RowSummary, colour: str, marker: str) -> None:
     seen, means = zip(*((point.videos_seen, point.mean) for point in row.curve), strict=True)
-    deviations = [point.std or 0.0 for point in row.curve]
-    axes.errorbar(seen, means, deviations, color=colour, marker=marker, markersize=5, capsize=3, label=row.name)
+    errors = [point.error or 0.0 for point in row.curve]
+    axes.errorbar(seen, means, errors, color=colour, marker=marker, markersize=5, capsize=3, label=row.name)

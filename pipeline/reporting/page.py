@@ -14,7 +14,18 @@ from pipeline.reporting.pictures import data_uri
 from pipeline.reporting.templates import render
 from pipeline.tables.claims import HOW_TO_READ
 from pipeline.tables.form import videos
-from pipeline.tables.markdown import SPEED_COLUMN, convergence_text, given_note, speed_note, speed_text
+from pipeline.tables.markdown import (
+    SPEED_COLUMN,
+    STARTS_COLUMN,
+    certainty_note,
+    convergence_text,
+    error_text,
+    given_note,
+    speed_note,
+    speed_text,
+    starts_note,
+    starts_text,
+)
 from pipeline.tables.summary import FIRST, OTHERS, SERVER_CAPTION, same_frames
 
 if TYPE_CHECKING:
@@ -56,7 +67,7 @@ def page(params: Params, contents: Contents) -> str:
         "report.html",
         filters={"emphasised": _emphasised, "number": _number, "signed": _signed, "measured": _measured, "speed": speed_text,
                  "videos": videos},
-        params=params, contents=contents, metrics=(FIRST, *OTHERS), speed_column=SPEED_COLUMN,
+        params=params, contents=contents, metrics=(FIRST, *OTHERS), speed_column=SPEED_COLUMN, starts_column=STARTS_COLUMN,
         server_caption=SERVER_CAPTION, commits=_commits(contents),
         tables=[_table(contents, table) for table in contents.tables], ledger=contents.ledger and _ledger(contents.ledger),
         curves=[(table, data_uri("image/svg+xml", learning_curves(table)), convergence_text(table)) for table in curves])
@@ -64,7 +75,7 @@ def page(params: Params, contents: Contents) -> str:
 
 def _table(contents: Contents, table: TableSummary) -> dict[str, Any]:
     """The table with the texts that stand in place of missing numbers, and with the runs that its numbers come from."""
-    rows = [{**dict(row), "state": _state(row), "given": row.given} for row in table.rows]
+    rows = [{**dict(row), "state": _state(row), "given": row.given, "starts": starts_text(row)} for row in table.rows]
     reasons: dict[str, list[str]] = {}
     for row in table.rows:
         if row.not_run:
@@ -72,7 +83,8 @@ def _table(contents: Contents, table: TableSummary) -> dict[str, Any]:
     runs = [(row.name, run, evaluation, contents.cells.get(evaluation))
             for row in table.rows for run, evaluation in zip(row.runs, row.evaluations, strict=True)]
     return {**dict(table), "measured_on": table.measured_on, "rows": rows, "columns": list(table.rows[0].columns),
-            "same": same_frames(table), "reasons": reasons, "given_note": given_note(table), "speed_note": speed_note(table),
+            "same": same_frames(table), "reasons": reasons, "given_note": given_note(table),
+            "certainty_note": certainty_note(table), "starts_note": starts_note(table), "speed_note": speed_note(table),
             "behind": runs}
 
 
@@ -127,7 +139,7 @@ def _signed(value: float | None) -> str:
 
 
 def _measured(value: Measured | CurvePoint | None) -> str:
-    """The mean and, over several seeds, the deviation."""
+    """The mean with its standard error, as far as it is known."""
     if value is None:
         return "–"
-    return _number(value.mean) + ("" if value.std is None else f" ± {value.std:.1f}")
+    return _number(value.mean) + error_text(value)

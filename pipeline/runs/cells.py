@@ -6,7 +6,7 @@ machine that trained nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
 
+RESAMPLED = "AP_resampled"  # AP on resamples of the videos, as one short text
 SAME_FRAMES = "AP_same_frames"  # AP on only the frames that inference.same_frames_fps keeps
 
 
@@ -57,7 +58,9 @@ class Cell(Config):
     Attributes:
         evaluation, run: the keys of the evaluation and of its training.
         split: of the data set, whose videos they are measured on.
-        metrics: the 12 numbers as fractions, -1 where undefined.
+        metrics: the 12 numbers as fractions, and AP_any_category; -1 where undefined.
+        AP_resampled: AP on resamples of the split's videos, as ``resampled_text`` writes it; None in cells of an earlier
+            evaluation, and where AP is undefined.
     """
 
     evaluation: str
@@ -66,9 +69,21 @@ class Cell(Config):
     config: Settings
     split: str = Field("val", exclude_if=lambda split: split == "val")
     metrics: dict[str, float]
+    AP_resampled: str | None = Field(None, pattern=r"^-?\d+( -?\d+)*$", exclude_if=lambda value: value is None)
     videos_seen: int | None = Field(None, exclude_if=lambda value: value is None)
     times: Times
     made: Made | None = Field(None, exclude_if=lambda value: value is None)
+
+
+    @property
+    def resampled_percent(self) -> list[float] | None:
+        """AP in percent on each resample; negative where it is undefined."""
+        return None if self.AP_resampled is None else [int(word) / 100 for word in self.AP_resampled.split()]
+
+
+def resampled_text(fractions: Iterable[float]) -> str:
+    """Many fractions as whole numbers of 1/10,000 in one line: five bytes each, which is all that a cell needs of them."""
+    return " ".join(str(round(10_000 * fraction)) for fraction in fractions)
 
 
 def find_cell(params: Params, spec: EvalSpec) -> Cell | None:
@@ -119,6 +134,7 @@ def _from_store(params: Params, spec: EvalSpec) -> Cell | None:
         config=Settings(train=spec.train.describe(), inference=spec.inference.model_dump(mode="json")),
         split=spec.split,
         metrics=report["metrics"],
+        AP_resampled=report.get(RESAMPLED),
         videos_seen=report.get("videos_seen"),
         times=Times(
             train_seconds=trained.get("seconds"),

@@ -144,6 +144,7 @@ class _SharedParams(Config):
     seeds: PositiveInt = 2
     methods: str = Field(methods.ALL, description="methods whose rows dvc.yaml runs, with commas, or all")
     tables: tuple[str, ...] = ()
+    before_clips: bool = Field(True, description="also evaluate what rows of tables start from (docs/evaluation.md)")
     headline: RowSettings = RowSettings()
     shapes: ShapesConfig = ShapesConfig()
     generated: dict[str, dict[str, Any]] = Field({}, description="further drawn data sets, as differences from shapes")

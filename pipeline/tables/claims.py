@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
-from scipy import stats
-
 from pipeline.runs import cells
+from pipeline.runs.cells import Cell
 from pipeline.system.files import json_bytes, write_atomically
+from pipeline.tables.certainty import Estimate, estimate, resampled_percent
 from pipeline.tables.claims_file import Claim, Holds, Ledger
 from pipeline.tables.form import videos_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
 
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
@@ -26,22 +27,12 @@ if TYPE_CHECKING:
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "not measured"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "not measured")
 HOW_TO_READ = (
-    "A margin is a difference of AP in percent, paired over seeds: mean ± standard error, measured on {dataset} with the "
-    "{profile} profile. One rule gives every verdict: *reproduced* where the whole {confidence} interval lies where the claim "
-    "holds, *contradicted* where all of it lies beyond a bound, *inconclusive* otherwise, with fewer than two seeds, and where "
-    "both rows stay below {least_ap:g} AP."
+    "A margin is a difference of AP in percent, paired over seeds and videos: mean ± standard error, measured on {dataset} "
+    "with the {profile} profile. Error and interval cover the seeds of the trainings and the videos of the split together, "
+    "unless a note says otherwise (docs/claims.md). One rule gives every verdict: *reproduced* where the whole {confidence} "
+    "interval lies where the claim holds, *contradicted* where all of it lies beyond a bound, *inconclusive* otherwise, with "
+    "fewer than two seeds, and where both rows stay below {least_ap:g} AP."
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds with its t-interval, in percent AP; a single seed gives neither error nor interval."""
-
-    mean: float
-    standard_error: float | None
-    low: float | None
-    high: float | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -74,37 +65,45 @@ def _settle(params: Params, ledger: Ledger, claim: Claim) -> Entry:
     for name in (claim.row, claim.than):
         if obstacle := ledger.obstacles.get(name.partition(":")[0]):
             return Entry(claim, "not measured", obstacle)
-    row, than = (_ap_by_seed(params, ledger.evaluations[name]) for name in (claim.row, claim.than))
+    row, than = (_cells_by_seed(params, ledger.evaluations[name]) for name in (claim.row, claim.than))
     if not row or not than:
         return Entry(claim, "not measured", "a row has no results yet")
     seeds = tuple(sorted(row.keys() & than.keys()))
     if not seeds:
         return Entry(claim, "inconclusive", "the rows have no seed in common")
-    row_ap, than_ap = (mean(found[seed] for seed in seeds) for found in (row, than))
-    margin = estimate([row[seed] - than[seed] for seed in seeds], ledger.confidence)
-    tested = estimate([claim.holds.share * row[seed] - than[seed] for seed in seeds], ledger.confidence)
+    of_row, of_than = ([found[seed] for seed in seeds] for found in (row, than))
+    row_ap, than_ap = (mean(map(_ap, found)) for found in (of_row, of_than))
+    margin = _margin(of_row, of_than, 1.0, ledger.confidence)
+    tested = _margin(of_row, of_than, claim.holds.share, ledger.confidence)
     decided, reason = verdict(tested, claim.holds), ""
     if len(seeds) == 1:
-        reason = "one seed gives no interval"
+        decided, reason = "inconclusive", "one seed says nothing of other seeds"
     elif max(row_ap, than_ap) < ledger.least_ap:
         decided, reason = "inconclusive", f"both rows stay below {ledger.least_ap:g} AP"
     return Entry(claim, decided, reason, seeds, row_ap, than_ap, margin, tested)
 
 
-def _ap_by_seed(params: Params, evaluations: Sequence[EvalSpec]) -> dict[int, float]:
-    """AP in percent of the seeds that have a cell and a defined AP."""
+def _cells_by_seed(params: Params, evaluations: Sequence[EvalSpec]) -> dict[int, Cell]:
+    """The cells of the seeds that have one with a defined AP."""
     found = [cell for spec in evaluations if (cell := cells.find_cell(params, spec)) is not None]
-    return {cell.seed: 100 * cell.metrics["AP"] for cell in found if cell.metrics["AP"] >= 0}
+    return {cell.seed: cell for cell in found if cell.metrics["AP"] >= 0}
 
 
-def estimate(values: Sequence[float], confidence: float) -> Estimate:
-    """Mean, standard error and t-interval of independent values, such as one per seed."""
-    n = len(values)
-    if n < 2:
-        return Estimate(mean(values), None, None, None, n)
-    error = stdev(values) / math.sqrt(n)
-    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    return Estimate(mean(values), error, mean(values) - reach, mean(values) + reach, n)
+def _ap(cell: Cell) -> float:
+    """AP in percent."""
+    return 100 * cell.metrics["AP"]
+
+
+def _margin(row: Sequence[Cell], than: Sequence[Cell], share: float, confidence: float) -> Estimate:
+    """``share`` of the one row's AP minus the other's, paired over seeds and over resamples of the videos."""
+    values = [share * _ap(one) - _ap(other) for one, other in zip(row, than, strict=True)]
+    return estimate(values, _difference(share, *map(resampled_percent, (row, than))), confidence=confidence)
+
+
+def _difference(share: float, row_SR: np.ndarray | None, than_SR: np.ndarray | None) -> np.ndarray | None:
+    if row_SR is None or than_SR is None or row_SR.shape != than_SR.shape:
+        return None
+    return share * row_SR - than_SR
 
 
 def verdict(tested: Estimate, holds: Holds) -> Verdict:
@@ -149,9 +148,13 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "seeds": list(entry.seeds),
         "row_ap": _rounded(entry.row_ap),
         "than_ap": _rounded(entry.than_ap),
-        "margin": entry.margin and {name: _rounded(value) for name, value in asdict(entry.margin).items()},
-        "tested": entry.tested and {name: _rounded(value) for name, value in asdict(entry.tested).items()},
+        "margin": entry.margin and _plain_estimate(entry.margin),
+        "tested": entry.tested and _plain_estimate(entry.tested),
     }
+
+
+def _plain_estimate(found: Estimate) -> dict[str, Any]:
+    return {name: _rounded(value) if isinstance(value, float) else value for name, value in asdict(found).items()}
 
 
 def _rounded(value: float | None) -> float | None:
@@ -163,7 +166,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
     confidence = f"{facts['confidence']:.0%}"
     lines = [f"| table | claim | holds | published | ours | {confidence} interval | seeds | verdict |",
              "| :-- | :-- | :-- | --: | --: | --: | --: | :-- |"]
-    tests, reasons = [], defaultdict(list)
+    tests, parts, reasons = [], defaultdict(list), defaultdict(list)
     for claim in facts["claims"]:
         says, margin, tested = claim["says"], claim["margin"], claim["tested"]
         published = "–" if claim["published"] is None else f"{claim['published']:+.1f}"
@@ -172,14 +175,17 @@ def markdown(facts: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
         if tested != margin:
             tests.append(f"- {says}: tested is {_mean(tested)}, interval {_interval(tested)}.")
+        if margin is not None and margin.get("covers") in ("seeds", "videos"):
+            parts[margin["covers"]].append(says)
         if claim["reason"]:
             reasons[claim["reason"]].append(says)
-    notes = [*tests, *(f"- {'; '.join(claims)}: {reason}." for reason, claims in reasons.items())]
+    notes = [*tests, *(f"- interval of the {covers} alone: {'; '.join(claims)}." for covers, claims in parts.items())]
+    notes += [*(f"- {'; '.join(claims)}: {reason}." for reason, claims in reasons.items())]
     intro = HOW_TO_READ.format(dataset=facts["dataset"], profile=facts["profile"], confidence=confidence,
                                least_ap=facts["least_ap"])
     counts = ", ".join(f"{count} {name}" for name, count in facts["counts"].items() if count)
-    parts = ["# Claims", intro, f"{counts}.", "\n".join(lines), "\n".join(notes)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    texts = ["# Claims", intro, f"{counts}.", "\n".join(lines), "\n".join(notes)]
+    return "\n\n".join(text for text in texts if text) + "\n"
 
 
 def _mean(value: Mapping[str, Any] | None) -> str:

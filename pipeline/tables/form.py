@@ -8,6 +8,8 @@ from pydantic import Field
 
 from effvis.config import Config
 
+Covers = Literal["seeds and videos", "videos", "seeds"]
+
 
 def videos(split: str) -> str:
     """The videos of a split, or of several, for people: ``test videos``, ``validation and test videos``."""
@@ -20,20 +22,25 @@ def videos_of(dataset: str, split: str) -> str:
 
 
 class Measured(Config):
-    """A number measured over seeds; a single seed gives no deviation."""
+    """A number measured over seeds.
+
+    Attributes:
+        std: the deviation between seeds; None of a single one.
+        error: of AP, the standard error of the mean (``pipeline.tables.certainty``); None where nothing is known of it.
+        covers: what the error covers.
+    """
 
     mean: float
     std: float | None
     n: int
+    error: float | None = Field(None, exclude_if=lambda error: error is None)
+    covers: Covers | None = Field(None, exclude_if=lambda covers: covers is None)
 
 
-class CurvePoint(Config):
+class CurvePoint(Measured):
     """AP during a training, or at its end."""
 
     videos_seen: int
-    mean: float
-    std: float | None
-    n: int
 
 
 class Converges(Config):
@@ -105,6 +112,9 @@ class RowSummary(Config):
         not_run: why we have no number, or None.
         curve: AP by videos seen, with the end of the training last; None in a table without learning curves.
         speed: frames per second, if they were measured.
+        before_clips: AP with categories ignored of what its trainings start from, linked in its best way; None until it is
+            measured.
+        no_start: why there is none; empty if there will be one.
     """
 
     name: str
@@ -118,6 +128,8 @@ class RowSummary(Config):
     not_run: str | None
     curve: tuple[CurvePoint, ...] | None = Field(None, exclude_if=lambda curve: curve is None)
     speed: Speed | None = Field(None, exclude_if=lambda speed: speed is None)
+    before_clips: Measured | None = Field(None, exclude_if=lambda measured: measured is None)
+    no_start: str = Field("", exclude_if=lambda reason: not reason)
 
     @property
     def given(self) -> bool:

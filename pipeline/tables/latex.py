@@ -7,7 +7,7 @@ them, and the table stays narrow.
 from __future__ import annotations
 
 from pipeline.tables.form import Measured, RowSummary, TableSummary
-from pipeline.tables.markdown import given_note, speed_note, speed_text
+from pipeline.tables.markdown import certainty_note, error_text, given_note, speed_note, speed_text, starts_note, starts_text
 from pipeline.tables.summary import FIRST, OTHERS, same_frames
 
 METRICS = (FIRST, *OTHERS)
@@ -32,14 +32,15 @@ def latex(table: TableSummary) -> str:
     """The table as a ``table`` environment with the label ``tab:<table>``."""
     extra = list(table.rows[0].columns)
     metrics = (*METRICS, *same_frames(table))
-    speed = ["FPS, model / all"] if table.speed_conditions else []
+    with_starts, with_speed = bool(starts_note(table)), bool(table.speed_conditions)
+    more = ["any, before / after"] * with_starts + ["FPS, model / all"] * with_speed
     # A table with many columns spans both columns of a two-column page, in smaller letters.
     environment, size = ("table*", r"\scriptsize") if len(extra) > 2 else ("table", r"\footnotesize")
     caption = [
         f"{table.title}.",
         table.caption,
-        f"Percent; measured: on {table.measured_on} with the {table.profile} profile, mean ± deviation over seeds.",
-        *filter(None, [given_note(table), speed_note(table)]),
+        f"Percent; measured: on {table.measured_on} with the {table.profile} profile, means over seeds.",
+        *filter(None, [certainty_note(table), starts_note(table), given_note(table), speed_note(table)]),
         *sorted({f"Without a measured line: {row.not_run}." for row in table.rows if row.not_run}),
     ]
     lines = [
@@ -47,19 +48,20 @@ def latex(table: TableSummary) -> str:
         rf"  \centering{size}\setlength{{\tabcolsep}}{{2pt}}",
         rf"  \caption{{{escape(' '.join(caption))}}}",
         rf"  \label{{tab:{table.table}}}",
-        rf"  \begin{{tabular}}{{{'l' * (2 + len(extra))}{'r' * len([*metrics, *speed])}}}",
+        rf"  \begin{{tabular}}{{{'l' * (2 + len(extra))}{'r' * len([*metrics, *more])}}}",
         r"    \toprule",
-        _line(["", *map(escape, extra), "", *map(escape, metrics), *map(escape, speed)]),
+        _line(["", *map(escape, extra), "", *map(escape, metrics), *map(escape, more)]),
     ]
     for number, row in enumerate(table.rows):
-        lines += [r"    \addlinespace" if number else r"    \midrule", *_row(row, metrics, with_speed=bool(speed))]
+        lines += [r"    \addlinespace" if number else r"    \midrule",
+                  *_row(row, metrics, with_starts=with_starts, with_speed=with_speed)]
     lines += [r"    \bottomrule", r"  \end{tabular}", rf"\end{{{environment}}}"]
     return "\n".join(lines) + "\n"
 
 
-def _row(row: RowSummary, metrics: tuple[str, ...], *, with_speed: bool) -> list[str]:
+def _row(row: RowSummary, metrics: tuple[str, ...], *, with_starts: bool, with_speed: bool) -> list[str]:
     """The lines of a row: published, measured and server's numbers, in this order, as far as they exist. The measured line
-    ends in the speed."""
+    ends in AP before and after clip training, and in the speed."""
     published, measured = row.published, row.measured
     numbers = []
     if published:
@@ -68,8 +70,8 @@ def _row(row: RowSummary, metrics: tuple[str, ...], *, with_speed: bool) -> list
         numbers.append(_ours(row, "measured", measured, metrics))
     if row.server is not None:
         numbers.append(_ours(row, "server", row.server, metrics))
-    if with_speed:
-        numbers = [[*line, escape(speed_text(row.speed)) if line[0].startswith("measured") else ""] for line in numbers]
+    more = [starts_text(row)] * with_starts + [speed_text(row.speed)] * with_speed
+    numbers = [[*line, *(escape(text) if line[0].startswith("measured") else "" for text in more)] for line in numbers]
     names = [escape(row.name), *map(escape, row.columns.values())]
     return [_line([*(names if line is numbers[0] else [""] * len(names)), *line]) for line in numbers]
 
@@ -96,5 +98,4 @@ def _published(value: float | None) -> str:
 def _measured(value: Measured | None) -> str:
     if value is None:
         return _NONE
-    mean, deviation = value.mean, value.std
-    return f"{mean:.1f}" if deviation is None else rf"${mean:.1f} \pm {deviation:.1f}$"
+    return f"{value.mean:.1f}" + escape(error_text(value))

@@ -26,7 +26,7 @@ def table_cells(params: Params) -> Cells:
     cells: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     rows = [row for table in existing_tables(params) for row in _rows(params, table)]
     for row in sorted(rows, key=_is_special):
-        for spec in (*row.evaluations, *row.curve):
+        for spec in row.to_run:
             training = spec.train
             cells[spec.key][row.table, row.name] = None
             while training is not None:

@@ -24,7 +24,7 @@ def write_tables(params: Params, tables: Iterable[Table]) -> None:
     """Writes the tables from the present results, and the cells that they are made of."""
     for table in tables:
         for row in table.rows:
-            for spec in (*row.evaluations, *row.curve):
+            for spec in row.to_run:
                 cells.write(params, spec)
         write_table(params.results_dir, summary(params, table))
 
@@ -51,16 +51,19 @@ def _csv(table: TableSummary) -> str:
     writer = csv.writer(text, lineterminator="\n")
     with_server = any(row.server is not None for row in table.rows)
     server_columns = ["server_mean", "server_std", "server_n"] if with_server else []
-    writer.writerow(["table", "row", *table.rows[0].columns, "metric", "published", "mean", "std", "n", *server_columns])
+    writer.writerow(["table", "row", *table.rows[0].columns, "metric", "published", "mean", "std", "n", "error", "covers",
+                     *server_columns])
     for row in table.rows:
         server = row.server or {}
-        for name in dict.fromkeys([*row.published, *row.measured, *server]):
-            numbers = [row.published.get(name), *_statistics(row.measured, name)]
+        ours = row.measured | ({"AP_before_clips": row.before_clips} if row.before_clips else {})
+        for name in dict.fromkeys([*row.published, *ours, *server]):
+            one = ours.get(name)
+            numbers = [row.published.get(name), *_statistics(ours, name), one and one.error, one and one.covers]
             numbers += _statistics(server, name) if with_server else []
             writer.writerow([table.table, row.name, *row.columns.values(), name, *numbers])
         if row.speed is not None:
             for name, value in (("FPS_model", row.speed.model), ("FPS_end_to_end", row.speed.end_to_end)):
-                numbers = [None, value, None, table.speed_conditions.rounds, *[None] * len(server_columns)]
+                numbers = [None, value, None, table.speed_conditions.rounds, None, None, *[None] * len(server_columns)]
                 writer.writerow([table.table, row.name, *row.columns.values(), name + " (stale)" * row.speed.stale, *numbers])
     return text.getvalue()
 

@@ -92,7 +92,8 @@ def test_cells_and_tables_are_means_over_seeds_in_percent(tiny_project):
 
     written = json.loads((params.results_dir / "table1e.json").read_text())
     rows = {row["name"]: row for row in written["rows"]}
-    assert rows["w/o CL"]["measured"]["AP"] == {"mean": 15.0, "std": pytest.approx(7.0711, abs=1e-4), "n": 2}
+    deviation, error = pytest.approx(7.0711, abs=1e-4), pytest.approx(5, abs=1e-4)
+    assert rows["w/o CL"]["measured"]["AP"] == {"mean": 15.0, "std": deviation, "n": 2, "error": error, "covers": "seeds"}
     assert rows["w/ CL"]["measured"]["AP75"] == {"mean": 50.0, "std": 0.0, "n": 2}
     assert "APl" not in rows["w/ CL"]["measured"], "undefined is no number"
     assert rows["w/ CL"]["published"]["AP"] == 35.3
@@ -101,10 +102,10 @@ def test_cells_and_tables_are_means_over_seeds_in_percent(tiny_project):
     assert rows["w/ CL"]["set"] == {"T": 9, "cl": True} and rows["w/ CL"]["not_run"] is None
 
     markdown = (params.results_dir / "table1e.md").read_text()
-    assert "| w/o CL | 7.4 | 15.0 ± 7.1 | +7.6 | 19.0 / 15.0 ± 7.1 |" in markdown
+    assert "| w/o CL | 7.4 | 15.0 ± 5.0 (seeds) | +7.6 | 19.0 / 15.0 |" in markdown
     csv = (params.results_dir / "table1e.csv").read_text().splitlines()
-    assert csv[0] == "table,row,metric,published,mean,std,n"
-    assert "table1e,w/ CL,AP,35.3,50.0,0.0,2" in csv and "table1e,w/ CL,AR100,,50.0,0.0,2" in csv
+    assert csv[0] == "table,row,metric,published,mean,std,n,error,covers"
+    assert "table1e,w/ CL,AP,35.3,50.0,0.0,2,0.0,seeds" in csv and "table1e,w/ CL,AR100,,50.0,0.0,2,," in csv
     assert r"w/ CL & published & 35.3 & 57.6 &" in (params.results_dir / "table1e.tex").read_text()
     metrics = json.loads((params.results_dir / "metrics" / "table1e.json").read_text())
     assert metrics["w/ CL"]["AP"]["mean"] == 50.0

@@ -18,6 +18,7 @@ TINY = {
     "shapes": {"train_videos": 6, "val_videos": 3, "test_videos": 0, "frames": 8, "height": 32, "width": 48, "min_radius": 5,
                "max_radius": 8},
     "input_size": [32, 48],
+    "before_clips": False,
     "model": {"hidden_dim": 16, "attention_heads": 2, "ffn_dim": 32, "dynamic_dim": 4, "queries": 4, "iterations": 2,
               "roi_size": 4, "mask_roi_size": 4, "mask_convs": 1},
     "pretrain": {"source": "scratch", "dataset": "own",
@@ -65,12 +66,19 @@ def write_params(folder: Path, **changes: Any) -> None:
     file.write_text(yaml.safe_dump(merged(yaml.safe_load(file.read_text()), changes)))
 
 
-def put_evaluation(params, spec, ap, seconds=1.5, **others):
-    """Puts a finished evaluation into the store, with numbers that are easy to recognise, and other metrics by name."""
+def put_evaluation(params, spec, ap, seconds=1.5, resampled=None, **others):
+    """Puts a finished evaluation into the store, with numbers that are easy to recognise, and other metrics by name.
+
+    ``resampled`` is AP on resamples of the videos, as fractions; without it, the evaluation is as if it had made none.
+    """
+    from effvis.evaluation.any_category import ANY_CATEGORY
     from effvis.evaluation.average_precision import METRICS
+    from pipeline.runs.cells import RESAMPLED, resampled_text
     from pipeline.runs.store import RunStore
 
     metrics = {name: ap for name in METRICS} | {"APl": -1.0} | others
+    if spec.start_on is not None:
+        metrics = dict.fromkeys(METRICS, -1.0) | {ANY_CATEGORY: ap}
     report = {"metrics": metrics, "per_category": {}, "seconds": seconds, "frames_per_second": 10.0,
-              "videos_seen": 24}
+              "videos_seen": 24, **({} if resampled is None else {RESAMPLED: resampled_text(resampled)})}
     RunStore(params.runs_dir).write_evaluation(spec.train.key, spec.key, [], report)

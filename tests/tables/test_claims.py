@@ -13,7 +13,8 @@ from support.project import CHECKOUT, put_evaluation
 from effvis.errors import UserError
 from pipeline.grid.rows import load_table
 from pipeline.settings.loading import load_params
-from pipeline.tables.claims import Estimate, estimate, settle, verdict, write_ledger
+from pipeline.tables.certainty import Estimate, estimate
+from pipeline.tables.claims import settle, verdict, write_ledger
 from pipeline.tables.claims_file import Holds, load_ledger
 
 ABOVE_0, NO_LOSS, NEUTRAL = Holds(above=0), Holds(above=-2), Holds(above=-2, below=2)
@@ -70,17 +71,17 @@ def test_the_interval_s_place_decides(holds, low, high, expected):
 
 
 def test_without_an_interval_nothing_is_concluded():
-    assert verdict(estimate([50.0], 0.95), ABOVE_0) == "inconclusive"
+    assert verdict(estimate([50.0]), ABOVE_0) == "inconclusive"
 
 
 def test_mean_error_and_interval_are_those_of_the_paired_t_test():
     first, second = [30.1, 33.4, 28.7, 36.0], [28.0, 30.2, 27.9, 31.5]
-    found = estimate([a - b for a, b in zip(first, second, strict=True)], 0.95)
+    found = estimate([a - b for a, b in zip(first, second, strict=True)], confidence=0.95)
     expected = stats.ttest_rel(first, second)
     low, high = expected.confidence_interval(0.95)
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high)) and found.n == 4
     assert found.mean / found.standard_error == pytest.approx(expected.statistic)
-    wider = estimate([a - b for a, b in zip(first, second, strict=True)], 0.99)
+    wider = estimate([a - b for a, b in zip(first, second, strict=True)], confidence=0.99)
     assert wider.low < found.low < found.high < wider.high
 
 
@@ -127,7 +128,7 @@ def test_too_few_seeds_say_so(tiny_project):
     assert (entry.verdict, entry.reason) == ("inconclusive", "the rows have no seed in common")
     put(params, with_cl=(None, 61, None))
     entry = settled(params)
-    assert (entry.verdict, entry.reason, entry.seeds) == ("inconclusive", "one seed gives no interval", (1,))
+    assert (entry.verdict, entry.reason, entry.seeds) == ("inconclusive", "one seed says nothing of other seeds", (1,))
     assert entry.margin == Estimate(pytest.approx(56.0), None, None, None, 1)
     put(params, without=(4, None, None))
     assert settled(params).seeds == (0, 1), "only seeds that both rows have"

@@ -24,10 +24,12 @@ DOCUMENT = r"""\documentclass{article}
 
 def nasty_table():
     """A table with names that look like commands, a row of each kind, and one and two seeds."""
-    two_seeds, one_seed = {"mean": 64.5, "std": 2.25, "n": 2}, {"mean": 50.0, "std": None, "n": 1}
+    two_seeds = {"mean": 64.5, "std": 3.5, "n": 2, "error": 2.25, "covers": "seeds and videos"}
+    one_seed = {"mean": 50.0, "std": None, "n": 1}
+    of_videos = one_seed | {"error": 1.5, "covers": "videos"}
     rows = [
         {"name": NASTY, "published": {"AP": 7.4}, "measured": {"AP": two_seeds}, "not_run": None},
-        {"name": "[one] seed", "published": {}, "measured": {"AP": one_seed, "AR10": one_seed}, "not_run": None},
+        {"name": "[one] seed", "published": {}, "measured": {"AP": of_videos, "AR10": one_seed}, "not_run": None},
         {"name": "not yet", "published": {"AP": 1.0}, "measured": {}, "not_run": None},
         {"name": "elsewhere", "published": {"AP": 2.0}, "measured": {}, "not_run": NASTY},
     ]
@@ -47,8 +49,8 @@ def test_published_and_measured_each_have_a_line():
     begin, end = lines.index(r"\midrule") + 1, lines.index(r"\bottomrule")
     assert [line.removeprefix(escape(NASTY)) for line in lines[begin:end] if line != r"\addlinespace"] == [
         r" & R50 & \textless{}33 & published & 7.4 & -- & -- & -- & -- \\",
-        r"&  &  & measured, n=2 & $64.5 \pm 2.2$ & -- & -- & -- & -- \\",
-        r"{[}one{]} seed & R50 & \textless{}33 & measured, n=1 & 50.0 & -- & -- & -- & 50.0 \\",
+        r"&  &  & measured, n=2 & 64.5 $\pm$ 2.2 & -- & -- & -- & -- \\",
+        r"{[}one{]} seed & R50 & \textless{}33 & measured, n=1 & 50.0 $\pm$ 1.5 (videos) & -- & -- & -- & 50.0 \\",
         r"not yet & R50 & \textless{}33 & published & 1.0 & -- & -- & -- & -- \\",
         r"&  &  & measured & -- & -- & -- & -- & -- \\",
         r"elsewhere & R50 & \textless{}33 & published & 2.0 & -- & -- & -- & -- \\",
