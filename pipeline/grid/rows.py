@@ -234,7 +234,8 @@ def pretrain_spec(params: Params, settings: RowSettings, seed: int = 0) -> Train
 def find_shipped(params: Params, settings: RowSettings, seed: int = 0) -> str | None:
     """The shipped weights that a row of this seed would start from, as ``shipped:<name>@<sha256>``; None if there are none."""
     params = _of_row(params, settings)
-    return _shipped(params, _network(params, settings), _correspondence(params, settings), seed)
+    of_pictures = params.of_pretraining(settings.method) is not params
+    return _shipped(params, _network(params, settings), not of_pictures and _correspondence(params, settings), seed)
 
 
 def _pretrain_spec(params: Params, model: Config, correspondence: bool, seed: int) -> TrainSpec:
