@@ -45,6 +45,17 @@ def test_ftsa_is_equation_1_then_equation_2():
     torch.testing.assert_close(ftsa(query), expected, atol=1e-9, rtol=0)
 
 
+@torch.no_grad()
+def test_nothing_tells_the_network_which_way_time_runs():
+    """Sec. 3.1 gives attention over time no positions, and Eq. 3 treats the frame before like the frame after."""
+    model = tiny_model(4, seed=1).double().eval()
+    frames = torch.randint(0, 255, (1, 4, 3, 32, 48), dtype=torch.uint8)
+    forth, back = (model(model.features(order))[-1] for order in (frames, frames.flip(1)))
+    assert (forth.boxes_BNT4[:, :, 0] - forth.boxes_BNT4[:, :, -1]).abs().max() > 1e-3  # frames differ
+    torch.testing.assert_close(back.boxes_BNT4, forth.boxes_BNT4.flip(2), atol=1e-9, rtol=0)
+    torch.testing.assert_close(back.logits_BNTK, forth.logits_BNTK.flip(2), atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize("classes", ["agnostic", "specific"])
 def test_mask_head_is_its_layers_one_after_the_other(classes):
     torch.manual_seed(0)
