@@ -125,7 +125,7 @@ def _evaluation(past: _Pasts, spec: EvalSpec) -> Duration | None:
     inference = spec.inference.model_dump(mode="json")
     if same := past.same.get(_configuration(spec.train.describe(), inference)):
         return Duration(mean(same), "same")
-    # An evaluation sees every validation video once, whatever the training did; the way of linking clips decides its time.
+    # An evaluation sees every video of its split once, whatever the training did; the way of linking clips decides its time.
     similar = past.similar.get(inference["linking"], past.all)
     return Duration(mean(run.seconds for run in similar), "similar") if similar else None
 
