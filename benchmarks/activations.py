@@ -185,8 +185,8 @@ def measure(params: Params, case: Case, method: str = methods.DEFAULT) -> dict[s
     backbone = params.scale.backbone[case.backbone]
     config = settings.model.model_copy(update={"backbone": backbone}).resolve(CATEGORIES, params.clip_length(case.frames))
     train: OptimisationConfig = of_method.train_config(settings, case.clips > 1)
-    # Of videos that are no longer than a clip; a method may look at two clips of any video.
-    clips = max(case.clips, of_method.clips_per_video(train, config.clip_length, config.clip_length))
+    # Of videos that are no longer than a clip, and no pictures; a method may look at two clips of any video.
+    clips = max(case.clips, of_method.clips_per_video(train, config.clip_length, max(2, config.clip_length)))
     size = widest(scaled(params.input_size_of(method), case.scale))
     living = Living()
     found: dict[str, float] = {}

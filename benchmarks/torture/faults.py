@@ -42,7 +42,8 @@ SMALL = """
     shapes.min_radius=5 shapes.max_radius=8
     model.hidden_dim=16 model.attention_heads=2 model.ffn_dim=32 model.dynamic_dim=4 model.queries=4 model.iterations=2
     model.roi_size=4 model.mask_roi_size=4 model.mask_convs=1
-    pretrain.source=scratch pretrain.train.epochs=40 pretrain.train.lr_drop_epoch=30 pretrain.train.batch_size=3
+    pretrain.source=scratch pretrain.dataset=own
+    pretrain.train.epochs=40 pretrain.train.lr_drop_epoch=30 pretrain.train.batch_size=3
     train.epochs=40 train.lr_drop_epoch=30 train.batch_size=2
 """.split()
 OVERRIDES = [word for override in SMALL for word in ("-S", override)]

@@ -31,6 +31,8 @@ def ship(
     """
     store = RunStore(params.runs_dir)
     metrics = evaluate_run(params, pretrained_evaluation(params.on_val(), spec))["metrics"]
+    trained_on = params.of_dataset(spec.dataset_name)
+    drawn = {"shapes": trained_on.shapes_config.model_dump(mode="json")} if trained_on.generated_name is not None else {}
     facts = {
         "command": command,
         "run": spec.key,
@@ -39,8 +41,7 @@ def ship(
         "seed": spec.seed,
         "steps": store.done(spec.key)["steps"],
         "metrics": {"AP": round(100 * metrics["AP"], 2), "final_loss": round(final_loss(store.folder(spec.key)), 4)},
-        "dataset": {"name": spec.dataset_name, "digest": spec.dataset_digest,
-                    "shapes": params.of_dataset(spec.dataset_name).shapes_config.model_dump(mode="json")},
+        "dataset": {"name": spec.dataset_name, "digest": spec.dataset_digest, **drawn},
         "categories": list(spec.categories),
         "input_size": written(spec.input_size),
         "model": spec.model.model_dump(mode="json"),

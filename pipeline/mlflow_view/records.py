@@ -223,7 +223,7 @@ def _name(cells: list[tuple[str, str]], config: Mapping[str, Any]) -> str:
     """A run's name, from the first of the cells that show it."""
     label = ": ".join(cells[0]) if cells else config["dataset"]
     if config["kind"] == "pretrain":
-        label = f"pretraining {'with' if config['train'].get('correspondence') else 'without'} CL"
+        label = f"pretraining on {config['dataset']} {'with' if config['train'].get('correspondence') else 'without'} CL"
     return label if config["kind"] == _GIVEN else f"{label}, seed {config['seed']}"
 
 

@@ -79,7 +79,8 @@ def _missing_trainings(spec: EvalSpec, store: RunStore) -> tuple[TrainSpec, ...]
 
 
 def _training_label(cells: list[str], spec: TrainSpec) -> str:
-    return f"single frames for {_first(cells)}" if spec.kind == "pretrain" else _label(cells, spec.seed)
+    label = _label(cells, spec.seed)
+    return f"{spec.dataset_name}, single frames, for {label}" if spec.kind == "pretrain" else label
 
 
 def _evaluation_label(cells: list[str], spec: EvalSpec) -> str:

@@ -61,7 +61,7 @@ def test_only_what_both_frames_show_crosses_over():
 
 
 def test_a_still_picture_is_learned_as_by_condinst():
-    """Their start is a CondInst of COCO's pictures: nothing crosses over, and identities, however many, are not learned."""
+    """The authors' start is a CondInst of COCO's images: nothing crosses over, and no identity is learned."""
     model = tiny_crossvis()
     pixels = torch.cat([pair[0][0] for pair in PAIRS])
     clips = [pair[0][1] for pair in PAIRS]

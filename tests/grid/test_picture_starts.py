@@ -1,16 +1,18 @@
 """The start of the paper: one network, trained on still pictures of another data set, from which all rows start (Sec. 4.1)."""
 
+import shutil
+
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
 from support.builders import tiny_config
-from support.project import CHECKOUT
+from support.project import CHECKOUT, write_params
 
 from effvis.errors import UserError
 from effvis.methods import build_model
 from effvis.model.efficientvis import EfficientVIS
-from pipeline import methods
+from pipeline import methods, pretrain
 from pipeline.engine.ship import ship
 from pipeline.grid import rows, starts
 from pipeline.grid.rows import evaluation_spec, load_grid, pretrain_spec
@@ -25,10 +27,13 @@ PEERS = [name for name in methods.names() if name != methods.DEFAULT]
 START = {"source": "scratch", "dataset": "shapes-images", "train": {"epochs": 2, "batch_size": 3, "lr_drop_epoch": 1.5}}
 
 
-@pytest.fixture
-def project(tiny_project):
-    folder = tiny_project(generated={"shapes-images": PICTURES}, pretrain={"dataset": "shapes-images"}, seeds=2,
-                          **{name: {"pretrain": START} for name in PEERS})
+@pytest.fixture(scope="module")
+def project(_tiny_template, tmp_path_factory):
+    """A project whose pictures are drawn and indexed; no test changes it."""
+    folder = tmp_path_factory.mktemp("pictures") / "project"
+    shutil.copytree(_tiny_template, folder)
+    write_params(folder, generated={"shapes-images": PICTURES}, pretrain={"dataset": "shapes-images"}, seeds=2,
+                 **{name: {"pretrain": START} for name in PEERS})
     prepare(load_params(folder / "params.yaml"), [])
     return folder
 
@@ -200,3 +205,8 @@ def test_a_row_is_trained_from_pictures(project, tmp_path):
     assert facts["metrics"]["AP"] >= 0
     written = yaml.safe_load((tmp_path / "s" / "own.yaml").read_text())
     assert written["dataset"]["shapes"]["frames"] == 1
+
+
+def test_pictures_teach_no_correspondence(project):
+    with pytest.raises(UserError, match="--cl: on: pictures of shapes-images teach no correspondence.*pretrain.dataset: own"):
+        pretrain.main(["--params", str(project / "params.yaml"), "--cl", "on"])

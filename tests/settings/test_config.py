@@ -149,7 +149,8 @@ def indexed(tmp_path_factory):
     for name, value in TINY_SHAPES.items():
         set_param(project, f"shapes.{name}", value)
     set_param(project, "pretrain.source", "scratch")
-    set_param(project, "pretrain.dataset", "own")
+    for prefix in ("", "vistr.", "queryinst.", "masktrack_rcnn.", "crossvis."):
+        set_param(project, f"{prefix}pretrain.dataset", "own")
     params = load_params(project / "params.yaml")
     place.put_in_place(params)
     build.build(params)
