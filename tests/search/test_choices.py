@@ -1,13 +1,14 @@
 """Choices by one rule: every family of rows has the same search on val, and its rows share what it chose where it was made."""
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 import yaml
+from ray import tune
 from support.project import CHECKOUT, write_params
 
-from effvis.config import HandcraftConfig
 from effvis.errors import UserError
 from pipeline import ablate as ablate_command
 from pipeline import tune as command
@@ -15,9 +16,12 @@ from pipeline.grid.choice_file import Candidate, FamilyChoice, file_of, keep, re
 from pipeline.grid.choices import data_of
 from pipeline.grid.linking import chosen, has_test, reported
 from pipeline.grid.rows import find_evaluation, load_table
+from pipeline.mlflow_view import sync
 from pipeline.runs.store import RunStore
 from pipeline.search import handcraft
+from pipeline.search import trials as trials_module
 from pipeline.search.families import ChoiceSpace, FamilySearch, choice_of, families, load_choice_space
+from pipeline.search.trials import _climb, _Proposals
 from pipeline.settings.loading import load_params
 
 END_TO_END, BY_HAND, WITHOUT_CL = "table1d:T=9 Fully e2e (ours)", "table1d:T=9 Hand-craft", "table1e:w/o CL"
@@ -212,15 +216,33 @@ def test_the_committed_choices_are_of_rows_that_there_are():
         assert file_of(params) == file and read(params).linking
 
 
+def run_here(plan, search, *, trials, on_change):
+    """``run_trials`` in this process."""
+    proposals = _Proposals(plan, search, trials)
+    for name in map(str, range(proposals.open)):
+        proposals.suggest(name)
+        proposals.started(name)
+        with pytest.MonkeyPatch.context() as patched:
+            results = []
+            patched.setattr(tune, "report", results.append)
+            trial = search.trials[int(name)]
+            _climb(plan, plan.base.trial(plan.params, trial.parameters, plan.seeds), report=lambda progress: None)
+        proposals.on_trial_complete(name, results[-1])
+
+
 @pytest.mark.slow
 def test_a_real_choice_from_its_search_to_the_keys_of_the_rows(tiny_project, capsys, monkeypatch):
-    """Two rates and two thresholds, then the linking by hand; the second time nothing is run."""
+    """Two rates and two thresholds, then the linking by hand; the second time nothing is run. Without Ray and MLflow, which
+    tests/search/test_tune.py has."""
+    worth = trials_module._worth
+    monkeypatch.setattr(trials_module, "run_trials", run_here)
+    monkeypatch.setattr(trials_module, "_worth", lambda plan, spec, report: worth(plan, spec, report) + spec.train.train.lr)
+    monkeypatch.setattr(sync, "Tracker", lambda params: contextlib.nullcontext())
     folder = tiny_project(pretrain={"source": "none"}, resources={"slots": 1}, seeds=1)
     params = again(load_params(folder / "params.yaml"))
     file_of(params).unlink(missing_ok=True)
     space = folder / "small.yaml"
     space.write_text("share: 0.5\nrates: [2]\npresence_thresholds: [0.05, 0.01]\n")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'here.db'}")
     few = {**handcraft.choose.__kwdefaults__, "thresholds": (0.0, 0.5), "weights": (1.0,)}
     monkeypatch.setattr(handcraft.choose, "__kwdefaults__", few)
     arguments = ["--params", str(folder / "params.yaml"), "--choose", "table1e", "--space", str(space)]
@@ -232,18 +254,16 @@ def test_a_real_choice_from_its_search_to_the_keys_of_the_rows(tiny_project, cap
     assert command.main(arguments) == 0
     (found,), (linking,) = read(params).families, read(params).linking
     assert [(one.rate, one.presence_threshold) for one in found.candidates] == [(1, 0.05), (2, 0.05), (1, 0.01), (2, 0.01)]
-    best = max(one.AP for one in found.candidates)
-    first = next(one for one in found.candidates if one.AP == best)
-    assert found.chosen == {"train.lr": 1e-4 * first.rate, "inference.presence_threshold": first.presence_threshold}
+    assert found.chosen == {"train.lr": 2e-4, "inference.presence_threshold": 0.05}, "as if twice the rate were better"
     assert found.data == data_of(params) and found.command.startswith("python -m pipeline.tune --params")
     store, runs = RunStore(params.runs_dir), {one.run for one in found.candidates}
     assert len(runs) == 2 and all(store.is_done(run) and len(list(store.evaluations(run))) == 2 for run in runs)
     assert linking.reported == reported(params) and linking.run not in runs and len(linking.tried) == 3
     for row, spec in before.items():
         now = find_evaluation(params, row)
-        assert now.train.train.lr == found.chosen["train.lr"]
-        assert (now.key != spec.key) == (found.chosen != found.instead_of or (row == BY_HAND and linking.handcraft
-                                                                             != HandcraftConfig()))
+        assert now.train.key != spec.train.key and now.train.train == spec.train.train.model_copy(update={"lr": 2e-4})
+        assert now.inference == (spec.inference.model_copy(update={"handcraft": linking.handcraft}) if row == BY_HAND
+                                 else spec.inference)
     text, history = file_of(params).read_text(), sorted(map(str, params.runs_dir.rglob("history.jsonl")))
     assert command.main(arguments) == 0
     assert file_of(params).read_text() == text and sorted(map(str, params.runs_dir.rglob("history.jsonl"))) == history
