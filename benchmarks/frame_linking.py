@@ -27,7 +27,7 @@ from pipeline.engine.run import train_with_bars
 from pipeline.grid.rows import evaluation_spec
 from pipeline.indexing import build
 from pipeline.indexing.read import load_index
-from pipeline.linking import with_holdout
+from pipeline.search.handcraft import with_holdout
 from pipeline.settings.loading import load_params
 from pipeline.settings.params import RowSettings
 from pipeline.system.cli import progress_bar

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument("--from-scratch", action="store_true", help="train the weights that rows start from, shipped or not")
     options = arguments.parse_args(argv)
 
-    from pipeline.grid import linking
+    from pipeline.grid import choices, linking
     from pipeline.grid.rows import known_tables, load_table
     from pipeline.mlflow_view.sync import Tracker
     from pipeline.planning.grids import choose_rows, expand_grid, of_methods, report_end, run_missing, show_plan
@@ -66,11 +66,13 @@ def main(argv: list[str] | None = None) -> int:
     rows = of_methods(choose_rows(tables, options.rows), wanted)
     ahead = [load_table(params, name) for name in params.tables if options.ahead and name not in names]
     everything = [*rows, *of_methods((row for table in ahead for row in table.rows), wanted)]
-    for warning in linking.warnings(params, everything):
+    chosen, warnings = choices.explain(params, everything)
+    for warning in (*warnings, *linking.warnings(params, everything)):
         print(f"warning: {warning}", file=sys.stderr)
     plan = plan_rows(params, everything)
     if options.dry_run:
         show_plan(params, rows, plan, verbose=options.verbose)
+        print("".join(f"{line}\n" for line in chosen), end="")
         return 0
     ledger = load_ledger(params)  # a mistake in it is reported before hours of training, not after
     if pull_runs(params, plan.unfinished_runs):

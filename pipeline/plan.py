@@ -15,7 +15,7 @@ from pipeline.system.files import json_bytes, write_atomically
 
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, "pipeline.plan").parse_args(argv)
-    from pipeline.grid import linking
+    from pipeline.grid import choices, linking
     from pipeline.grid.rows import headline_spec, load_table
     from pipeline.planning.plan import keys_of_table
     from pipeline.planning.prepare import prepare
@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     headline = headline_spec(params)
     plans = {"train": {"run": headline.train.key}, "evaluate": {"run": headline.train.key, "evaluation": headline.key}}
     tables = [load_table(params, name) for name in params.tables]
-    for warning in linking.warnings(params, (row for table in tables for row in table.rows)):
+    rows = [row for table in tables for row in table.rows]
+    for warning in (*choices.explain(params, rows)[1], *linking.warnings(params, rows)):
         print(f"warning: {warning}", file=sys.stderr)
     plans |= {table.name: keys_of_table(params, table) for table in tables}
     folder = params.results_dir / "plan"

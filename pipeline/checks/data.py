@@ -11,7 +11,7 @@ from effvis.errors import UserError
 from pipeline import methods
 from pipeline.checks.finding import Finding, looked_at
 from pipeline.datasets import holdout
-from pipeline.grid import linking
+from pipeline.grid import choice_file, linking
 from pipeline.grid.rows import runnable_rows
 from pipeline.indexing.read import measured_split, read_facts
 
@@ -73,7 +73,7 @@ def _one_table(params: Params, name: str, rows: list[RowSettings]) -> Iterator[F
             lacking.setdefault(for_others, set()).add((settings.method, settings.T))
     for for_others, those in lacking.items():
         links = ", ".join(f"{methods.get(method).title} at T={frames}" for method, frames in sorted(those))
-        file = linking.file_of(params).relative_to(params.root)
+        file = choice_file.file_of(params).relative_to(params.root)
         why = (f"because {file} has only choices made where other videos were reported" if for_others
                else "which nobody has chosen")
         yield Finding("tables", f"{name}: the hand-crafted linking of {links} has the profile's weights and threshold, {why}",

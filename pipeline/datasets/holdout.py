@@ -5,7 +5,6 @@ The official validation splits come without instances, so only a competition's s
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -117,20 +116,6 @@ def apply(params: Params, splits: dict[str, DatasetIndex]) -> dict[str, DatasetI
         raise UserError(where, key, f"holds out {len(held_out)} of {len(train.videos)} videos",
                         "Leave some with instances to train on, and some to validate on")
     return splits | {"train": left, "val": validation}
-
-
-def reported_videos(params: Params) -> str | None:
-    """A digest of the training videos that are held out and so reported, from the index; None if no training video is.
-
-    A fraction and a file that hold the same videos out have the same digest.
-
-    Raises:
-        UserError: the index has no list of them, or a wrong one.
-    """
-    if params.holdout is None:
-        return None
-    listed = _listed(params.index_folder / FILE, _INDEX_REMEDY)
-    return hashlib.sha256(json.dumps(sorted(listed.items())).encode()).hexdigest()[:16]
 
 
 def write(params: Params, splits: dict[str, DatasetIndex], folder: Path) -> None:

@@ -12,6 +12,7 @@ from effvis.inference.predictor import link_clips, predict_clips
 from effvis.methods import of_network
 from pipeline.datasets.holdout import ground_truth
 from pipeline.engine.prediction import load_network, score
+from pipeline.grid.linking import has_test
 from pipeline.indexing.read import load_index
 
 if TYPE_CHECKING:
@@ -36,16 +37,16 @@ def sweep(
     params: Params, spec: EvalSpec, linkings: Sequence[HandcraftConfig],
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[float], int]:
-    """AP, as a fraction, of a trained run with each linking on the held-out videos, and how many videos these are.
+    """AP, as a fraction, of a trained run with each linking on the videos of val, and how many these are.
 
     Args:
-        params: with the holdout that the run was trained with.
+        params: with the holdout that the run was trained with, or of a data set whose test split is reported.
         progress: called with (what is done, number done, number in all).
 
     Raises:
-        UserError: the parameters hold no videos out, or the run is not trained.
+        UserError: the parameters report the videos of val, or the run is not trained.
     """
-    if params.holdout is None:
+    if params.holdout is None and not has_test(params):
         raise UserError("params.yaml", "holdout", "no videos are held out, so that the choice would be made on reported ones",
                         "Set holdout.fraction")
     index = load_index(params, "val")

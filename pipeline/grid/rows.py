@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from effvis.config import Config, HandcraftConfig, InferenceConfig, OptimisationConfig, build
 from effvis.errors import UserError
 from pipeline import methods
-from pipeline.grid import given, imagenet, linking, starts
+from pipeline.grid import choices, given, imagenet, linking, starts
 from pipeline.grid.before_clips import before_clips
 from pipeline.grid.table_file import Row, RowFile, Table, TableFile
 from pipeline.identity.digests import evaluation_code_digest, key, training_digest
@@ -181,13 +181,24 @@ def evaluation_spec(params: Params, settings: RowSettings, seed: int) -> EvalSpe
     if settings.weights is not None:
         description, weights = given.described(params.root / settings.weights)
         return _evaluation(params, given.given_spec(params, description, weights), given.inference_of(description, settings))
+    params = choices.applied(params, settings)
     inference = _override(params.inference_of(settings.method), settings, "linking", "test_fps")
     return _evaluation(params, _train_spec(params, settings, seed), _with_chosen_linking(params, settings, inference))
 
 
+def with_choices(params: Params, settings: RowSettings) -> RowSettings:
+    """The settings of a row that itself sets what was chosen for its family, for parameters to which the choice does not apply.
+
+    Args:
+        params: those to which it applies.
+    """
+    return settings.model_copy(update={"params": {**choices.taken(_of_row(params, settings), settings), **settings.params}})
+
+
 def _with_chosen_linking(params: Params, settings: RowSettings, inference: InferenceConfig) -> InferenceConfig:
-    """The inference with the hand-crafted linking that pipeline.linking chose; linking that the parameters set counts more."""
-    if inference.linking != "hand-craft" or inference.handcraft != HandcraftConfig():
+    """The inference with the hand-crafted linking that was chosen for the row; linking that the parameters set counts more."""
+    own = params.gives("inference.handcraft") or inference.handcraft != HandcraftConfig()
+    if inference.linking != "hand-craft" or own:
         return inference
     found = linking.chosen(params, settings.method, settings.T)
     return inference if found is None else inference.model_copy(update={"handcraft": found})

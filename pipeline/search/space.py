@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from effvis.config import Config, build
+from effvis.config import Config, build, later
 from effvis.errors import UserError
 from pipeline.grid.rows import evaluation_spec, find_in_table
 from pipeline.settings.loading import read_mapping, with_values
@@ -92,6 +92,14 @@ class SpaceFile(Config):
     reduction: int = Field(2, ge=2, description="at each rung, one in this many trials goes on")
     seed: int = Field(0, ge=0, description="the seed of the draws; trainings have their own")
     space: dict[str, Distribution] = Field(min_length=1)
+    listed: tuple[dict[str, Any], ...] = later((), description="exactly these trials, in this order, instead of drawn ones")
+
+    @model_validator(mode="after")
+    def _listed_trials_lie_in_the_space(self):
+        for number, values in enumerate(self.listed):
+            if values.keys() != self.space.keys() or any(values[name] not in one.ends for name, one in self.space.items()):
+                raise ValueError(f"listed.{number}: each trial has a value for every parameter of space, among its choices")
+        return self
 
     @model_validator(mode="after")
     def _trials_are_stopped_at_rungs(self):
@@ -173,6 +181,9 @@ def check_space(params: Params, file: Path, space: SpaceFile, base: Base) -> Non
 
 
 def draw(space: SpaceFile, number: int, attempt: int) -> dict[str, Any]:
-    """The values of one trial, which depend only on the space, the trial's number and the attempt."""
+    """The values of one trial, which depend only on the space, the trial's number and the attempt. After the last of listed
+    trials they begin again."""
+    if space.listed:
+        return space.listed[number % len(space.listed)]
     generator = np.random.default_rng([space.seed, number, attempt])
     return {name: distribution.draw(generator) for name, distribution in space.space.items()}

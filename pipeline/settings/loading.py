@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ def load_params(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
         folders["cache_dir"] = path.parent / params.cache_dir
     params = params.model_copy(update=folders)
     params._root = path.parent
+    params._given = frozenset(_leaves(_merge(given, command_line)))
     return params
 
 
@@ -83,6 +84,7 @@ def with_values(params: Params, values: Mapping[str, Any], *, where: object, pre
     except UserError as error:
         raise UserError(where, f"{prefix}.{error.key}", error.problem, error.remedy) from None
     changed._root = params.root
+    changed._given = params._given | set(values)
     return changed
 
 
@@ -115,6 +117,15 @@ def _parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             raise UserError("command line", f"-S {text}", "is not an override", "Write it as -S train.epochs=2")
         result = _merge(result, _nested(dotted, nested))
     return result
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values that are no sections."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:

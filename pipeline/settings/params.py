@@ -158,6 +158,7 @@ class _SharedParams(Config):
     scale: ScaleSettings = ScaleSettings()
     resources: ResourceSettings = ResourceSettings()
     _root: Path = PrivateAttr(default=Path("."))
+    _given: frozenset[str] = PrivateAttr(default=frozenset())
 
     @field_validator("methods")
     @classmethod
@@ -179,6 +180,10 @@ class _SharedParams(Config):
     def root(self) -> Path:
         """The project's folder, which holds params.yaml. All folders of the parameters are absolute."""
         return self._root
+
+    def gives(self, dotted: str) -> bool:
+        """Whether params.yaml, the command line or a row sets this key or one inside it. The profile does not count."""
+        return any(key == dotted or key.startswith(f"{dotted}.") for key in self._given)
 
     @property
     def cache_folder(self) -> Path:

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from pipeline.indexing.read import load_index
-from pipeline.linking import with_holdout
+from pipeline.search.handcraft import with_holdout
 from pipeline.settings.loading import load_params
 
 

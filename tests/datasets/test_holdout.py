@@ -16,6 +16,7 @@ from effvis.data.synthetic import shapes
 from effvis.data.youtube_vis import read_split
 from effvis.errors import UserError
 from pipeline.datasets import holdout, place
+from pipeline.grid import linking
 from pipeline.grid.rows import evaluation_spec
 from pipeline.indexing import build as build_module
 from pipeline.indexing import read as read_module
@@ -192,10 +193,9 @@ def test_a_holdout_with_nothing_left_out_is_described_as_ever(project):
 def test_the_reported_videos_have_one_digest_however_they_are_given(project):
     params, _ = prepare(project, FRACTION)
     shutil.copy(params.index_folder / "holdout.json", project / "own.json")
-    digest = holdout.reported_videos(params)
-    assert holdout.reported_videos(prepare(project, "holdout.file=own.json")[0]) == digest
-    assert holdout.reported_videos(prepare(project, "holdout={fraction: 0.25, seed: 4}")[0]) != digest
-    assert holdout.reported_videos(load_params(project / "params.yaml")) is None
+    digest = linking.reported(params)
+    assert linking.reported(prepare(project, "holdout.file=own.json")[0]) == digest
+    assert linking.reported(prepare(project, "holdout={fraction: 0.25, seed: 4}")[0]) != digest
 
 
 def test_the_keys_say_which_split(project):

@@ -66,6 +66,7 @@ def planned(folder, **changes):
     ({"space": {"train.lr": {"log_uniform": [0, 1]}}}, "space.train.lr", "above 0"),
     ({"space": {"train.lr": {"uniform": [0, 1], "choice": [1]}}}, "space.train.lr", "exactly one of"),
     ({"space": {"train.lr": {"choise": [1]}}}, "space.train.lr.choise", "unknown key"),
+    ({"space": {"train.lr": {"choice": [1, 2]}}, "listed": [{"train.lr": 3}]}, "(top)", "listed.0: each trial has a value"),
     ({"search": "asha", "rungs": 0}, "(top)", "rungs must be 1 or more"),
     ({"search": "grid"}, "search", "'asha', 'random' or 'optuna'"),
     ({"row": "table1e:w/ CLL"}, "row", "no such row"),
@@ -107,7 +108,7 @@ def test_what_is_drawn_lies_in_the_space_and_follows_from_the_number_alone():
 def test_the_project_s_own_searches_can_be_run(tiny_project):
     folder = tiny_project()
     params = load_params(folder / "params.yaml")
-    files = sorted((folder / "experiments" / "search").glob("*.yaml"))
+    files = sorted((folder / "experiments" / "search").glob("lr*.yaml"))  # the other one is tests/search/test_choices.py's
     assert [file.stem for file in files] == ["lr-batch-presence", "lr"]
     for file in files:
         space = load_space(file, row=None)
@@ -370,7 +371,7 @@ def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project, 
     # If killed while it makes its tables, MLflow leaves a database that it cannot use.
     shutil.copy(empty_mlflow, folder / "here.db")
     rates = [1e-4, 3e-4, 1e-3, 3e-3]
-    plan, _ = planned(folder, space={"train.lr": {"choice": rates}}, rungs=1)
+    plan, _ = planned(folder, space={"train.lr": {"choice": rates}}, listed=[{"train.lr": rate} for rate in rates], rungs=1)
     row = find_evaluation(plan.params, "table1e:w/ CL")
     assert row.train.train.lr == rates[0]
     train_run(plan.params, row.train)
@@ -401,7 +402,7 @@ def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project, 
     assert second.returncode == 0, err
     search = read_search(file)
     assert len(search.trials) == 4 and {trial.state for trial in search.trials} <= {"stopped", "done"}, search.trials
-    assert sorted(trial.parameters["train.lr"] for trial in search.trials) == rates
+    assert [trial.parameters["train.lr"] for trial in search.trials] == rates, "as they are listed"
     assert [trial.parameters for trial in search.trials][: len(before.trials)] == [trial.parameters for trial in before.trials]
     for trial in search.trials:
         # Each step is in the history once, however often its process was killed: repeated steps are cut off at a checkpoint.
