@@ -112,7 +112,7 @@ def work(params: Params, spec: TrainSpec, report: OnProgress | None, until: int 
         raise UserError(params.index_folder, "digest", "the dataset changed after this run was planned", "Start again")
     clips = load_clips(params, "train", spec.model.clip_length)
     store = RunStore(params.runs_dir)
-    begun = start(spec, index, clips, _initial_weights(params, spec, store))
+    begun = start(spec, index, clips, initial_weights(params, spec, store))
     begun.model.to(device(params.resources))
 
     log = RunLog(store.folder(spec.key))
@@ -207,7 +207,7 @@ class _Pace:
         return bool(self._report({"step": step, "total": total, **facts, "eta": eta}))
 
 
-def _initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> starts.Initial | None:
+def initial_weights(params: Params, spec: TrainSpec, store: RunStore) -> starts.Initial | None:
     if spec.parent is not None:
         return starts.Initial(store.load_weights(spec.parent.key), spec.parent.categories)
     if spec.init is None:

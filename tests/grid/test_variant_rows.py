@@ -9,7 +9,7 @@ from effvis.errors import UserError
 from effvis.methods import build_model
 from effvis.model.efficientvis import EfficientVIS
 from pipeline import ablate, methods
-from pipeline.engine.training import _initial_weights, start
+from pipeline.engine.training import initial_weights, start
 from pipeline.grid.rows import evaluation_spec
 from pipeline.grid.starts import StartRequired
 from pipeline.indexing.read import load_clips, load_index
@@ -85,11 +85,11 @@ def test_a_run_starts_from_a_file_of_weights(tiny_project, method):
     save_file({name: value.contiguous() for name, value in weights.items()}, project / "start.safetensors")
     spec = _train_spec(params, T=3, method=method)
     assert spec.init.startswith("file:") and spec.key != without.key
-    loaded = _initial_weights(params, spec, RunStore(params.runs_dir)).weights
+    loaded = initial_weights(params, spec, RunStore(params.runs_dir)).weights
     assert all(torch.equal(loaded[name], value) for name, value in weights.items())
     (project / "start.safetensors").write_bytes(b"another")
     with pytest.raises(UserError, match="changed after"):
-        _initial_weights(params, spec, RunStore(params.runs_dir))
+        initial_weights(params, spec, RunStore(params.runs_dir))
 
 
 @pytest.mark.parametrize("method", methods.names())
