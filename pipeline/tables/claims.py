@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
-from scipy import stats
-
 from pipeline.runs import cells
 from pipeline.system.files import json_bytes, write_atomically
 from pipeline.tables.claims_file import Claim, Holds, Ledger
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
-
 
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "not measured"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "not measured")
@@ -101,8 +98,10 @@ def estimate(values: Sequence[float], confidence: float) -> Estimate:
     n = len(values)
     if n < 2:
         return Estimate(mean(values), None, None, None, n)
+    from scipy.special import stdtrit  # scipy.stats, whose t.ppf is this, takes a second to import
+
     error = stdev(values) / math.sqrt(n)
-    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    reach = float(stdtrit(n - 1, (1 + confidence) / 2)) * error
     return Estimate(mean(values), error, mean(values) - reach, mean(values) + reach, n)
 
 
