@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pipeline.identity.specs import EvalSpec
     from pipeline.settings.params import Params
 
-
 Verdict = Literal["reproduced", "contradicted", "inconclusive", "not measured"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "not measured")
 HOW_TO_READ = (

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from effvis.data.synthetic.motion import Path2D
 
@@ -94,6 +93,8 @@ def add_grain(rng: np.random.Generator, frames_LHW3: np.ndarray, strength: float
 
 
 def _blur(rng: np.random.Generator, frame_HW3: np.ndarray, size: float) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter  # half a second, which every command would wait for
+
     return gaussian_filter(frame_HW3, sigma=(0.4 * size, 0.4 * size, 0), mode="nearest")
 
 
