@@ -24,7 +24,8 @@ from pipeline.settings.loading import load_params
 from pipeline.settings.params import RowSettings
 
 PROFILES = Path(__file__).resolve().parents[2] / "experiments" / "profiles"
-SHAPES = {"train_videos": 20, "val_videos": 2, "frames": 4, "height": 32, "width": 40, "min_radius": 5, "max_radius": 8}
+SHAPES = {"train_videos": 20, "val_videos": 2, "test_videos": 0, "frames": 4, "height": 32, "width": 40, "min_radius": 5,
+          "max_radius": 8}
 
 
 def synthetic(labels_of: list[tuple[int, ...]]) -> DatasetIndex:

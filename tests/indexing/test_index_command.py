@@ -20,8 +20,8 @@ from pipeline.indexing import read as read_module
 from pipeline.settings.loading import load_params
 
 PROFILES = Path(__file__).resolve().parents[2] / "experiments" / "profiles"
-SHAPES = {"train_videos": 3, "val_videos": 2, "frames": 7, "height": 32, "width": 40, "min_radius": 5, "max_radius": 8,
-          "exits": 1.0}
+SHAPES = {"train_videos": 3, "val_videos": 2, "test_videos": 0, "frames": 7, "height": 32, "width": 40, "min_radius": 5,
+          "max_radius": 8, "exits": 1.0}
 
 
 @pytest.fixture
