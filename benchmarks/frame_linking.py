@@ -1,7 +1,7 @@
 """What each cue is worth when the objects of frames are linked: QueryInst on drawn videos, held out of its training.
 
     python -m benchmarks.frame_linking
-    python -m benchmarks.frame_linking -S dataset=data/shapes-vis-hard --epochs 20 --hold-out-seed 1
+    python -m benchmarks.frame_linking -S dataset=data/shapes-vis-2021 --epochs 20 --hold-out-seed 1
     python -m benchmarks.frame_linking --tracking head
 
 A share of the training videos is held out; a QueryInst of the profile's size, without a tracking head, is trained on single

@@ -171,7 +171,7 @@ def test_a_row_becomes_the_configuration_that_it_describes(indexed):
     spec = without.evaluations[1]
     assert spec.train.model.model_dump() == params.model.model_dump() | {"num_classes": 5, "clip_length": 3}
     assert spec.train.train.model_dump() == params.train.model_dump() | {"correspondence": False}
-    assert spec.train.input_size == (64, 96) and spec.inference == params.inference
+    assert spec.train.input_size == (96, 144) and spec.inference == params.inference
     assert with_cl.evaluations[1].train.train.correspondence
     # The start is trained on single frames, with correspondence learning if the row has it, anew for each seed.
     start = spec.train.parent
@@ -189,8 +189,8 @@ def test_a_method_may_have_an_input_size_of_its_own(indexed):
 
     plain, own = specs(), specs("vistr.input_size={shorter: 48, longer: 80}")
     assert own["efficientvis"] == plain["efficientvis"]
-    assert plain["efficientvis"].input_size == plain["vistr"].input_size == (64, 96)
-    assert plain["vistr"].describe()["input_size"] == [64, 96]
+    assert plain["efficientvis"].input_size == plain["vistr"].input_size == (96, 144)
+    assert plain["vistr"].describe()["input_size"] == [96, 144]
     assert own["vistr"].describe()["input_size"] == {"shorter": 48, "longer": 80}
     assert own["vistr"].key != plain["vistr"].key and own["vistr"].parent.input_size == own["vistr"].input_size
 
@@ -337,6 +337,6 @@ def test_shipped_weights_are_chosen_by_network_and_correspondence(indexed, tmp_p
 
 
 def test_a_wrong_word_on_a_further_drawn_data_set_is_named(project):
-    params = load_params(project / "params.yaml", ["dataset=shapes-vis-hard", "generated.shapes-vis-hard.framez=3"])
-    with pytest.raises(UserError, match="generated.shapes-vis-hard.framez: unknown key"):
+    params = load_params(project / "params.yaml", ["dataset=shapes-vis-2021", "generated.shapes-vis-2021.framez=3"])
+    with pytest.raises(UserError, match="generated.shapes-vis-2021.framez: unknown key"):
         _ = params.shapes_config
