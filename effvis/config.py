@@ -174,8 +174,8 @@ class HandcraftConfig(Config):
     box_l1: float = Field(1.0, ge=0, description="weight")
     mask_iou: float = Field(1.0, ge=0, description="weight")
     category: float = Field(1.0, ge=0, description="weight")
-    new_tracklet_below: float = Field(1.0, description="the matching threshold: a pair of less similarity is not linked. A class in "
-                                      "common alone gives 1 at most")
+    new_tracklet_below: float = Field(1.0, description="the matching threshold: a pair of less similarity is not linked; a "
+                                      "class in common alone gives 1 at most")
     score_threshold: float = Field(0.05, description="a clip's tracklets that score less are dropped before they are linked")
 
 
