@@ -137,7 +137,8 @@ def test_a_file_that_cannot_be_read_as_parameters(tmp_path, text, problem):
     assert caught.value.where == str(path)
 
 
-TINY_SHAPES = {"train_videos": 3, "val_videos": 2, "frames": 8, "height": 32, "width": 48, "min_radius": 5, "max_radius": 8}
+TINY_SHAPES = {"train_videos": 3, "val_videos": 2, "test_videos": 0, "frames": 8, "height": 32, "width": 48, "min_radius": 5,
+               "max_radius": 8}
 
 
 @pytest.fixture(scope="module")
