@@ -167,7 +167,8 @@ def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | N
             "run": run, "seed": config["seed"], "init": config["init"], "steps": done.get("steps"),
             "dataset": {"name": config["dataset"], "digest": config["dataset_digest"]},
             "code_digest": config["code_digest"], "metrics": report and report["metrics"],
-            "evaluation": report and report["evaluation"], "split": report and report.get("split", "val"), "git": done.get("git"), "packages": done.get("packages")},
+            "evaluation": report and report["evaluation"], "split": report and report.get("split", "val"),
+            "git": done.get("git"), "packages": done.get("packages")},
     }, where=file)
     return Found(description, store.weights_file(run), f"run {run}, {_score_text(description.provenance)}")
 
