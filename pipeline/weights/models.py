@@ -167,16 +167,17 @@ def _of_run(params: Params, store: Any, run: str, inference: InferenceConfig | N
             "run": run, "seed": config["seed"], "init": config["init"], "steps": done.get("steps"),
             "dataset": {"name": config["dataset"], "digest": config["dataset_digest"]},
             "code_digest": config["code_digest"], "metrics": report and report["metrics"],
-            "evaluation": report and report["evaluation"], "git": done.get("git"), "packages": done.get("packages")},
+            "evaluation": report and report["evaluation"], "split": report and report.get("split", "val"),
+            "git": done.get("git"), "packages": done.get("packages")},
     }, where=file)
     return Found(description, store.weights_file(run), f"run {run}, {_score_text(description.provenance)}")
 
 
 def _best_report(store: Any, run: str, inference: InferenceConfig) -> Mapping[str, Any] | None:
-    """The evaluation of the whole training with this inference; evaluations of its snapshots saw fewer videos."""
+    """The evaluation of the whole training with this inference, on test before val; those of snapshots saw fewer videos."""
     wanted = inference.model_dump(mode="json")
     reports = [report for report in store.evaluations(run) if report["inference"] == wanted]
-    return max(reports, key=lambda report: report["videos_seen"], default=None)
+    return max(reports, key=lambda report: (report["videos_seen"], report.get("split") == "test"), default=None)
 
 
 def _labels(params: Params, config: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
@@ -218,4 +219,5 @@ def _of_shipped(params: Params) -> Found:
 
 def _score_text(provenance: Mapping[str, Any]) -> str:
     metrics, dataset = provenance.get("metrics"), (provenance.get("dataset") or {}).get("name", "unknown data")
-    return f"AP {100 * metrics['AP']:.1f} on {dataset}" if metrics else f"trained on {dataset}, not evaluated"
+    on_test = ", its test videos" if provenance.get("split") == "test" else ""
+    return f"AP {100 * metrics['AP']:.1f} on {dataset}{on_test}" if metrics else f"trained on {dataset}, not evaluated"
