@@ -41,7 +41,8 @@ def test_rows_share_trainings_and_a_pretraining_for_each_kind(tiny_project):
     assert {(spec.model.clip_length, spec.train.correspondence, spec.seed) for spec in trainings} == {
         (3, True, 0), (3, True, 1), (3, False, 0), (3, False, 1)}
     assert len(trainings) == 4
-    assert [spec.train.correspondence for spec in plan.trainings if spec.kind == "pretrain"] == [False, True]
+    assert [(spec.train.correspondence, spec.seed) for spec in plan.trainings if spec.kind == "pretrain"] == [
+        (False, 0), (False, 1), (True, 0), (True, 1)]
     assert sum(len(row.evaluations) for table in tables for row in table.rows) == 8
     assert len(plan.evaluations) == 8, "T=9 end-to-end is a row of both tables, and table 1h scores it on fewer frames as well"
     assert plan.missing == {spec.key for spec in (*plan.trainings, *plan.evaluations)}
