@@ -170,7 +170,7 @@ def choose(options: argparse.Namespace, command: str) -> int:
     prepare(params, tables)
     found = families(params, tables, methods.named(options.methods or methods.ALL))
     for family in found:
-        choices.check_free(params.with_dataset(family.shared.dataset), family.method)
+        choices.check_free(family.of_rows(params), family.method)
     searches = [FamilySearch.of(params, family, space) for family in found]
     if options.dry_run:
         _show_choices(params, searches, space)
@@ -193,8 +193,8 @@ def _choose(params: Params, one: FamilySearch, space: ChoiceSpace, command: str)
         return 1
     choice = choice_of(params, one.family, space, one.search, command)
     print(keep(params, choice))
-    if one.family.linked_by_hand:
-        of_row = params.with_dataset(one.family.shared.dataset)
+    of_row = one.family.of_rows(params)
+    if one.family.linked_by_hand and not of_row.gives("inference.handcraft"):
         free = handcraft.choosing(of_row)
         best = {**one.base.settings.params, **choice.chosen}
         row = one.base.settings.model_copy(update={"linking": "hand-craft", "params": best})

@@ -128,7 +128,7 @@ def check_free(params: Params, method: str) -> None:
         UserError: the user sets what is to be chosen: no row would take the choice.
     """
     for key in (*_given_rates(params, method), *_given_threshold(params, method)):
-        raise UserError("params.yaml or -S", key, "is set by hand, which counts more than a choice",
+        raise UserError("params.yaml, -S or a row", key, "is set by hand, which counts more than a choice",
                         "Remove it, or leave this method out with --methods")
 
 

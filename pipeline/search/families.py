@@ -22,7 +22,7 @@ from pipeline.grid.choice_file import Candidate, FamilyChoice
 from pipeline.grid.rows import known_tables, runnable_rows
 from pipeline.search.search import Search, new_search, open_search
 from pipeline.search.space import Base, Distribution, SpaceFile
-from pipeline.settings.loading import read_mapping
+from pipeline.settings.loading import read_mapping, with_values
 from pipeline.settings.params import Params, RowSettings
 
 _FIRST = "youtube-vis-2019"  # a row without a data set is of this one
@@ -69,6 +69,15 @@ class Family:
                 if all(getattr(other, name) == getattr(first, name) for other in others)}
         return RowSettings(**{**same, "method": self.method, "T": self.T})
 
+    def of_rows(self, params: Params) -> Params:
+        """The parameters that its rows share.
+
+        Raises:
+            UserError: the parameters have no data set for the paper's.
+        """
+        shared = self.shared
+        return with_values(params.with_dataset(shared.dataset), shared.params, where=self.name, prefix="set.params")
+
     @property
     def linked_by_hand(self) -> bool:
         """Whether some of its rows link clips by hand, with weights and a threshold to be chosen."""
@@ -114,7 +123,7 @@ def base_of(params: Params, family: Family, space: ChoiceSpace) -> Base:
     It sets everything that is chosen, so that neither it nor the search's key follows from an earlier choice.
     """
     shared, method = family.shared, methods.get(family.method)
-    of_row = params.with_dataset(shared.dataset)
+    of_row = family.of_rows(params)
     train = of_row.of_method(family.method).train
     own = {
         **choices.rates(of_row, family.method), **choices.threshold(of_row, family.method),
@@ -129,9 +138,9 @@ def base_of(params: Params, family: Family, space: ChoiceSpace) -> Base:
 
 def space_of(params: Params, family: Family, space: ChoiceSpace) -> SpaceFile:
     """The candidates of a family as the trials of a search that stops none."""
-    of_row = params.with_dataset(family.shared.dataset)
-    rates, own = choices.rates(of_row, family.method), choices.threshold(of_row, family.method)
-    ((key, threshold),) = own.items()
+    of_row = family.of_rows(params)
+    rates = choices.rates(of_row, family.method)
+    ((key, threshold),) = choices.threshold(of_row, family.method).items()
     listed = tuple({**choices.scaled(rates, factor), key: value} for factor, value in space.candidates(threshold))
     tried = {name: Distribution(choice=tuple(dict.fromkeys(one[name] for one in listed))) for name in listed[0]}
     return SpaceFile(search="random", rungs=0, space=tried, listed=listed)
@@ -155,7 +164,7 @@ class FamilySearch:
             UserError: the data set is not indexed, or there are no weights to start from.
         """
         base, trials = base_of(params, family, space), space_of(params, family, space)
-        new = new_search(params.with_dataset(family.shared.dataset), f"choice-{family.name}", trials, base, 1)
+        new = new_search(family.of_rows(params), f"choice-{family.name}", trials, base, 1)
         try:
             return cls(family, base, trials, open_search(params, new))
         except UserError:
@@ -171,13 +180,14 @@ def choice_of(params: Params, family: Family, space: ChoiceSpace, search: Search
     best = search.best()
     if best is None:
         raise LookupError(search.name)
-    of_row = params.with_dataset(family.shared.dataset)
-    own = {**choices.rates(of_row, family.method), **choices.threshold(of_row, family.method)}
-    ((_, threshold),) = choices.threshold(of_row, family.method).items()
+    of_row = family.of_rows(params)
+    own = choices.threshold(of_row, family.method)
+    (threshold,) = own.values()
     tried = tuple(
         Candidate(rate=rate, presence_threshold=value, AP=None if trial.value is None else round(trial.value, 4),
                   run=trial.runs[0])
         for (rate, value), trial in zip(space.candidates(threshold), search.trials, strict=True))
     row: dict[str, Any] = family.shared.model_dump(exclude_unset=True, mode="json")
     return FamilyChoice(method=family.method, T=family.T, data=choices.data_of(of_row), row=row, share=space.share,
-                        chosen=best.parameters, instead_of=own, command=command, candidates=tried)
+                        chosen=best.parameters, instead_of={**choices.rates(of_row, family.method), **own},
+                        command=command, candidates=tried)

@@ -65,6 +65,8 @@ def test_a_family_has_the_rows_of_all_tables_and_tries_what_they_share(params):
     assert ours.shared.model_dump(exclude_unset=True) == {"method": "efficientvis", "T": 9} and ours.linked_by_hand
     peer = family(params, "vistr", 18)
     assert peer.shared.augmentation == "random-crop" and peer.linked_by_hand, "all its rows crop"
+    crossvis = family(params, "crossvis", 36, ["table3"])
+    assert crossvis.of_rows(params).crossvis.model.identities == 8171, "what all its rows set is tried, too"
     everything = families(params, ["table2", "table3"], ["efficientvis", "queryinst"])
     assert [one.name for one in everything] == ["efficientvis-T36", "queryinst-T36", "efficientvis-T36-youtube-vis-2021"]
     assert not any(one.linked_by_hand for one in everything)
