@@ -96,9 +96,9 @@ def test_it_is_planned_after_the_pretraining_and_shared(params):
     for specs in with_cl.starts:
         assert specs and all(todo[spec.key].needs == (spec.train.key,) for spec in specs)
         assert all(plan.labels[spec.key].startswith("before clips of table1e: w/ CL") for spec in specs)
-    starts = [spec for row in table.rows for specs in row.starts for spec in specs]
-    by_start = {(spec.train.key, spec.inference.model_dump_json()) for spec in starts}
-    assert len([spec for spec in plan.evaluations if spec.start_on]) == len(by_start), "seeds with one start share them"
+    different = {(spec.train.key, spec.inference.model_dump_json())
+                 for row in table.rows for specs in row.starts for spec in specs}
+    assert len([spec for spec in plan.evaluations if spec.start_on]) == len(different), "seeds with one start share them"
     without_them = load_params(params.root / "params.yaml", ["before_clips=false"])
     assert not any(spec.start_on for spec in plan_rows(without_them, load_table(without_them, "table1e").rows).evaluations)
 

@@ -172,12 +172,12 @@ def test_the_servers_scores_stand_beside_ours_and_are_not_mixed(project, tmp_pat
     assert row.pop("server") == {name: {"mean": mean, "std": None, "n": 1} for name, mean in
                                  {"AP": 35.1, "AP50": 50.0, "AP75": 25.0, "AR1": 37.5}.items()}
     assert "server" not in other and table == without.model_dump(mode="json"), "our own numbers stay as they are"
-    assert row["measured"]["AP"] == {"mean": 26.0, "std": 1.4142, "n": 2}
+    assert row["measured"]["AP"] == {"mean": 26.0, "std": 1.4142, "n": 2, "error": 1.0, "covers": "seeds"}
     assert "server" not in (params.results_dir / "metrics" / "table1e.json").read_text()
 
     table = summary(params, load_table(params, "table1e"))
     ours, servers = markdown(table).split("Scored by the competition's server")
-    assert "26.0 ± 1.4" in ours and "35.1" not in ours
+    assert "26.0 ± 1.0 (seeds)" in ours and "35.1" not in ours
     assert "| w/ CL | 35.1 | 50.0 | 25.0 | 37.5 | – | 1 |" in servers and "26.0" not in servers
     assert r"& server, n=1 & 35.1 & 50.0 & 25.0 & 37.5 & -- \\" in latex(table)
     lines = list(csv.DictReader(io.StringIO((params.results_dir / "table1e.csv").read_text())))

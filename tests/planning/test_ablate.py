@@ -134,8 +134,8 @@ def test_rows_that_are_not_run_or_not_finished_say_so(tiny_project):
     assert "Not run (published only): SipMask*" in markdown
     assert "| EfficientVIS | ours | 34.0 | 25.0 | -9.0 |" in markdown
     csv = (params.results_dir / "table3.csv").read_text().splitlines()
-    assert csv[0] == "table,row,publication,metric,published,mean,std,n"
-    assert "table3,EfficientVIS,ours,AP,34.0,25.0,,1" in csv and "table3,CrossVIS,ICCV'21,AP,33.3,,,0" in csv
+    assert csv[0] == "table,row,publication,metric,published,mean,std,n,error,covers"
+    assert "table3,EfficientVIS,ours,AP,34.0,25.0,,1,," in csv and "table3,CrossVIS,ICCV'21,AP,33.3,,,0,," in csv
 
     params, (table,), plan = plan_of(folder, "table1d")
     write_tables(params, [table])

@@ -8,7 +8,7 @@ from pipeline.tables.form import RowSummary, TableSummary
 
 
 def curve(name, points):
-    curve = [{"videos_seen": seen, "mean": ap, "std": deviation, "n": 1} for seen, ap, deviation in points]
+    curve = [{"videos_seen": seen, "mean": ap, "std": None, "n": 1, "error": error} for seen, ap, error in points]
     return RowSummary(name=name, columns={}, set={}, published={}, measured={}, runs=[], evaluations=[], not_run=None,
                       curve=curve)
 
