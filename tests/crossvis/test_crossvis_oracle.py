@@ -149,7 +149,7 @@ def test_gradients_of_a_pairs_losses(theirs, model, monkeypatch):
 def test_objects_of_a_frame_and_their_masks(theirs, model):
     with torch.no_grad():
         output = model(torch.zeros(1, 3, *SIZE))
-        found = find_objects(output, SIZE, VIDEO_SIZE, CrossVISInference())
+        found = find_objects(output, SIZE, VIDEO_SIZE, CrossVISInference(candidates=30, detections=50))
         shown = torch.cat(list(masks_of(model, output, found.places_D, SIZE, VIDEO_SIZE, 0.5)))
         filters = output.filters_FPQ[0, found.places_D[:12]]
         probabilities = model.mask_logits(output, torch.zeros(12, dtype=torch.long), filters, found.places_D[:12]).sigmoid()

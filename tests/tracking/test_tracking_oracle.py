@@ -44,20 +44,21 @@ def test_logits_loss_and_gradients_of_the_authors_head(head):
         near(gradient[:: max(1, len(gradient) // 32)], theirs[f"head/gradients/{name}"], limit=1e-4)
 
 
+@pytest.mark.parametrize(("kind", "cues"), [("video", CueWeights()), ("loose", CueWeights(category=0.5))])
 @torch.no_grad()
-def test_the_memory_numbers_the_objects_of_a_video_as_the_authors_loop(head):
+def test_the_memory_numbers_the_objects_of_a_video_as_the_authors_loop(head, kind, cues):
     """Boxes are compared here as areas, there as pixels from the first to the last one; the video's are the same ones."""
     theirs = numbers(__file__, "track_head")
-    memory = Memory(CueWeights())
+    memory = Memory(cues)
     for frame in range(len(VIDEO)):
         shown = {name: torch.from_numpy(value) for name, value in detections(frame).items()}
         seen = Objects(head(shown["regions"]), shown["boxes"].float(), shown["scores"], shown["labels"])
-        if f"video/{frame}/scores" in theirs:
-            near(match_scores(seen, memory._known, CueWeights()), theirs[f"video/{frame}/scores"])
-        assert memory.add(seen) == theirs[f"video/{frame}/numbers"].tolist(), frame
-    assert memory._known.labels_N.tolist() == theirs["video/labels"].tolist()
-    near(memory._known.boxes_N4 - torch.tensor([0, 0, 1, 1]), theirs["video/boxes"])
-    assert {-1, 0} < set(np.concatenate([theirs[f"video/{frame}/numbers"] for frame in range(len(VIDEO))]).tolist())
+        if f"{kind}/{frame}/scores" in theirs:
+            near(match_scores(seen, memory._known, cues), theirs[f"{kind}/{frame}/scores"])
+        assert memory.add(seen) == theirs[f"{kind}/{frame}/numbers"].tolist(), frame
+    assert memory._known.labels_N.tolist() == theirs[f"{kind}/labels"].tolist()
+    near(memory._known.boxes_N4 - torch.tensor([0, 0, 1, 1]), theirs[f"{kind}/boxes"])
+    assert {-1, 0} < set(np.concatenate([theirs[f"{kind}/{frame}/numbers"] for frame in range(len(VIDEO))]).tolist())
 
 
 @torch.no_grad()
