@@ -43,7 +43,7 @@ def choice(params, **changes):
 
 
 def test_the_grid_begins_with_the_base_and_has_every_other_combination_once():
-    base = HandcraftConfig(score_threshold=0.2)
+    base = HandcraftConfig(new_tracklet_below=0.3, score_threshold=0.2)
     found = sweeping.grid(base, (0.3, 0.6), (0.0, 1.0))
     assert found[0] == base and len(found) == 15 * 2 and len({repr(one) for one in found}) == len(found)
     assert all(one.score_threshold == 0.2 and (one.box_iou, one.box_l1, one.mask_iou, one.category) != (0,) * 4

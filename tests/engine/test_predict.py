@@ -149,7 +149,8 @@ def test_linking_by_hand_is_as_it_was_evaluated(tiny_project, tmp_path):
 
 
 def test_without_a_trained_run_the_weights_that_come_with_the_project_are_taken(video, tmp_path, capsys):
-    elsewhere = ["-S", f"runs_dir={tmp_path / 'runs'}", "-S", f"data_dir={tmp_path / 'data'}"]
+    elsewhere = ["-S", f"runs_dir={tmp_path / 'runs'}", "-S", f"data_dir={tmp_path / 'data'}", "-S", "pretrain.dataset=own",
+                 "-S", "model.mask_query=refined", "-S", "input_size=[64, 96]"]
     results = run_predict(video, tmp_path, "--params", CHECKOUT / "params.yaml", *elsewhere, "--no-overlay")
     assert "comes with the project" in capsys.readouterr().err
     fast = run_predict(video, tmp_path / "fast", "--params", CHECKOUT / "params.yaml", *elsewhere, "--no-overlay", "--fast")

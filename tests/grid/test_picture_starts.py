@@ -191,14 +191,14 @@ def test_pictures_are_drawn_when_a_row_needs_them(tiny_project):
 @pytest.mark.slow
 def test_a_row_is_trained_from_pictures(project, tmp_path):
     from pipeline.engine.run import train_run
-    from pipeline.engine.training import _initial_weights
+    from pipeline.engine.training import initial_weights
 
     params = params_of(project, f"runs_dir={tmp_path / 'runs'}")
     spec = evaluation_spec(params, RowSettings(T=3), 0).train
     train_run(params, spec)
     store = RunStore(params.runs_dir)
     assert store.is_done(spec.parent.key) and store.done(spec.parent.key)["steps"] == 4
-    initial = _initial_weights(params, spec, store)
+    initial = initial_weights(params, spec, store)
     assert initial.classes == spec.parent.categories
     facts = ship(params, spec.parent, "own", "the command", folder=tmp_path / "s")
     assert facts["seed"] == 0 and facts["dataset"]["name"] == "shapes-images" and facts["categories"][0] == "dome"

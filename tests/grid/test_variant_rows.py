@@ -48,7 +48,7 @@ def test_rows_of_the_same_network_at_one_frame_share_its_pretraining(tiny_projec
 def test_shipped_weights_are_for_what_is_the_same_network_at_one_frame(tiny_project):
     """The laptop's weights fit the rows of table 1 with still convolution and shared queries, and only FTSA among the rows
     with attention schemes."""
-    values = {name: value for name, value in LAPTOP.items() if name != "num_classes"}
+    values = {name: value for name, value in LAPTOP.items() if name != "num_classes"} | {"mask_query": "refined"}
     params = load_params(tiny_project(model=values, pretrain={"source": "shipped"}) / "params.yaml")
     init = _train_spec(params, T=3).init
     assert init.startswith("shipped:laptop_cl@")
