@@ -150,7 +150,7 @@ def test_dry_run_shows_rows_unique_trainings_and_what_is_done(tiny_project):
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[:2] == ["table1e: w/o CL: 2 of 2 evaluations done", "table1e: w/ CL: 0 of 2 evaluations done"]
-    assert lines[-3:] == ["6 unique trainings: 3 done, 3 missing", "4 unique evaluations: 2 done, 2 missing",
+    assert lines[-3:] == ["8 unique trainings: 4 done, 4 missing", "4 unique evaluations: 2 done, 2 missing",
                           "estimated time: unknown, there are no past runs"]
     listed = [line.split()[0] for line in lines[3:-4]]
     assert listed == [spec.key for spec in plan.trainings]
