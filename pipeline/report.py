@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 HOW_TO_READ = (
     "*Published* is what the paper reports on YouTube-VIS 2019 with a ResNet-50, in percent. *Measured* is what this "
-    "project measured on {dataset} with the {profile} profile: mean ± standard deviation over the seeds, in percent. The "
-    "two are on different data and of networks of different sizes, so what can be compared is not a number with its "
+    "project measured on {dataset} with the {profile} profile: means over the seeds, in percent, AP with ± its standard "
+    "error. The two are on different data and of networks of different sizes, so what can be compared is not a number with its "
     "neighbour, but whether rows differ in the same way. Δ AP is measured minus published."
 )
 
