@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # and MLflow for itself, which takes four times as long as to import them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Nobody takes these machines away with a warning; watching for one costs more than a second for every group of workers.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 # Dealt out as one, so that what is expensive to make is made once: a DVC repository in which all was run, an MLflow server.
@@ -68,15 +72,35 @@ def _processor_as_it_was() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = True
 
 
+def _made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that ``make`` fills once per test run: the processes that run tests side by side share it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / name
+    with open(base / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = base / f"{name}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def _tiny_template(tmp_path_factory) -> Path:
     """A project that is drawn and indexed once per test run."""
+    return _made_once(tmp_path_factory, "template", _draw_and_index)
+
+
+def _draw_and_index(folder: Path) -> None:
     from pipeline.datasets import place
     from pipeline.indexing import build
     from pipeline.planning.prepare import prepare
     from pipeline.settings.loading import load_params
 
-    folder = tmp_path_factory.mktemp("template")
     shutil.copytree(CHECKOUT / "experiments", folder / "experiments")
     shutil.copy(CHECKOUT / "params.yaml", folder)
     write_params(folder, **TINY)
@@ -84,7 +108,6 @@ def _tiny_template(tmp_path_factory) -> Path:
     place.put_in_place(params)
     build.build(params)
     prepare(params, ["table3"])
-    return folder
 
 
 @pytest.fixture
@@ -117,11 +140,15 @@ def reproduced(tmp_path_factory) -> tuple[Path, str]:
 @pytest.fixture(scope="session")
 def empty_mlflow(tmp_path_factory) -> Path:
     """An MLflow database without runs, for copying: making its tables takes longer than many trainings here."""
-    from mlflow.tracking import MlflowClient
+    return _made_once(tmp_path_factory, "mlflow", _make_tables) / "mlflow.db"
 
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
+
+def _make_tables(folder: Path) -> None:
+    # In a process of its own, which closes the file.
+    program = ("import sys\nfrom mlflow.tracking import MlflowClient\n"
+               "MlflowClient(tracking_uri=sys.argv[1]).search_experiments()")
+    subprocess.run([sys.executable, "-c", program, f"sqlite:///{folder / 'mlflow.db'}"], cwd=folder, check=True,
+                   capture_output=True)
 
 
 @pytest.fixture
@@ -146,7 +173,9 @@ def drawn_index(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory) -> Iterator[str]:
+def mlflow_server(tmp_path_factory, empty_mlflow) -> Iterator[str]:
     """The address of a tracking server in its own process, as a team would run one."""
-    with serve_mlflow(tmp_path_factory.mktemp("server"), "sqlite:///tracking.db") as address:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_mlflow, folder / "tracking.db")
+    with serve_mlflow(folder, "sqlite:///tracking.db") as address:
         yield address

@@ -236,7 +236,7 @@ def test_only_present_frames_have_masks_and_a_clip_may_have_none():
 
 
 def _live_bytes() -> int:
-    """Bytes of all tensors, and of all that Python and numpy allocated since tracemalloc began."""
+    """Bytes of all tensors since gc.freeze, and of all that Python and numpy allocated since tracemalloc began."""
     tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
     return sum(x.numel() * x.element_size() for x in tensors) + tracemalloc.get_traced_memory()[0]
 
@@ -251,11 +251,13 @@ def test_a_video_leaves_neither_frames_nor_full_masks_behind(tmp_path, predict_a
     model, held = tiny_model(2), []
     model.register_forward_hook(lambda *_: held.append(_live_bytes()))
     gc.collect()
+    gc.freeze()  # or each look would go through all that earlier tests left in this process
     tracemalloc.start()
     try:
         predict_all(model, index, EVERYTHING, input_size=(height, width))
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
     assert len(held) == 8
     assert (held[-1] - held[1]) / 6 < height * width * 3
 

@@ -125,6 +125,23 @@ TABLE = {
 }
 
 
+END = "\n--- end of a command ---\n"
+ONE_AFTER_THE_OTHER = f"""
+import contextlib, importlib, shlex, sys
+from pipeline.system.cli import run
+
+def main(argv=None):
+    for line in sys.argv[1:]:
+        command, *words = shlex.split(line)
+        with contextlib.suppress(SystemExit) if words == ["--help"] else contextlib.nullcontext():
+            assert importlib.import_module("pipeline." + command).main(words) == 0
+        print(end={END!r})
+    return 0
+
+run(main)
+"""
+
+
 @pytest.fixture
 def toy(tmp_path, tiny_project, empty_mlflow):
     """Runs a command with the toy method on the path, in a separate project that has a table of it."""
@@ -136,13 +153,14 @@ def toy(tmp_path, tiny_project, empty_mlflow):
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     (project / "experiments" / "tabletoy.yaml").write_text(yaml.safe_dump(TABLE))
 
-    def run(command, *arguments):
+    def run(*lines):
+        """What each of the command lines says; one process runs them all, as its start is most of their work."""
         path = os.pathsep.join((str(CHECKOUT), str(tmp_path / "added")))
         ended = subprocess.run(
-            [sys.executable, "-m", f"pipeline.{command}", *arguments], cwd=project, capture_output=True, text=True,
+            [sys.executable, "-c", ONE_AFTER_THE_OTHER, *lines], cwd=project, capture_output=True, text=True,
             env=os.environ | {"PYTHONPATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"})
         assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
-        return ended.stdout
+        return ended.stdout.split(END)[:-1]
 
     run.folder, run.project = tmp_path / "added", project
     return run
@@ -150,29 +168,30 @@ def toy(tmp_path, tiny_project, empty_mlflow):
 
 @pytest.mark.slow
 def test_it_is_trained_evaluated_and_in_the_table(toy):
-    before = toy("keys")
-    toy("ablate", "--grid", "tabletoy", "--methods", "toy")
+    grid = "ablate --grid tabletoy --methods toy"
+    before, _, after = toy("keys", grid, f"{grid} --dry-run")
     rows = json.loads((toy.project / "results" / "tabletoy.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["toy", "wide toy"]
     assert all(row["measured"]["AP"]["mean"] is not None for row in rows)
     configs = [yaml.safe_load(file.read_text()) for file in (toy.project / "runs").glob("*/config.yaml")]
     assert sorted(config["model"]["width"] for config in configs) == [3, 5]
     assert {config["method"] for config in configs} == {"toy"}
-    assert toy("ablate", "--grid", "tabletoy", "--methods", "toy", "--dry-run").count("1 of 1 evaluations done") == 2
+    assert after.count("1 of 1 evaluations done") == 2
     losses = toy.folder / "effvis" / "toy" / "losses.py"
     losses.write_text(losses.read_text().replace("square()", "abs()"))
-    changed = {line.split()[1] for old, line in zip(before.splitlines(), toy("keys").splitlines(), strict=True) if old != line}
+    keys, plan = toy("keys", f"{grid} --dry-run")
+    changed = {line.split()[1] for old, line in zip(before.splitlines(), keys.splitlines(), strict=True) if old != line}
     assert changed == {"toy"}, "the code of the toy is in its own key and in no other"
-    assert toy("ablate", "--grid", "tabletoy", "--methods", "toy", "--dry-run").count("0 of 1 evaluations done") == 2
+    assert plan.count("0 of 1 evaluations done") == 2
 
 
 def test_what_it_says_of_itself_is_asked_for(toy):
     names = ",".join((methods.DEFAULT, *sorted({*methods.names(), "toy"} - {methods.DEFAULT})))
-    assert names in toy("ablate", "--help").replace("\n", "").replace(" ", "")
-    assert names in toy("import_weights", "--help").replace("\n", "").replace(" ", "")
+    for said in toy("ablate --help", "import_weights --help"):
+        assert names in said.replace("\n", "").replace(" ", "")
     with pytest.raises(AssertionError, match="Toy has no attention"):
         (toy.project / "experiments" / "tabletoy.yaml").write_text(yaml.safe_dump(
             {"title": "A toy", "rows": [{"name": "toy", "set": {"method": "toy", "attention": "joint"}}]}))
-        toy("ablate", "--grid", "tabletoy", "--dry-run")
+        toy("ablate --grid tabletoy --dry-run")
     with pytest.raises(AssertionError, match="toy.model.clip_length.*cannot be set"):
-        toy("ablate", "--grid", "tabletoy", "--dry-run", "-S", "toy.model.clip_length=2")
+        toy("ablate --grid tabletoy --dry-run -S toy.model.clip_length=2")

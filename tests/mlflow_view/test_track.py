@@ -29,9 +29,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def project(tiny_project, monkeypatch):
-    """(params, rows of table 1e) of a project that asks for one seed of tables 1e and 1h."""
+def project(tiny_project, empty_mlflow, monkeypatch):
+    """(params, rows of table 1e) of a project that asks for one seed of tables 1e and 1h, with an empty database."""
     folder = tiny_project(seeds=1, tables=["table1e", "table1h"])
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(folder)
     params = load_params(folder / "params.yaml")
@@ -92,8 +93,9 @@ def test_each_run_once_under_its_grid_with_its_evaluation(project):
     assert [file.path for file in client.list_artifacts(child.info.run_id, "pictures")] == ["pictures/1.png"]
 
 
-def test_one_expression_finds_a_table_a_row_or_a_training_with_its_evaluations(tiny_project, monkeypatch):
+def test_one_expression_finds_a_table_a_row_or_a_training_with_its_evaluations(tiny_project, empty_mlflow, monkeypatch):
     folder = tiny_project(seeds=1, tables=["table1d", "table1e"])
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     params = load_params(folder / "params.yaml")
     hand_craft, end_to_end = (row.evaluations[0] for row in load_table(params, "table1d").rows[:2])
@@ -191,6 +193,7 @@ def test_an_interrupted_pool_leaves_nothing_running_and_goes_on(tiny_project, em
 def test_several_at_once_bring_each_run_once(project):
     """They sync to a new database: it is initialised once, even if one of them belongs to another run store."""
     params, rows = project
+    (params.root / "mlflow.db").unlink()
     for row in rows:
         train(params, row.evaluations[0].train, 20)
         evaluate(params, row.evaluations[0])

@@ -271,12 +271,13 @@ def test_plan_files_change_with_keys_alone(tiny_project):
 
 
 @pytest.mark.slow
-def test_two_grids_at_once_share_the_work(tiny_project):
+def test_two_grids_at_once_share_the_work(tiny_project, empty_mlflow):
     """Rows of two tables have one training in common, and separate processes want it at the same time: every key is there once,
     also in MLflow. Each process has one worker, so that two work at once, and not four."""
     from mlflow.tracking import MlflowClient
 
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 12}, resources={"slots": 1})
+    shutil.copy(empty_mlflow, folder / "here.db")
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1",
                                 "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'here.db'}"}
     wanted = ("table1e", "--rows", "w/ CL"), ("table1h",)

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -88,8 +89,9 @@ def test_a_node_that_does_not_see_the_run_store_is_told_before_anything_runs(tin
 
 
 @pytest.mark.slow
-def test_a_grid_through_rays_client_leaves_its_runs_where_it_reads_them(tiny_project, environment, nodes, client):
+def test_a_grid_through_rays_client_leaves_its_runs_where_it_reads_them(tiny_project, empty_mlflow, environment, nodes, client):
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, tables=["table1e"])
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
     grid, said = on_cluster(client, folder, environment, "--rows", "w/ CL")
     assert grid.wait(900) == 0, said.read_text()
     params = load_params(folder / "params.yaml")
@@ -100,9 +102,10 @@ def test_a_grid_through_rays_client_leaves_its_runs_where_it_reads_them(tiny_pro
 
 
 @pytest.mark.slow
-def test_a_grid_on_a_cluster_is_that_at_home_though_a_node_goes(tiny_project, environment, nodes):
+def test_a_grid_on_a_cluster_is_that_at_home_though_a_node_goes(tiny_project, empty_mlflow, environment, nodes):
     folder = tiny_project(seeds=1, pretrain={"source": "none"}, train={"epochs": 30}, tables=["table1e"],
                           resources={"checkpoint_seconds": 0.3, "memory_gib": 0.5})
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
     started, workers = nodes
     grid, said = on_cluster(nodes[0].address, folder, environment)
     gone = []
