@@ -123,7 +123,8 @@ def _decide(params: Params, settings: RowSettings) -> tuple[dict[str, float], st
 
 
 def check_free(params: Params, method: str) -> None:
-    """
+    """Refuses to choose for a method what nobody would take.
+
     Raises:
         UserError: the user sets what is to be chosen: no row would take the choice.
     """

@@ -12,7 +12,7 @@ from support.project import CHECKOUT, write_params
 from effvis.errors import UserError
 from pipeline import ablate as ablate_command
 from pipeline import tune as command
-from pipeline.grid.choice_file import Candidate, FamilyChoice, file_of, keep, read
+from pipeline.grid.choice_file import Candidate, FamilyChoice, LinkingChoice, file_of, keep, read
 from pipeline.grid.choices import data_of
 from pipeline.grid.linking import chosen, has_test, reported
 from pipeline.grid.rows import find_evaluation, load_table
@@ -25,6 +25,9 @@ from pipeline.search.trials import _climb, _Proposals
 from pipeline.settings.loading import load_params
 
 END_TO_END, BY_HAND, WITHOUT_CL = "table1d:T=9 Fully e2e (ours)", "table1d:T=9 Hand-craft", "table1e:w/o CL"
+# VisTR's rates and threshold in the profile, and others.
+OWN = {"vistr.train.lr": 3e-4, "vistr.train.backbone_lr": 1e-4, "vistr.inference.presence_threshold": 0.05}
+TWICE = {"vistr.train.lr": 6e-4, "vistr.train.backbone_lr": 2e-4, "vistr.inference.presence_threshold": 0.2}
 SPACE = ChoiceSpace(share=0.5, rates=[0.5, 2], presence_thresholds=[0.05, 0.2])
 
 
@@ -78,9 +81,8 @@ def test_every_family_has_the_same_number_of_candidates_and_the_profile_s_own_is
                                                                                                      "queryinst"])]
     assert {len(one.space.listed) for one in searches} == {(1 + len(rules.rates)) * len(rules.presence_thresholds)}
     peer = FamilySearch.of(params, family(params, "vistr", 18), SPACE)
-    own = {"vistr.train.lr": 3e-4, "vistr.train.backbone_lr": 1e-4, "vistr.inference.presence_threshold": 0.05}
-    assert peer.space.listed[0] == own and len(peer.space.listed) == 6
-    assert peer.space.listed[1] == {**own, "vistr.train.lr": 1.5e-4, "vistr.train.backbone_lr": 5e-5}, "all rates together"
+    assert peer.space.listed[0] == OWN and len(peer.space.listed) == 6
+    assert peer.space.listed[1] == {**OWN, "vistr.train.lr": 1.5e-4, "vistr.train.backbone_lr": 5e-5}, "all rates together"
     row = find_evaluation(params, "table1d:T=18 VisTR")
     (tried,) = peer.base.trial(params, peer.space.listed[0], 1)
     assert (tried.train.train.epochs, tried.train.train.lr_drop_epoch) == (row.train.train.epochs / 2,
@@ -115,10 +117,8 @@ def test_what_the_user_or_a_row_sets_counts_more(params):
 
 
 def test_rates_that_belong_together_are_taken_together(params):
-    row, own = "table1d:T=18 VisTR", {"vistr.train.lr": 3e-4, "vistr.train.backbone_lr": 1e-4,
-                                      "vistr.inference.presence_threshold": 0.05}
-    twice = {"vistr.train.lr": 6e-4, "vistr.train.backbone_lr": 2e-4, "vistr.inference.presence_threshold": 0.2}
-    keep(params, choice(params, method="vistr", T=18, chosen=twice, instead_of=own))
+    row = "table1d:T=18 VisTR"
+    keep(params, choice(params, method="vistr", T=18, chosen=TWICE, instead_of=OWN))
 
     def found(*overrides):
         spec = find_evaluation(again(params, *overrides), row)
@@ -184,7 +184,12 @@ def test_of_equal_candidates_the_profile_s_own_is_chosen_and_else_the_first(para
 def test_an_earlier_choice_does_not_change_what_is_searched(params):
     """Or the same command, called again, would begin anew."""
     before = FamilySearch.of(params, family(params, "vistr", 18), SPACE)
-    keep(params, choice(params, method="vistr", T=18, chosen={"vistr.train.lr": 6e-4}, instead_of={"vistr.train.lr": 3e-4}))
+    row = find_evaluation(params, "table1d:T=18 VisTR")
+    keep(params, choice(params, method="vistr", T=18, chosen=TWICE, instead_of=OWN))
+    keep(params, LinkingChoice(method="vistr", T=18, dataset="", reported=reported(params), handcraft={"mask_iou": 2.0},
+                               command="", run="0" * 16, held_out=3, AP=0.5, AP_of_defaults=0.25))
+    now = find_evaluation(params, "table1d:T=18 VisTR")
+    assert now.train.key != row.train.key and now.inference.handcraft.mask_iou == 2.0
     assert FamilySearch.of(again(params), before.family, SPACE).search.key == before.search.key
 
 
@@ -195,7 +200,7 @@ def test_linking_is_chosen_on_val_only_where_test_is_reported(params):
     facts = json.loads(file.read_text())
     facts["splits"]["test"] = {**facts["splits"]["val"], "digest": "f" * 64}
     file.write_text(json.dumps(facts))
-    assert handcraft.choosing(params) is params and reported(params) == "f" * 16 != without
+    assert handcraft.choosing(params).index_folder == params.index_folder and reported(params) == "f" * 16 != without
     assert chosen(params, "efficientvis", 9) is None
 
 
@@ -210,7 +215,7 @@ def test_mistakes_on_the_command_line(params, arguments, problem):
         command.main(["--params", str(params.root / "params.yaml"), *arguments])
 
 
-def test_the_committed_choices_are_of_rows_that_there_are():
+def test_the_committed_choices_can_be_read():
     files = sorted((CHECKOUT / "experiments" / "choices").glob("*.yaml"))
     assert files
     for file in files:
