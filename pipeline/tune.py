@@ -283,7 +283,7 @@ def main(argv: list[str] | None = None) -> int:
     params, trials = _loaded(options), options.trials or 12
     space = load_space(options.space, row=options.row)
     base = find_base(params, options.space, space)
-    prepare(params.model_copy(update={"seeds": max(params.seeds, options.seeds)}),
+    prepare(params.model_copy(update={"seeds": max(params.seeds, options.seeds or 1)}),
             [space.row.partition(":")[0]] if space.row else [])
     check_space(params, options.space, space, base)
     new = new_search(params, name, space, base, options.seeds or 1)
