@@ -34,7 +34,7 @@ ROOMS = (
     "effvis/evaluation", "effvis/data",
 )
 # Packages that --help must not load: an import inside a function may load one of these if its module does not.
-HEAVY = ("torch", "ray", "mlflow", "pandas", "matplotlib", "pydantic")
+HEAVY = ("torch", "ray", "mlflow", "pandas", "matplotlib", "pydantic", "scipy")
 # Packages that may be absent; code that needs one imports it when it does.
 OPTIONAL = ("av", "optuna", "trackeval", "psycopg")
 INFRASTRUCTURE = ("ray", "mlflow", "dvc", "pipeline")
@@ -193,10 +193,15 @@ def test_imports_inside_functions_keep_something_heavy_away():
     assert needless == []
 
 
+def test_parameters_are_read_without_scipy():
+    """Every command and every worker reads them, and would wait half a second."""
+    assert "scipy" not in loaded()["pipeline.settings.params"]
+
+
 def test_commands_answer_for_help_without_anything_heavy():
     """This keeps --help below 0.3 s; scipy.stats alone would take longer."""
     doors = sorted(module for module in modules() if is_door(module))
-    program = f"import sys, {', '.join(doors)}\nprint(*sorted(set({(*HEAVY, 'scipy', 'pyarrow')!r}) & set(sys.modules)))"
+    program = f"import sys, {', '.join(doors)}\nprint(*sorted(set({(*HEAVY, 'pyarrow')!r}) & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == []
 
