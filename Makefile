@@ -32,6 +32,8 @@ $(INSTALLED): pyproject.toml
 	@# Python compiles each module when it is first imported; compiling all of them beforehand takes two minutes.
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile $(PIP_FLAGS) -e '.[dev,video,photo]'
+	@# What nearly every process imports is compiled now, once: tests side by side would each compile it for themselves.
+	$(VENV)/bin/python -W ignore -c "import mlflow.server.fastapi_app, ray.train.torch, ray.tune, torch._inductor.config"
 	@touch $@
 
 # A project that has trained nothing yet measures for itself: the numbers that came with it are set aside. Plain dvc repro

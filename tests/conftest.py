@@ -31,12 +31,16 @@ TOGETHER = {"dag/test_dag.py": "dvc", "dag/test_dvc_changes.py": "dvc", "dag/tes
             "mlflow_view/test_track.py": "mlflow", "mlflow_view/test_ui.py": "mlflow"}
 # What takes longest begins first, or one process would still be at it when the others are done.
 LONGEST_FIRST = ("mlflow", "dvc", "training/test_distributed.py", "search/test_tune.py", "scheduling/test_cluster.py",
-                 "planning/test_ablate.py", "engine/test_train_cli.py", "scheduling/test_schedule.py",
-                 "benchmarks/test_activations.py", "vistr/test_vistr.py", "methods/test_toy_method.py",
-                 "weights/test_queryinst.py", "system/test_security.py", "importers/test_photo_guide.py",
-                 "system/test_clock.py", "fast/test_optimise.py", "checks/test_preflight.py", "system/test_disk.py",
-                 "inference/test_inference.py", "engine/test_evaluate_model.py", "planning/test_plan_of_given_rows.py",
-                 "importers/test_own_data_guide.py", "benchmarks/test_speed.py", "benchmarks/test_training_benchmark.py")
+                 "planning/test_ablate.py", "methods/test_toy_method.py", "engine/test_train_cli.py",
+                 "scheduling/test_schedule.py", "system/test_clock.py", "benchmarks/test_activations.py",
+                 "weights/test_queryinst.py", "weights/test_published_model.py", "system/test_security.py",
+                 "weights/test_published.py", "engine/test_evaluate_model.py", "model/test_golden.py",
+                 "queryinst/test_detect.py", "model/test_import_weights.py", "weights/test_classes_by_name.py",
+                 "engine/test_predict.py", "reporting/test_report_page.py", "vistr/test_vistr.py", "benchmarks/test_speed.py",
+                 "runs/test_storage.py", "benchmarks/test_method_speed.py", "importers/test_photo_guide.py",
+                 "inference/test_inference.py", "fast/test_optimise.py", "checks/test_preflight.py", "system/test_disk.py",
+                 "planning/test_plan_of_given_rows.py", "importers/test_own_data_guide.py",
+                 "benchmarks/test_training_benchmark.py", "identity/test_rows.py")
 
 
 def dealt_out_as(nodeid: str) -> str:

@@ -193,6 +193,11 @@ def test_imports_inside_functions_keep_something_heavy_away():
     assert needless == []
 
 
+def test_parameters_are_read_without_scipy():
+    """Every command and every worker reads them, and would wait half a second."""
+    assert "scipy" not in loaded()["pipeline.settings.params"]
+
+
 def test_commands_answer_for_help_without_anything_heavy():
     """This keeps --help below 0.3 s; scipy.stats alone would take longer."""
     doors = sorted(module for module in modules() if is_door(module))
