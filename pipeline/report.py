@@ -32,7 +32,7 @@ def report(params: Params, tables: list[TableSummary]) -> str:
 
     parts = [
         "# Results",
-        _how_to_read(params),
+        _how_to_read(params, _split(params, tables)),
         f"Command: `dvc repro`, or `{_command(params, tables)}`; "
         f"dataset: {params.dataset_name}; seeds: {', '.join(map(str, range(params.seeds)))}.",
         *(markdown(table).strip() for table in tables),
@@ -50,7 +50,6 @@ def report_page(params: Params, tables: list[TableSummary], *, minimum_score: fl
     Raises:
         UserError: a results file cannot be read.
     """
-    from pipeline.indexing.read import measured_split
     from pipeline.reporting.figures import all_figures
     from pipeline.reporting.page import Contents, page
     from pipeline.runs import cells
@@ -62,17 +61,24 @@ def report_page(params: Params, tables: list[TableSummary], *, minimum_score: fl
         if figure.note:
             print(f"{figure.title}: not drawn. {figure.note}", file=sys.stderr)
     every = [*tables, *_other_tables(params)]
+    split = _split(params, every)
     return page(params, Contents(
         tables=every, ledger=read_json_file(ledger, remedy) if ledger.is_file() else None,
         cells={cell.evaluation: cell for cell in cells.read_all(params)}, figures=figures, minimum_score=minimum_score,
-        how_to_read=_how_to_read(params), command=_command(params, every), split=measured_split(params)))
+        how_to_read=_how_to_read(params, split), command=_command(params, every), split=split))
 
 
-def _how_to_read(params: Params) -> str:
+def _split(params: Params, tables: list[TableSummary]) -> str:
+    """The split that the tables' numbers are of; tables can be shown where the data set is not."""
     from pipeline.indexing.read import measured_split
+
+    return tables[0].split if tables else measured_split(params)
+
+
+def _how_to_read(params: Params, split: str) -> str:
     from pipeline.tables.form import videos_of
 
-    return HOW_TO_READ.format(dataset=videos_of(params.dataset_name, measured_split(params)), profile=params.profile)
+    return HOW_TO_READ.format(dataset=videos_of(params.dataset_name, split), profile=params.profile)
 
 
 def _command(params: Params, tables: list[TableSummary]) -> str:

@@ -27,6 +27,9 @@ from effvis.inference import end_to_end
 from effvis.model.dynamic_conv import DynamicConv, TemporalDynamicConv
 from effvis.model.efficientvis import EfficientVIS
 from effvis.training import correspondence
+from pipeline.grid.choice_file import LinkingChoice, file_of, keep
+from pipeline.grid.linking import reported
+from pipeline.settings.loading import load_params
 
 WEIGHTS = LossWeights(focal=2, l1=5, giou=2, dice=8, bce=3)
 NAMES = ("focal", "l1", "giou", "dice", "bce")
@@ -335,6 +338,9 @@ def test_a_number_that_is_no_point_is_refused(benchmark, capsys):
 @pytest.mark.slow
 def test_every_point_is_trained_scored_and_not_done_twice(benchmark, tiny_project, capsys):
     project = tiny_project()
+    params = load_params(project / "params.yaml")
+    keep(params, LinkingChoice(method="efficientvis", T=9, dataset="", reported=reported(params), handcraft={"mask_iou": 2.0},
+                               command="", run="0" * 16, held_out=3, AP=0.5, AP_of_defaults=0.25))
     out = project / "undone.json"
     common = ["--params", str(project / "params.yaml"), "--out", str(out), "--steps", "2", "--every", "1",
               "-S", "pretrain.source=none", "-S", "inference.presence_threshold=0"]
@@ -364,6 +370,6 @@ def test_every_point_is_trained_scored_and_not_done_twice(benchmark, tiny_projec
             ("--out", "undone", "does not end in .json"), ("--row", "table1d:T=18 VisTR", "is of VisTR")):
         with pytest.raises(UserError, match=said):
             benchmark.main([*common, "--point", "3", argument, value])
-    (project / "experiments" / "linking" / "laptop.yaml").unlink()
+    file_of(params).unlink()
     with pytest.raises(UserError, match="none was made for T=9"):
         benchmark.main([*common, "--point", "6", "--split", "other"])

@@ -43,7 +43,7 @@ def test_experiments_with_other_learning_rates(dvc_project):
     git(dvc_project, "clean", "-q", "--force", "results")
     runs = contents(dvc_project / "runs", "*/weights.safetensors")
     store = f"runs_dir={dvc_project / 'runs'}"
-    output = dvc(dvc_project, "exp", "run", "--temp", "--name", "beside", "-S", "train.lr=3e-4", "-S", store, "evaluate")
+    output = dvc(dvc_project, "exp", "run", "--temp", "--name", "beside", "-S", "train.lr=4e-4", "-S", store, "evaluate")
     assert stages_run(output) == ["plan", "train", "evaluate"]
     assert git(dvc_project, "status", "--porcelain") == ""
     new = contents(dvc_project / "runs", "*/weights.safetensors").keys() - runs.keys()
@@ -51,7 +51,7 @@ def test_experiments_with_other_learning_rates(dvc_project):
 
     shown = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(dvc(dvc_project, "exp", "show", "--csv")))}
     assert (shown["here"]["train.lr"], shown["here"]["run"]) == ("0.0002", here)
-    assert shown["beside"]["train.lr"] == "0.0003" and f"runs/{shown['beside']['run']}/" in new.pop()
+    assert shown["beside"]["train.lr"] == "0.0004" and f"runs/{shown['beside']['run']}/" in new.pop()
 
 
 def headline(project) -> str:

@@ -20,6 +20,7 @@ from pipeline.indexing import build
 from pipeline.indexing.read import read_facts
 from pipeline.runs import cells
 from pipeline.runs.store import RunStore
+from pipeline.search import handcraft
 from pipeline.search.search import new_search
 from pipeline.search.space import SpaceFile, find_base
 from pipeline.search.trials import TrialPlan, _worth
@@ -157,12 +158,14 @@ def test_test_frames_that_cannot_be_read_stop_what_does_measure_them(project):
 
 @pytest.mark.slow
 def test_linking_is_chosen_without_test_whatever_split_says(project, capsys):
-    """The command indexes, trains and links; the choice is then that of the row, which is measured on test."""
+    """The command trains and links on val; the choice is then that of the row, which is measured on test."""
     params, row = params_of(project), "table1d:T=9 Hand-craft"
     spoil_test_frames(params)
     assert linking_command.main(["--params", str(project / "params.yaml"), "-S", "split=test", "--row", row,
                                  "--hold-out", "0.4", "--thresholds", "0.3", "--weights", "1"]) == 0
     assert "as in the parameters" in capsys.readouterr().out
-    choosing = linking_command.with_holdout(params_of(project, "split=test"), 0.4, 0)
-    assert list(read_facts(choosing)["splits"]) == ["train", "val"] and find_evaluation(choosing, row).split == "val"
+    assert find_evaluation(handcraft.choosing(params_of(project, "split=test"), 0.4, 0), row).split == "val"
     assert find_evaluation(params, row).split == "test"
+    held_out = handcraft.with_holdout(params_of(project, "split=test"), 0.4, 0)
+    build.build(held_out, test=False)
+    assert list(read_facts(held_out)["splits"]) == ["train", "val"] and find_evaluation(held_out, row).split == "val"

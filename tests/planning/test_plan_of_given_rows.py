@@ -65,8 +65,8 @@ def test_a_grid_evaluates_given_weights_and_shows_them_everywhere(tiny_project, 
     assert row["set"] == {"weights": "models/x"} and row["evaluations"] == [spec.key]
     note = f"Weights that were not trained here, evaluated once: {ROW}."
     text = (params.results_dir / f"{TABLE}.md").read_text()
-    assert f"| {ROW} | – | {ap:.1f} |" in text and "| – |\n" in text and note in text
-    assert f'{TABLE},"{ROW}",AP,,{round(ap, 4)},,1' in (params.results_dir / f"{TABLE}.csv").read_text().splitlines()
+    assert f"| {ROW} | – | {ap:.1f} ± 0.0 (videos) |" in text and "| – |\n" in text and note in text
+    assert f'{TABLE},"{ROW}",AP,,{round(ap, 4)},,1,0.0,videos' in (params.results_dir / f"{TABLE}.csv").read_text().splitlines()
     tex = (params.results_dir / f"{TABLE}.tex").read_text()
     assert note in tex and f"{ROW} & measured & {ap:.1f}" in tex
 

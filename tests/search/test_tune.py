@@ -370,7 +370,7 @@ def test_a_search_that_is_killed_goes_on_and_trains_nothing_twice(tiny_project, 
                           resources={"slots": 2, "checkpoint_seconds": 0.2})
     # If killed while it makes its tables, MLflow leaves a database that it cannot use.
     shutil.copy(empty_mlflow, folder / "here.db")
-    rates = [1e-4, 3e-4, 1e-3, 3e-3]
+    rates = [3e-4, 1e-4, 1e-3, 3e-3]
     plan, _ = planned(folder, space={"train.lr": {"choice": rates}}, listed=[{"train.lr": rate} for rate in rates], rungs=1)
     row = find_evaluation(plan.params, "table1e:w/ CL")
     assert row.train.train.lr == rates[0]
