@@ -32,8 +32,11 @@ $(INSTALLED): pyproject.toml
 	@# Python compiles each module when it is first imported; compiling all of them beforehand takes two minutes.
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile $(PIP_FLAGS) -e '.[dev,video,photo]'
-	@# What nearly every process imports is compiled now, once: tests side by side would each compile it for themselves.
+	@# What nearly every process imports is compiled now, once: tests side by side would each compile it for themselves, and
+	@# Ray's own processes might not be there in the half minute that Ray gives them.
 	$(VENV)/bin/python -W ignore -c "import mlflow.server.fastapi_app, ray.train.torch, ray.tune, torch._inductor.config"
+	$(VENV)/bin/python -W ignore -c "import compileall, os, ray; \
+		[compileall.compile_dir(os.path.join(ray.__path__[0], part), quiet=2) for part in ('_private', 'autoscaler', 'dashboard')]"
 	@touch $@
 
 # A project that has trained nothing yet measures for itself: the numbers that came with it are set aside. Plain dvc repro

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from effvis.errors import UserError
 from pipeline.scheduling import cluster
@@ -68,19 +70,33 @@ def ray_running(processors: int, runs_dir: Path, *, client: bool = True) -> Iter
 def _start_ray(ray: Any, **options: Any) -> None:
     """Starts Ray on this machine, never joining somebody else's that happens to run here ("local").
 
-    Ray gives its processes half a minute to appear. On a busy machine that may not be enough: then it tries again.
+    Ray gives its processes half a minute to appear. On a busy machine that may not be enough: then it tries again. What an
+    attempt in vain has started is ended first; it would take processors and memory until this process ends.
 
     Raises:
         UserError: the processes did not appear in any attempt.
     """
-    for attempt in range(1, _STARTS + 1):
+    for _ in range(_STARTS):
+        before = _descendants()
         try:
             ray.init(address="local", **options)
             return
         except Exception as error:  # Ray has no class of its own for it
             if "timed out during startup" not in str(error):
                 raise
-            if attempt == _STARTS:
-                raise UserError("ray", "start", f"Ray's processes did not appear in {_STARTS} attempts of 30 s",
-                                "Wait until the machine has less to do, and start again") from None
             ray.shutdown()
+            _end(_descendants() - before)
+    raise UserError("ray", "start", f"Ray's processes did not appear in {_STARTS} attempts of 30 s",
+                    "Wait until the machine has less to do, and start again")
+
+
+def _descendants() -> set[psutil.Process]:
+    """The processes that this one has started, and those that they have."""
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(processes: Collection[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)

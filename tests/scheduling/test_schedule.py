@@ -239,11 +239,12 @@ class _BusyMachine:
     """Ray on a machine where its processes are late ``delays`` times: a test cannot make the real Ray late."""
 
     def __init__(self, delays, message="The current node timed out during startup. This could happen because …"):
-        self.delays, self.message, self.calls = delays, message, []
+        self.delays, self.message, self.calls, self.processes = delays, message, [], []
 
     def init(self, **options):
         self.calls.append(options)
-        if len(self.calls) <= self.delays:
+        self.processes.append(subprocess.Popen(["sleep", "600"]))
+        if len(self.processes) <= self.delays:
             raise Exception(self.message)
 
     def shutdown(self):
@@ -254,7 +255,12 @@ def test_a_busy_machine_gets_more_time_to_start_ray():
     busy = _BusyMachine(1)
     _start_ray(busy, num_cpus=2)
     assert busy.calls == [{"address": "local", "num_cpus": 2}, "shutdown", {"address": "local", "num_cpus": 2}]
+    assert [process.poll() is None for process in busy.processes] == [False, True], "nothing is left of the attempt in vain"
+    never, refused = _BusyMachine(1000), _BusyMachine(1, "no such option")
     with pytest.raises(UserError, match="did not appear"):
-        _start_ray(_BusyMachine(1000), num_cpus=2)
+        _start_ray(never, num_cpus=2)
+    assert len(never.processes) == 4 and all(process.poll() is not None for process in never.processes)
     with pytest.raises(Exception, match="no such option"):
-        _start_ray(_BusyMachine(1, "no such option"), num_cpus=2)
+        _start_ray(refused, num_cpus=2)
+    for process in (*busy.processes[1:], *refused.processes):
+        process.kill()
